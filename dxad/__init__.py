@@ -1,0 +1,74 @@
+"""dxad: sensors in, explained incidents out.
+
+    field ─▶ sources ─▶ ring ─┬─▶ features ─▶ frame ─▶ transforms ─▶ window ─▶ model ─▶ alarm
+             1          2     │   3                    4                       5        6  │
+                              └─ … one ring per source                                     ▼
+    an agent ◀─ sinks ◀─ deliver ◀─ outbox (SQLite) ◀─ event ◀───────────────────────── incident
+                8                   7
+
+Where things live, in the order of the data:
+
+    sources/ decode/ links/     1  bring readings in; payload to values; one physical connection
+    ingest.py stage.py             source -> ring: connect, back off, count; fold, hold, seal
+    sampleclock.py                 when a sample was taken
+    ringbuffer.py               2  the recent past of one source on a fixed time grid
+    frame.py                    3  rows of several rings, joined on one grid
+    transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    channelcheck.py                sensors that are stuck or missing
+    window.py models/           5  stretches of rows; what scores them
+    detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    training/ learning.py          learn normal from rows, write .tflite; the service that does it
+    alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
+    episode.py                     what becomes an incident in one pipeline
+    event.py                       what leaves, as CloudEvents
+    outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
+    sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
+    pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
+    query.py gateway.py            answers; the running system as others see it
+    control/ client.py             HTTP over a Unix socket; its client
+    resource/                      the DXA API: the same nodes in process
+    assembly.py daemon.py          Config -> services; starts, answers, stops
+    config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
+    cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dxad.resource import (
+        AnomalyDetector,
+        ExecutionNodeStatus,
+        IoTResource,
+        ModelResource,
+        PipelineConfig,
+        PipelineContext,
+        PipelineResource,
+        PipelineState,
+        ReasoningInput,
+        ReasoningInputResource,
+        ResourceResponse,
+        TransformResource,
+    )
+
+__all__ = [
+    "AnomalyDetector",
+    "ExecutionNodeStatus",
+    "IoTResource",
+    "ModelResource",
+    "PipelineConfig",
+    "PipelineContext",
+    "PipelineResource",
+    "PipelineState",
+    "ReasoningInput",
+    "ReasoningInputResource",
+    "ResourceResponse",
+    "TransformResource",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the API when it is asked for (PEP 562): a submodule's import must not load everything."""
+    if name in __all__:
+        return getattr(import_module("dxad.resource"), name)
+    raise AttributeError(f"module 'dxad' has no attribute {name!r}")

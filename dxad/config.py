@@ -1,0 +1,320 @@
+"""TOML in, one frozen and valid `Config` out; or every mistake at once, each with file, line and key.
+
+`dxad.toml` is read first, then `conf.d/*.toml` beside it in alphabetical order; tables merge, anything else
+is replaced by the later file.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dxad import plugin
+from dxad.errors import ConfigError, Problem
+from dxad.fields import (
+    ChannelPattern,
+    Duration,
+    Identifier,
+    ModelSection,
+    Section,
+    SinkSection,
+    Size,
+    SourceSection,
+    TransformSection,
+    matching,
+)
+from dxad.runtime.logs import Level
+from dxad.shape import Shape, ShapeError, shape_of
+from dxad.tomlines import Key, locate
+from dxad.types import NS_PER_S, Channel, Schema
+
+__all__ = [
+    "AlarmSection",
+    "Config",
+    "ControlSection",
+    "GatewaySection",
+    "LearnSection",
+    "OutboxSection",
+    "PipelineSection",
+    "load",
+    "parse",
+    "schema",
+    "shape",
+]
+
+
+class GatewaySection(Section):
+    """Who this gateway is."""
+
+    id: Identifier = Field("dxad", description="the name of this gateway in every event")
+
+
+class ControlSection(Section):
+    """The control socket."""
+
+    socket: Path = Field(Path("/run/dxad/control.sock"), strict=False, description="path of the Unix socket")
+    group: str | None = Field(None, description="the group that may read; default: the daemon's own")
+    admin_group: str = Field("dxad-admin", description="the group that may change things")
+
+
+class OutboxSection(Section):
+    """Store and forward."""
+
+    path: Path = Field(Path("outbox.db"), strict=False, description="the database, in the state directory")
+    max_size: Size = Field(
+        256 * 2**20, ge=1 << 20, description="the oldest of the least important goes first"
+    )
+
+
+class AlarmSection(Section):
+    """When a score becomes an alarm."""
+
+    limit: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="the score above which the alarm is pending; auto: as the model was calibrated"
+    )
+    off_limit: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.8, description="the share of the limit below which an alarm may clear"
+    )
+    on_delay: Duration = Field(NS_PER_S, description="how long the score must stay above the limit")
+    off_delay: Duration = Field(30 * NS_PER_S, description="how long it must stay below the off-limit")
+    severity: Literal["low", "medium", "high", "critical"] = "high"
+
+
+class LearnSection(Section):
+    """Learning what is normal, from the pipeline's own rows."""
+
+    span: Duration = Field(
+        3600 * NS_PER_S, description="how much of the plant's normal running to learn from"
+    )
+    window_rows: int = Field(
+        10, ge=1, le=64, description="rows per window at most; fewer where data is short"
+    )
+    start: Literal["if_missing", "on_demand"] = Field(
+        "if_missing", description="learn by itself while there is no model, or only when asked to"
+    )
+
+
+class PipelineSection(Section):
+    """One thing that is watched."""
+
+    channels: tuple[ChannelPattern, ...] = Field(strict=False, min_length=1, description="what it looks at")
+    period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
+    window: Duration | None = Field(None, description="what a model sees at once; default: one row")
+    hop: int = Field(1, ge=1, description="rows from one window to the next")
+    required: tuple[ChannelPattern, ...] = Field(
+        (), strict=False, description="a window in which one of these is bad throughout is not scored"
+    )
+    features: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = Field(
+        (), strict=False, description="transforms of one source's rows at their own rate, before the join"
+    )
+    transforms: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = (
+        Field((), strict=False, description="transforms of the joined rows, in this order")
+    )
+    model: Annotated[ModelSection, plugin.section("models", ModelSection)]
+    learn: LearnSection | None = None
+    alarm: AlarmSection = AlarmSection()
+
+
+class Config(Section):
+    """Everything dxad is told; see `config/dxad.toml` for each key with its default."""
+
+    gateway: GatewaySection = GatewaySection()
+    state_dir: Path = Field(
+        Path("/var/lib/dxad"), strict=False, description="where dxad keeps what must last"
+    )
+    profile: Literal["low_latency", "balanced", "sd_card"] = Field(
+        "balanced", description="latency against processor time and flash wear"
+    )
+    memory_max: Size = Field(128 * 2**20, description="refuse a configuration whose rings need more")
+    log: Level = "info"
+    control: ControlSection = ControlSection()
+    outbox: OutboxSection = OutboxSection()
+    sources: dict[Identifier, Annotated[SourceSection, plugin.section("sources", SourceSection)]] = Field(
+        min_length=1
+    )
+    pipelines: dict[Identifier, PipelineSection] = Field({})
+    sinks: dict[Identifier, Annotated[SinkSection, plugin.section("sinks", SinkSection)]] = Field({})
+
+    @property
+    def channels(self) -> tuple[Channel, ...]:
+        """All channels of all sources."""
+        return tuple(chain.from_iterable(each.declared(name) for name, each in self.sources.items()))
+
+
+RING_BYTES_MAX = 64 * 2**20
+"""No source's ring is larger, however long its `keep`."""
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file and its `conf.d`.
+
+    Raises:
+        ConfigError: with every mistake, each with file, line and key.
+    """
+    document: dict[str, Any] = {}
+    lines: dict[Key, str] = {}
+    problems: list[Problem] = []
+    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
+        try:
+            text = file.read_text()
+            overlay = tomllib.loads(text)
+        except OSError as error:
+            problems.append(Problem(str(file), "", error.strerror or "cannot be read"))
+        except UnicodeDecodeError as error:
+            problems.append(Problem(str(file), "", f"is not UTF-8: {error.reason} at byte {error.start}"))
+        except tomllib.TOMLDecodeError as error:
+            problems.append(Problem(*_syntax(file, str(error))))
+        else:
+            _merge(document, overlay)
+            lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
+    if problems:
+        raise ConfigError(problems=problems)
+    state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
+    if state_dir and "state_dir" not in document:
+        document["state_dir"] = state_dir
+    config = parse(document, lines, str(path))
+    return config.model_copy(update={"state_dir": path.parent / config.state_dir})
+
+
+def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file: str = "config") -> Config:
+    """Check a document that was read from TOML or built in code.
+
+    Raises:
+        ConfigError: with every mistake, in the order of the lines.
+    """
+    lines = lines or {}
+    mistakes: list[tuple[Key, str]] = []
+    config: Config | None = None
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        mistakes += [(each["loc"], each["msg"]) for each in error.errors(include_url=False)]
+    mistakes += [each for each in _cross_check(document) if each not in mistakes]
+    if mistakes or config is None:
+        problems = [
+            Problem(_where(key, lines, file), ".".join(map(str, key)), text) for key, text in mistakes
+        ]
+        raise ConfigError(problems=sorted(problems, key=_place))
+    return config
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the configuration, for editors."""
+    return Config.model_json_schema(mode="validation")
+
+
+def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _syntax(file: Path, message: str) -> tuple[str, str, str]:
+    """`tomllib` says "... (at line 3, column 5)"."""
+    text, _, place = message.partition(" (at line ")
+    line = place.partition(",")[0]
+    return (f"{file}:{line}" if line.isdigit() else str(file), "", text)
+
+
+def _where(key: Key, lines: Mapping[Key, str], file: str) -> str:
+    """The line of the key, or of the nearest table around it: a missing key has none of its own."""
+    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), file)
+
+
+def _place(problem: Problem) -> tuple[str, int]:
+    file, _, line = problem.where.rpartition(":")
+    return (file, int(line)) if line.isdigit() else (problem.where, 0)
+
+
+def _valid(kind: Any, value: Any) -> Any:
+    """The section, if it is sound by itself; its mistakes are told by the validation of the whole."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _tables(document: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = document.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """What no section can know by itself; sections that are broken are passed over."""
+    fields = Config.model_fields
+    kind = fields["sources"].annotation
+    sources: dict[str, SourceSection] = {}
+    open_sources: set[str] = set()
+    for name, raw in _tables(document, "sources").items():
+        found = _valid(kind, {name: raw})
+        if found is None:
+            open_sources.add(name)
+        else:
+            sources.update(found)
+    channels = tuple(chain.from_iterable(each.declared(name) for name, each in sources.items()))
+    for name, source in sources.items():
+        if source.period is None:
+            yield ("sources", name, "period"), 'is missing; the step of its grid, for example "100ms"'
+        if not source.channel_sections():
+            yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
+    for name, raw in _tables(document, "pipelines").items():
+        if isinstance(raw, dict):
+            yield from _check_patterns(("pipelines", name), raw, channels, open_sources)
+        pipeline = _valid(PipelineSection, raw)
+        if pipeline is not None and not open_sources:
+            yield from _check_shape(("pipelines", name), pipeline, sources)
+
+
+def _check_patterns(
+    at: Key, raw: Mapping[str, Any], channels: tuple[Channel, ...], open_sources: set[str]
+) -> Iterator[tuple[Key, str]]:
+    patterns = raw.get("channels")
+    for place, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
+        if not isinstance(pattern, str) or "." not in pattern or matching([pattern], channels):
+            continue
+        if pattern.partition(".")[0] in open_sources:
+            continue
+        close = difflib.get_close_matches(pattern, [each.id for each in channels], 1)
+        hint = f", did you mean {close[0]!r}?" if close else ""
+        yield (*at, "channels", place), f"no channel {pattern!r}{hint}"
+
+
+def _check_shape(
+    at: Key, pipeline: PipelineSection, sources: Mapping[str, SourceSection]
+) -> Iterator[tuple[Key, str]]:
+    if not matching(
+        pipeline.channels, chain.from_iterable(each.declared(name) for name, each in sources.items())
+    ):
+        return  # told by `_check_patterns`
+    try:
+        period = shape(pipeline, sources).joined.period
+    except ShapeError as error:
+        yield (*at, *error.key), str(error)
+        return
+    if pipeline.window is not None and (pipeline.window < period or pipeline.window % period):
+        yield (
+            (*at, "window"),
+            f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
+        )
+
+
+def shape(pipeline: PipelineSection, sources: Mapping[str, SourceSection]) -> Shape:
+    """What the rows of a pipeline over these sources look like; a source without a period counts messages.
+
+    Raises:
+        ShapeError: something does not fit.
+    """
+    return shape_of(
+        patterns=pipeline.channels,
+        features=pipeline.features,
+        transforms=pipeline.transforms,
+        period=pipeline.period,
+        sources={name: Schema(each.declared(name), each.period or 1) for name, each in sources.items()},
+    )

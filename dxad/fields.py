@@ -1,0 +1,251 @@
+"""What configurations are made of: the base class of every section, and the types of its fields."""
+
+import difflib
+import fnmatch
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from dxad.errors import ConfigError
+from dxad.types import NS_PER_S, Channel, Lane
+
+__all__ = [
+    "ChannelPattern",
+    "ChannelSection",
+    "Duration",
+    "Identifier",
+    "LaneName",
+    "ModelSection",
+    "Secret",
+    "Section",
+    "SinkSection",
+    "Size",
+    "SourceSection",
+    "TransformSection",
+    "matching",
+]
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 1_000,
+    "ms": 1_000_000,
+    "s": NS_PER_S,
+    "min": 60 * NS_PER_S,
+    "h": 3600 * NS_PER_S,
+    "d": 86_400 * NS_PER_S,
+}
+_UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, strict, and an unknown key is an error with a suggestion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _suggest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            known = [info.alias or name for name, info in cls.model_fields.items()]
+            found = [_explained(each, known) for each in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(cls.__name__, found)
+
+
+def _explained(error: ErrorDetails, known: list[str]) -> InitErrorDetails:
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        close = difflib.get_close_matches(str(error["loc"][0]), known, 1)
+        text = "unknown key" + (
+            f", did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
+        )
+    elif error["type"] == "missing":
+        text = "is missing"
+    return {
+        "type": PydanticCustomError("config", "{text}", {"text": text}),
+        "loc": error["loc"],
+        "input": error["input"],
+    }
+
+
+def _quantity(value: Any, units: dict[str, int], examples: tuple[str, str]) -> int:
+    if isinstance(value, str):
+        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", value)
+        if found and found[2] in units:
+            return round(float(found[1]) * units[found[2]])
+        raise ValueError(f"{value!r} is not a number and one of the units {', '.join(units)}")
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f'{value} has no unit; write "{value}{examples[0]}" or "{value}{examples[1]}"')  # noqa: TRY004 - pydantic collects ValueErrors
+    raise ValueError(f'expected a string with a unit, such as "100{examples[0]}"')
+
+
+def _duration_ns(value: Any) -> int:
+    return _quantity(value, _UNITS_NS, ("ms", "s"))
+
+
+def _size_bytes(value: Any) -> int:
+    return _quantity(value, _UNITS_BYTES, ("MiB", "GiB"))
+
+
+Duration = Annotated[
+    int, BeforeValidator(_duration_ns), WithJsonSchema({"type": "string", "examples": ["250ms", "24h"]})
+]
+"""Nanoseconds, written as a string with a unit: ns, us, ms, s, min, h or d."""
+
+Size = Annotated[int, BeforeValidator(_size_bytes), WithJsonSchema({"type": "string", "examples": ["64MiB"]})]
+"""Bytes, written as a string with a unit: B, KiB, MiB or GiB."""
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
+
+ChannelPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)+$")]
+"""`source.name`, where `*` and `?` match within the names: `vib.*`."""
+
+LaneName = Annotated[Literal["critical", "normal", "bulk"], Field(description="a lane of the outbox")]
+
+
+class Secret(Section):
+    """A secret by reference; the value never stands in the configuration, a log or an answer."""
+
+    credential: str | None = Field(None, description="a file of systemd's $CREDENTIALS_DIRECTORY")
+    file: Path | None = Field(None, strict=False, description="a file that holds the secret, and a line end")
+    env: str | None = Field(None, description="an environment variable")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(each is not None for each in (self.credential, self.file, self.env)) != 1:
+            raise ValueError("give exactly one of credential, file and env")
+        return self
+
+    def read(self) -> str:
+        """Fetch the secret.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        if self.env is not None:
+            if self.env not in os.environ:
+                raise ConfigError(f"the environment has no variable {self.env}")
+            return os.environ[self.env]
+        if self.credential is not None:
+            folder = os.environ.get("CREDENTIALS_DIRECTORY")
+            if folder is None:
+                raise ConfigError("no $CREDENTIALS_DIRECTORY: add LoadCredential= to the unit")
+            path = Path(folder) / self.credential
+        else:
+            assert self.file is not None
+            path = self.file
+        try:
+            return path.read_text().rstrip("\n")
+        except OSError as error:
+            raise ConfigError(f"secret {path}: {error.strerror}") from error
+
+
+class ChannelSection(Section):
+    """What is said of one channel, whatever its source."""
+
+    unit: str = ""
+    range: tuple[float, float] | None = Field(
+        None, strict=False, description="the values that are physically possible; others are bad"
+    )
+    hold: Duration | Literal["session"] | None = Field(
+        None, description="how long a value stays valid without a new one; default: the source's"
+    )
+    fold: Literal["last", "mean", "min", "max", "count"] = Field(
+        "last", description="what several samples in one slot become"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range: {self.range[0]} is not below {self.range[1]}")
+        return self
+
+
+class SourceSection(Section):
+    """What is said of every source; each kind adds `type`, its link and its channels."""
+
+    period: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="the step of the source's grid; without it every message is a row (in process only)"
+    )
+    clock: Literal["arrival", "counted"] = Field(
+        "arrival", description="whence a sample has its time: its arrival, or its number in an even stream"
+    )
+    lateness: Duration | None = Field(
+        None, description="how long a slot stays open after its end; default: one period, none if polled"
+    )
+    hold: Duration | Literal["session"] | None = Field(
+        None, description="how long a value stays valid without a new one; default: two periods"
+    )
+    keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
+    max_silence: Duration | None = Field(
+        None, description="reconnect after so long without a sample; default: 10 periods, at least 5 s"
+    )
+
+    polled: ClassVar[bool] = False
+    """Whether the source asks on the grid, so that a slot is complete when the poll has ended."""
+
+    def declared(self, source: str) -> tuple[Channel, ...]:
+        """The channels this configuration promises, under the source's name."""
+        return tuple(
+            Channel(f"{source}.{name}", each.unit, each.range)
+            for name, each in self.channel_sections().items()
+        )
+
+    @abstractmethod
+    def channel_sections(self) -> Mapping[str, ChannelSection]:
+        """What the configuration says of each channel, by name, in the order of the columns."""
+
+
+class TransformSection(Section):
+    """What is said of every transform."""
+
+    channels: tuple[ChannelPattern, ...] = Field(
+        ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
+    )
+
+
+class ModelSection(Section):
+    """What is said of every model."""
+
+
+class SinkSection(Section):
+    """What is said of every sink."""
+
+    lanes: tuple[LaneName, ...] = Field(
+        ("critical", "normal"), strict=False, min_length=1, description="the lanes of the outbox it carries"
+    )
+    batch: int = Field(64, gt=0, le=1000, description="records per write at most")
+    max_attempts: int = Field(
+        10, gt=0, description="refusals after which a record goes to the dead letters; outages do not count"
+    )
+
+    def lane_set(self) -> frozenset[Lane]:
+        """The lanes as the outbox names them."""
+        return frozenset(Lane[name.upper()] for name in self.lanes)
+
+
+def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:
+    """The places of the channels that match any of the patterns, in the channels' order."""
+    patterns = tuple(patterns)
+    return [
+        place
+        for place, channel in enumerate(channels)
+        if any(fnmatch.fnmatchcase(channel.id, pattern) for pattern in patterns)
+    ]

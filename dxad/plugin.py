@@ -1,0 +1,100 @@
+"""From `type = "modbus"` to the class that does it: one file per plug-in, imported when a config names it.
+
+A plug-in is a module of `dxad.sources`, `.sinks`, `.transforms`, `.models` or `.decode` that holds a frozen
+config class, the class itself and `PLUGIN = Plugin(Config, Class)`. Third parties add theirs by an entry
+point in the group `dxad.sources` (and so on) that points at such a `PLUGIN`.
+"""
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from pydantic import GetPydanticSchema, ValidationError
+from pydantic_core import PydanticCustomError, core_schema
+
+from dxad.errors import ConfigError
+from dxad.fields import Section
+
+__all__ = ["Family", "Plugin", "load", "names", "section"]
+
+Family = Literal["sources", "sinks", "transforms", "models", "decode"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """What a plug-in module offers."""
+
+    config: type[Section]
+    build: Callable[..., Any]
+    """Makes the node of its config; which further arguments it takes is the family's convention."""
+
+
+@cache
+def names(family: Family) -> tuple[str, ...]:
+    """All types of a family that are installed, in alphabetical order."""
+    package = importlib.import_module(f"dxad.{family}")
+    own = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return tuple(sorted(own | {point.name for point in entry_points(group=f"dxad.{family}")}))
+
+
+@cache
+def load(family: Family, name: str) -> Plugin:
+    """Import the plug-in of this name.
+
+    Raises:
+        ConfigError: there is none, or a library it needs is missing.
+    """
+    kind = family.removesuffix("s")
+    if name not in names(family):
+        close = difflib.get_close_matches(name, names(family), 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names(family))}"
+        raise ConfigError(f"no {kind} of type {name!r}, {hint}")
+    try:
+        for point in entry_points(group=f"dxad.{family}", name=name):
+            found = point.load()
+            break
+        else:
+            found = importlib.import_module(f"dxad.{family}.{name}").PLUGIN
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{kind} {name!r} needs the Python package {error.name!r}, which is not installed"
+        ) from error
+    if not isinstance(found, Plugin):
+        raise ConfigError(f"{kind} {name!r}: its entry point is a {type(found).__name__}, not a Plugin")
+    return found
+
+
+def section(family: Family, parent: type[Section], *, key: str = "type") -> GetPydanticSchema:
+    """The type of a configuration table whose `key` names a plug-in: that plug-in's config checks it."""
+
+    def validated(value: Any) -> Section:
+        if isinstance(value, parent):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticCustomError("config", "expected a table")
+        name = value.get(key)
+        if not isinstance(name, str):
+            text = f"{key} is missing; known: {', '.join(names(family))}"
+            raise PydanticCustomError("config", "{text}", {"text": text})
+        try:
+            found = load(family, name)
+        except ConfigError as error:
+            fault = PydanticCustomError("config", "{text}", {"text": str(error)})
+            raise ValidationError.from_exception_data(
+                family, [{"type": fault, "loc": (key,), "input": name}]
+            ) from error
+        return found.config.model_validate(value)
+
+    def schema(_source: Any, _handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(validated)
+
+    def json_schema(_schema: Any, handler: Any) -> dict[str, Any]:
+        kinds = [load(family, name).config.__pydantic_core_schema__ for name in names(family)]
+        return {"anyOf": [handler(each) for each in kinds]}
+
+    return GetPydanticSchema(schema, json_schema)

@@ -1,0 +1,96 @@
+"""The only place that is asked for the time.
+
+The *stream clock* is boot time (CLOCK_BOOTTIME): it never steps, and it goes on while the machine sleeps.
+Wall time is a mapping of it that is applied where something leaves the process.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Clock", "SteppedClock", "SystemClock", "boot_id"]
+
+
+class Clock(Protocol):
+    """Tells the stream time, and waits for it."""
+
+    def now(self) -> int:
+        """The stream time, in nanoseconds since boot."""
+
+    def utc(self, at: int) -> int:
+        """The wall time, in UTC nanoseconds, of a stream time."""
+
+    async def sleep_until(self, at: int) -> None:
+        """Wait until the stream time `at`; yields to the loop once even when it has passed."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now(self) -> int:
+        """Read CLOCK_BOOTTIME."""
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def utc(self, at: int) -> int:
+        """Map by the offset between the two clocks as it is now."""
+        return time.time_ns() - self.now() + at
+
+    async def sleep_until(self, at: int) -> None:
+        """Sleep on the event loop."""
+        await asyncio.sleep(max(0, at - self.now()) / 1e9)
+
+
+class SteppedClock:
+    """A clock that stands still until it is stepped: for tests and for recorded data."""
+
+    def __init__(
+        self, *, start: int = 1_000_000_000_000, utc_offset: int = 1_700_000_000_000_000_000
+    ) -> None:
+        self._now = start
+        self._utc_offset = utc_offset
+        self._order = itertools.count()
+        self._sleepers: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    def now(self) -> int:
+        """The time it was stepped to."""
+        return self._now
+
+    def utc(self, at: int) -> int:
+        """Map by the fixed offset."""
+        return at + self._utc_offset
+
+    async def sleep_until(self, at: int) -> None:
+        """Wait until `step` reaches `at`."""
+        if at <= self._now:
+            await asyncio.sleep(0)
+            return
+        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._sleepers, (at, next(self._order), woken))
+        await woken
+
+    async def step(self, ns: int, *, settle: int = 20) -> None:
+        """Advance by `ns`, waking the sleepers on the way in order, each at its own time.
+
+        Args:
+            ns: how far.
+            settle: how many turns of the event loop each of them, and the end, is given.
+        """
+        target = self._now + ns
+        while self._sleepers and self._sleepers[0][0] <= target:
+            at, _, woken = heapq.heappop(self._sleepers)
+            self._now = max(self._now, at)
+            if not woken.done():
+                woken.set_result(None)
+            for _ in range(settle):
+                await asyncio.sleep(0)
+        self._now = target
+        for _ in range(settle):
+            await asyncio.sleep(0)
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot, 32 hex digits: stream times of different boots do not compare."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")

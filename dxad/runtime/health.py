@@ -1,0 +1,100 @@
+"""What is wrong with the *gateway* now: named conditions, declared in one table.
+
+An alarm is about the plant, a condition is about us. Each is logged once when it begins and once when it
+ends, with how long it lasted, whatever happens in between.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from dxad.runtime.clock import Clock
+
+__all__ = ["CONDITIONS", "Condition", "Health", "Kind"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of condition: how bad it is, and what an operator should make of it."""
+
+    severity: Literal["warning", "error"]
+    meaning: str
+
+
+CONDITIONS: Final = {
+    "source.down": Kind("error", "a source has no connection; its channels are missing until it is back"),
+    "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
+    "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
+    "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
+    "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
+    "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
+    "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
+    "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
+    "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),
+    "service.failed": Kind("error", "a service failed over and over and was given up; please report the bug"),
+}
+"""Every condition there is, by code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One condition that holds now."""
+
+    code: str
+    subject: str
+    """Which source, pipeline or sink."""
+    detail: str
+    since: int
+    """The stream time it began."""
+
+
+class Health:
+    """The conditions that hold."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._active: dict[tuple[str, str], Condition] = {}
+
+    def raise_condition(self, code: str, subject: str, detail: str) -> None:
+        """A condition holds; the detail of one that held already is brought up to date."""
+        old = self._active.get((code, subject))
+        kind = CONDITIONS[code]
+        if old is None:
+            level = logging.ERROR if kind.severity == "error" else logging.WARNING
+            log.log(level, "%s %s: %s", code, subject, detail)
+        since = self._clock.now() if old is None else old.since
+        self._active[code, subject] = Condition(code, subject, detail, since)
+
+    def clear(self, code: str, subject: str, note: str = "") -> None:
+        """A condition no longer holds, if it did; `note` says what it cost."""
+        old = self._active.pop((code, subject), None)
+        if old is not None:
+            lasted_s = (self._clock.now() - old.since) / 1e9
+            log.info("%s %s: over after %.1f s%s", code, subject, lasted_s, f", {note}" if note else "")
+
+    def forget(self, subject: str) -> None:
+        """The subject is gone, and with it all that was wrong with it."""
+        for key in [key for key in self._active if key[1] == subject]:
+            del self._active[key]
+
+    @property
+    def active(self) -> tuple[Condition, ...]:
+        """All that holds, the oldest first."""
+        held = tuple(self._active.values())  # at once: the inference thread raises conditions too
+        return tuple(sorted(held, key=lambda each: each.since))
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """The same as JSON objects."""
+        return [
+            {
+                "code": each.code,
+                "severity": CONDITIONS[each.code].severity,
+                "subject": each.subject,
+                "detail": each.detail,
+                "meaning": CONDITIONS[each.code].meaning,
+                "for_s": round((self._clock.now() - each.since) / 1e9, 3),
+            }
+            for each in self.active
+        ]

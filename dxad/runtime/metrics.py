@@ -1,0 +1,123 @@
+"""Numbers about ourselves: counters, and the Prometheus text format.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["METRICS", "Counter", "Metrics", "Sample", "prometheus"]
+
+METRICS: Final = {
+    "dxad_samples_received_total": "samples read from the wire",
+    "dxad_samples_rejected_total": "samples that were refused, by reason",
+    "dxad_samples_late_total": "samples whose slot was sealed when they came",
+    "dxad_samples_folded_total": "samples combined with another of the same slot; nothing is lost by it",
+    "dxad_samples_overflowed_total": "samples dropped because the staging buffer was full",
+    "dxad_messages_rejected_total": "messages that could not be decoded",
+    "dxad_connects_total": "connections made",
+    "dxad_disconnects_total": "connections lost or refused",
+    "dxad_rows_sealed_total": "rows of the source's ring",
+    "dxad_rows_scored_total": "rows whose window was scored",
+    "dxad_rows_unscored_total": "rows whose window had too many bad cells, or that came before a model",
+    "dxad_rows_lost_total": "rows that were overwritten before the pipeline read them",
+    "dxad_incidents_total": "incidents opened",
+    "dxad_records_stored_total": "records durable in the outbox",
+    "dxad_records_delivered_total": "records a sink has acknowledged",
+    "dxad_records_dropped_total": "records dropped by quota",
+    "dxad_records_dead_total": "records a sink refused for good",
+    "dxad_source_up": "1 while the source is connected",
+    "dxad_source_age_seconds": "how long ago the source's newest sample came",
+    "dxad_pipeline_score": "the newest smoothed score",
+    "dxad_pipeline_limit": "the score above which the alarm is pending",
+    "dxad_incidents_open": "incidents that are open now",
+    "dxad_outbox_pending": "records that wait for a sink",
+    "dxad_outbox_bytes": "size of the outbox on disk",
+    "dxad_conditions": "conditions that hold now, by code",
+    "dxad_uptime_seconds": "time since the daemon was ready",
+    "dxad_resident_bytes": "resident memory of the process",
+}
+"""Every metric there is, with its help text; `_total` marks counters, all others are gauges."""
+
+
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, n: int = 1) -> None:
+        """Count `n` more."""
+        self.value += n
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number, with its labels."""
+
+    name: str
+    value: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+class Metrics:
+    """The counters of the process; they live as long as it does, so that reloads do not reset them."""
+
+    def __init__(self) -> None:
+        self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], Counter] = {}
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """The counter of this name and these labels, made at first use."""
+        if name not in METRICS or not name.endswith("_total"):
+            raise KeyError(name)
+        return self._counters.setdefault((name, tuple(sorted(labels.items()))), Counter())
+
+    def total(self, name: str, **labels: str) -> int:
+        """The sum of all counters of this name that have at least these labels."""
+        asked = set(labels.items())
+        return sum(
+            each.value for (key, has), each in self._counters.items() if key == name and asked <= set(has)
+        )
+
+    def by_label(self, name: str, label: str, **labels: str) -> dict[str, int]:
+        """The counters of this name that have at least these labels, by the value of one further label."""
+        asked = set(labels.items())
+        return {
+            dict(has)[label]: each.value
+            for (key, has), each in self._counters.items()
+            if key == name and asked <= set(has) and label in dict(has)
+        }
+
+    def samples(self) -> Iterable[Sample]:
+        """All counters now."""
+        return [Sample(name, each.value, labels) for (name, labels), each in self._counters.items()]
+
+
+def prometheus(samples: Iterable[Sample]) -> str:
+    """The samples as Prometheus text, grouped by metric in the order of `METRICS`."""
+    by_name: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_name.setdefault(sample.name, []).append(sample)
+    lines: list[str] = []
+    for name, text in METRICS.items():
+        if name in by_name:
+            lines += [
+                f"# HELP {name} {text}",
+                f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}",
+            ]
+            lines += [_line(sample) for sample in by_name[name]]
+    return "\n".join(lines) + "\n"
+
+
+def _line(sample: Sample) -> str:
+    labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels)
+    return (
+        f"{sample.name}{{{labels}}} {sample.value:.15g}" if labels else f"{sample.name} {sample.value:.15g}"
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

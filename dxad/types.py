@@ -1,0 +1,320 @@
+"""The nouns of the data path, and the contracts of the four kinds of plug-in.
+
+Times are `int` nanoseconds on the stream clock (boot time, see `runtime.clock`) unless a name says UTC.
+Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its start.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "F4",
+    "F8",
+    "I8",
+    "NS_PER_S",
+    "SAMPLE",
+    "U1",
+    "Block",
+    "Bools",
+    "Calibration",
+    "Channel",
+    "Document",
+    "Lane",
+    "Model",
+    "Quality",
+    "Reason",
+    "Record",
+    "Rows",
+    "Schema",
+    "Scores",
+    "Sink",
+    "Source",
+    "State",
+    "Transform",
+    "Windows",
+]
+
+NS_PER_S = 1_000_000_000
+
+F4 = npt.NDArray[np.float32]
+F8 = npt.NDArray[np.float64]
+I8 = npt.NDArray[np.int64]
+U1 = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
+
+
+class Quality(IntEnum):
+    """How far one sample can be trusted: OPC UA's split of its status code (OPC 10000-4, 7.39)."""
+
+    GOOD = 0
+    UNCERTAIN = 1
+    BAD = 2
+
+
+class State(IntEnum):
+    """What one cell of a grid holds."""
+
+    EMPTY = 0
+    GOOD = 1
+    HELD = 2
+    """No sample fell into the slot; the last good one is still valid."""
+    UNCERTAIN = 3
+    BAD = 4
+
+
+class Reason(IntEnum):
+    """Why a sample is not good."""
+
+    NONE = 0
+    TIMEOUT = 1
+    """The device did not answer in time."""
+    DEVICE = 2
+    """The device itself marked the value: a Modbus exception, an OPC UA status code."""
+    RANGE = 3
+    """The value lies outside the channel's range."""
+    TYPE = 4
+    """The value is missing, not a number, or not finite."""
+
+
+SAMPLE = np.dtype(
+    [
+        ("message", "<i8"),  # how many messages this source had read before this one
+        ("stamp", "<i8"),  # the device's own time, UTC ns; 0 where it gave none
+        ("arrival", "<i8"),  # the stream clock when the message was read
+        ("value", "<f8"),
+        ("column", "<i4"),  # the place of the channel among the source's channels
+        ("quality", "u1"),
+        ("reason", "u1"),
+    ]
+)
+"""One reading as it came off the wire; packed, 38 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One scalar over time."""
+
+    id: str
+    """`source.name`, with a suffix for each feature made of it: `vib.x.rms`."""
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    """The values that are physically possible, in `unit`; others are BAD."""
+
+    def named(self, suffix: str, *, unit: str | None = None) -> "Channel":
+        """The channel that a feature `suffix` of this one is; it has no range of its own."""
+        return Channel(f"{self.id}.{suffix}", self.unit if unit is None else unit)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What rows look like before there are any."""
+
+    channels: tuple[Channel, ...]
+    period: int
+    """Nanoseconds per row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Samples just read, in the order they arrived."""
+
+    samples: npt.NDArray[np.void]
+    """Records of dtype `SAMPLE`, at least one; the array is the receiver's own."""
+    through: int | None = None
+    """The stream time up to which nothing more will come: set by sources that poll."""
+    token: object = None
+    """What `Source.ack` wants to hear once the block is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Consecutive slots of a grid, all channels side by side."""
+
+    first: int
+    """The slot of the first row."""
+    period: int
+    """Nanoseconds per row."""
+    values: F8
+    """(n, channels); NaN where nothing is known."""
+    states: U1
+    """(n, channels) of `State`."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def with_values(self, values: F8, states: U1 | None = None) -> "Rows":
+        """The same slots with other numbers, and other states where given."""
+        return Rows(self.first, self.period, values, self.states if states is None else states)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """Stretches of consecutive rows offered to a model."""
+
+    last: I8
+    """(n,) the slot of each window's last row."""
+    values: F4
+    """(n, rows, channels); NaN where a cell is bad or empty."""
+    bad: F4
+    """(n,) the share of each window's cells that are bad or empty, 0 to 1."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A model's answer to windows: higher is more anomalous."""
+
+    values: F8
+    """(n,); NaN where the window was not scored."""
+    contributions: F8 | None = None
+    """(n, channels), non-negative: how much of the score each channel makes; None where unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a model's scores are judged: causal means of them over several spans, each against its own scale.
+
+    The judged score of a row is the largest of mean(span) / scale(span); above `limit` it is anomalous.
+    """
+
+    limit: float
+    spans: tuple[int, ...] = (1,)
+    """Rows."""
+    scales: tuple[float, ...] = (1.0,)
+    normal: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By channel id: mean and standard deviation in normal running, in the channel's unit."""
+    usual: Mapping[str, float] = field(default_factory=dict)
+    """By channel id: what it adds to the score of a row in normal running, on average."""
+    stuck_rows: Mapping[str, int] = field(default_factory=dict)
+    """By channel id: how many rows without any change mean that a sensor is stuck; others may stand still."""
+
+
+class Lane(IntEnum):
+    """How important a record is; the last lane is the first to lose one when space is short."""
+
+    CRITICAL = 0
+    NORMAL = 1
+    BULK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event as the outbox stores it."""
+
+    id: str
+    """The event's deterministic id: what a receiver removes duplicates by."""
+    lane: Lane
+    body: bytes
+    """The CloudEvent, in msgpack (`event.encode`)."""
+    seq: int = field(default=0, compare=False)
+    """The place in the outbox, given at append; 0 before."""
+
+
+class Source(Protocol):
+    """Brings readings in. It never retries, backs off or logs a failure: it raises, `ingest` decides."""
+
+    @property
+    def channels(self) -> Sequence[Channel]:
+        """What the columns of its samples are; fixed once connected."""
+
+    async def connect(self) -> None:
+        """Open the link.
+
+        Raises:
+            NotConnected: try again later.
+            ConfigError: no retry can help.
+        """
+
+    async def read(self) -> Block:
+        """Wait for all samples that are ready, at least one. May be cancelled at any time.
+
+        Raises:
+            NotConnected: the link is gone; `close` and `connect` again.
+            DecodeError: one message was bad.
+            EndOfStream: there will be no more.
+        """
+
+    async def close(self) -> None:
+        """Let go of the link; safe twice, and without `connect`."""
+
+
+class Transform(Protocol):
+    """Reshapes rows: a streaming operator whose result does not depend on how rows are cut into batches."""
+
+    def outputs(self, inputs: Schema) -> Schema:
+        """Declare the rows it makes of `inputs`; called once, before any data.
+
+        Raises:
+            ConfigError: the inputs do not fit.
+        """
+
+    def apply(self, rows: Rows) -> Rows:
+        """Carry its state over `rows`, which follow those of the call before, and return what comes out."""
+
+
+class Model(Protocol):
+    """Scores windows."""
+
+    @property
+    def version(self) -> str:
+        """What tells this model from another in the same place: the head of its hash, or its type."""
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How its scores are to be judged; None while it does not know yet."""
+
+    def load(self, channels: Sequence[Channel], rows: int | None) -> int:
+        """Get ready for windows of these channels; returns how many rows a window shall have.
+
+        Args:
+            channels: what the columns are.
+            rows: what the configuration asks for; None leaves it to the model.
+
+        Raises:
+            ModelError: the model is not for these.
+        """
+
+    def score(self, windows: Windows) -> Scores:
+        """Score each window.
+
+        Raises:
+            ModelError: inference failed.
+        """
+
+    def close(self) -> None:
+        """Let go of memory; safe twice."""
+
+
+class Sink(Protocol):
+    """Carries records out. It never queues and never retries: the outbox holds, `deliver` retries."""
+
+    async def connect(self) -> None:
+        """Open the link.
+
+        Raises:
+            NotConnected: try again later.
+            ConfigError: no retry can help.
+        """
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Hand the records over; returns only once the peer has them all.
+
+        Raises:
+            NotConnected: nobody knows what arrived; all are sent again.
+            Backoff: the same, after the time the peer asked for.
+            Rejected: the peer will never take these; it has the others.
+        """
+
+    async def close(self) -> None:
+        """Let go of the link; safe twice, and without `connect`."""
+
+
+Document = dict[str, Any]
+"""A JSON object."""
