@@ -1,0 +1,70 @@
+"""How far each sink has got, in memory: the store saves it with the next commit."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dxad.types import Lane, Record
+
+__all__ = ["Backlog", "Place", "Places"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What one sink has before it."""
+
+    pending: int
+    """Records it has not taken, those it refused included."""
+    refused: int
+    """Those that it refused and that will be offered again."""
+    oldest_utc: int | None
+    """When the oldest that it was not offered yet was appended."""
+
+
+@dataclass(slots=True)
+class Place:
+    """How far one sink is."""
+
+    passed: dict[Lane, int]
+    """By each lane it carries, the most important first: the last seq that is done, or put by as refused."""
+    waiting: Counter[Lane] = field(default_factory=Counter)
+    """How many records come after that."""
+    refused: dict[int, int] = field(default_factory=dict)
+    """By seq of those put by: how often they were refused."""
+    oldest_utc: int | None = None
+
+    def advance(self, records: Iterable[Record]) -> dict[Lane, tuple[int, int]]:
+        """Pass these records; returns by lane the stretch that was passed: after which seq, through which."""
+        stretches: dict[Lane, tuple[int, int]] = {}
+        for each in records:
+            if self.passed.get(each.lane, each.seq) < each.seq:
+                before, _ = stretches.get(each.lane, (self.passed[each.lane], 0))
+                stretches[each.lane] = (before, each.seq)
+                self.passed[each.lane] = each.seq
+        return stretches
+
+    def backlog(self) -> Backlog:
+        """In numbers."""
+        return Backlog(self.waiting.total() + len(self.refused), len(self.refused), self.oldest_utc)
+
+
+class Places(dict[str, Place]):
+    """All sinks, by name."""
+
+    def floor(self, lane: Lane) -> int:
+        """The seq up to which every sink that carries the lane is done; 0 if there is none."""
+        return min((each.passed[lane] for each in self.values() if lane in each.passed), default=0)
+
+    def came(self, fresh: Mapping[Lane, int]) -> None:
+        """So many new records are stored."""
+        for place in self.values():
+            for lane in place.passed:
+                place.waiting[lane] += fresh.get(lane, 0)
+
+    def went(self, lane: Lane, seqs: Collection[int]) -> None:
+        """These records are no more, though not every sink had them."""
+        for place in self.values():
+            for seq in seqs:
+                place.refused.pop(seq, None)
+            if lane in place.passed:
+                place.waiting[lane] -= sum(seq > place.passed[lane] for seq in seqs)

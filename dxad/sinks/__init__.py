@@ -1,0 +1,1 @@
+"""The plug-ins that carry records out: one file each."""
