@@ -1,0 +1,98 @@
+"""JSON objects: a path per channel, such as `motor.current` or `phases[0].i`."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import orjson
+from pydantic import Field
+
+from dxad.decode import PAYLOAD_MAX
+from dxad.errors import ConfigError, DecodeError
+from dxad.fields import Section
+from dxad.plugin import Plugin
+
+__all__ = ["PLUGIN", "Config", "Json", "discover"]
+
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
+_PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
+_DISCOVER_MAX: Final = 64
+
+
+class Config(Section):
+    """`decode = { kind = "json" }`."""
+
+    kind: Literal["json"] = "json"
+    max_payload: int = Field(PAYLOAD_MAX, gt=0, description="bytes; larger messages are rejected")
+
+
+class Json:
+    """Finds each channel's number in an object."""
+
+    def __init__(self, config: Config, paths: Sequence[str]) -> None:
+        """Look for `paths`, one per channel.
+
+        Raises:
+            ConfigError: a path is written wrong.
+        """
+        self._max = config.max_payload
+        self._paths: list[tuple[str | int, ...]] = []
+        for path in paths:
+            if not _PATH.fullmatch(path):
+                raise ConfigError(f"{path!r} is no path such as motor.current or phases[0].i")
+            self._paths.append(
+                tuple(int(found[2]) if found[2] else found[1] for found in _STEP.finditer(path))
+            )
+
+    def decode(self, payload: bytes) -> list[float | None]:
+        """Each channel's number; None where it is missing, or is not a finite number.
+
+        Booleans and strings are not numbers, whatever they look like.
+
+        Raises:
+            DecodeError: the payload is no JSON object, or too large.
+        """
+        document = _parse(payload, self._max)
+        return [_number(_follow(document, path)) for path in self._paths]
+
+
+def discover(payload: bytes) -> list[str]:
+    """The numeric top-level fields of an object, sorted, 64 at most.
+
+    Raises:
+        DecodeError: the payload is no JSON object, or too large.
+    """
+    document = _parse(payload, PAYLOAD_MAX)
+    return sorted(name for name, value in document.items() if _number(value) is not None)[:_DISCOVER_MAX]
+
+
+def _parse(payload: bytes, most: int) -> dict[str, Any]:
+    if len(payload) > most:
+        raise DecodeError(f"payload of {len(payload)} bytes is larger than {most}")
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise DecodeError(f"not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise DecodeError(f"a JSON {type(document).__name__}, not an object")
+    return document
+
+
+def _follow(node: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        if isinstance(step, str):
+            node = node.get(step) if isinstance(node, dict) else None
+        else:
+            node = node[step] if isinstance(node, list) and step < len(node) else None
+    return node
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+PLUGIN = Plugin(Config, Json)

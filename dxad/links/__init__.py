@@ -1,0 +1,1 @@
+"""Physical connections that several sources share."""

@@ -1,0 +1,1 @@
+"""The plug-ins that bring readings in: one file each."""
