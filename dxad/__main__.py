@@ -1,0 +1,59 @@
+"""`dxad` on the command line: the table of its commands."""
+
+from importlib import import_module
+from typing import Final
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final = {
+    "run": "Run the daemon in the foreground.",
+    "check": "Find every mistake in a configuration.",
+    "demo": "Watch dxad do its job on a simulated pump.",
+    "status": "Show how the daemon is doing.",
+    "top": "Watch the daemon, until Ctrl-C.",
+    "query": "Score the last rows of PIPELINE, now.",
+    "learn": "Have PIPELINE learn anew what is normal.",
+    "version": "Print the versions of dxad and what it runs on.",
+}
+"""What `dxad --help` says of each without importing them: that takes a second, and more on a Pi."""
+
+
+class _Lazy(click.Group):
+    """Imports `dxad.cli.NAME` when NAME is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"dxad.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name]) for name in names]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.command(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Completion: eval "$(_DXAD_COMPLETE=bash_source dxad)" in ~/.bashrc, or zsh_source, fish_source.',
+)
+def main() -> None:
+    """Sensors in, explained incidents out: anomaly detection at the edge.
+
+    Try it: dxad demo. Use it: dxad check -c dxad.toml, dxad run -c dxad.toml, dxad top.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="dxad")

@@ -1,0 +1,71 @@
+"""What several commands have in common: their options, and what their exit statuses mean."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from dxad.errors import ConfigError, ResourceUnavailableError
+
+__all__ = ["MISTAKE", "REFUSED", "UNREACHABLE", "as_json", "of_config", "tell", "to_daemon"]
+
+REFUSED: Final = 1
+"""The daemon answers, but something is wrong: with it, or with what was asked."""
+MISTAKE: Final = 2
+"""The configuration is wrong; click's own for a wrong command line."""
+UNREACHABLE: Final = 3
+"""The daemon does not answer."""
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+of_config = click.option("-c", "--config", type=_FILE, required=True, help="The configuration.")
+"""For a command that reads a configuration: it gets `config`, the path."""
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, all of it.")
+
+
+def to_daemon(command: Callable[..., None]) -> Callable[..., None]:
+    """For a command that asks a running daemon: it gets `socket`, the path."""
+
+    @click.option(
+        "--socket",
+        type=click.Path(path_type=Path),
+        help="The control socket.  [default: $DXAD_SOCKET, else /run/dxad/control.sock]",
+    )
+    @click.option("-c", "--config", type=_FILE, help="Take the socket from this configuration.")
+    @functools.wraps(command)
+    def asking(*args: Any, socket: Path | None, config: Path | None, **others: Any) -> None:
+        from dxad.client import RequestRefusedError
+
+        try:
+            command(*args, socket=_socket(socket, config), **others)
+        except ConfigError as error:
+            tell(error)
+            sys.exit(MISTAKE)
+        except ResourceUnavailableError as error:
+            click.echo(f"dxad: {error}", err=True)
+            sys.exit(REFUSED if isinstance(error, RequestRefusedError) else UNREACHABLE)
+
+    return asking
+
+
+def _socket(socket: Path | None, config: Path | None) -> Path:
+    if socket is not None:
+        return socket
+    if config is not None:
+        from dxad.config import load
+
+        return load(config).control.socket
+    from dxad.client import DEFAULT_SOCKET
+
+    return Path(os.environ.get("DXAD_SOCKET") or DEFAULT_SOCKET)
+
+
+def tell(error: ConfigError) -> None:
+    """Every mistake, on a line of its own."""
+    for problem in error.problems or (error,):
+        click.echo(str(problem), err=True)

@@ -1,0 +1,212 @@
+"""The control socket from the other side: a client of a running daemon, for asyncio and without.
+
+async with Client("unix:///run/dxad/control.sock") as client:
+    print((await client.status())["state"])
+
+SyncClient("/run/dxad/control.sock").learn("pump", span="20s")
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import orjson
+
+from dxad.errors import ConfigError, ResourceUnavailableError
+from dxad.types import Document
+
+__all__ = ["DEFAULT_SOCKET", "Client", "RequestRefusedError", "SyncClient"]
+
+T = TypeVar("T")
+
+DEFAULT_SOCKET: Final = Path("/run/dxad/control.sock")
+
+_TIMEOUT_S: Final = 10.0
+_QUERY_TIMEOUT_S: Final = 75.0
+"""A query may wait a minute for rows."""
+
+
+class RequestRefusedError(ResourceUnavailableError):
+    """The daemon answers, but not what was asked: it says why."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        """The HTTP status: 403 not allowed, 404 no such pipeline, 409 not in this configuration …"""
+        super().__init__(detail)
+
+
+class Client:
+    """A daemon, by its control socket; it is connected to anew for each request, so that it may restart."""
+
+    def __init__(self, address: str | Path = DEFAULT_SOCKET, *, timeout_s: float = _TIMEOUT_S) -> None:
+        """Speak to the socket at `address`, a path or `unix:///path`.
+
+        Raises:
+            ConfigError: the address is another kind of url.
+        """
+        self.path = _path(address)
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Let go of what requests have needed; safe twice."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def status(self) -> Document:
+        """Everything there is to see.
+
+        Raises:
+            ResourceUnavailableError: the daemon does not answer; so for each request.
+        """
+        return await self._document("GET", "/v1/status")
+
+    async def metrics(self) -> str:
+        """Counters and gauges as Prometheus text."""
+        return (await self._ask("GET", "/metrics")).decode()
+
+    async def query(self, pipeline: str, request: Document) -> Document:
+        """Ask a pipeline, see `dxad.query`; the answer has `success`, `content` and `error`.
+
+        Raises:
+            RequestRefusedError: there is no such pipeline.
+        """
+        timeout_s = max(self._timeout_s, _QUERY_TIMEOUT_S)
+        return await self._document("POST", _of(pipeline, "query"), request, timeout_s=timeout_s)
+
+    async def learn(self, pipeline: str, span: str | None = None) -> Document:
+        """Have a pipeline learn anew what is normal, from the rows of the next `span`, for example `"20s"`.
+
+        Raises:
+            RequestRefusedError: we may not, or the pipeline is not there or does not learn.
+        """
+        return await self._document("POST", _of(pipeline, "learn"), {} if span is None else {"span": span})
+
+    async def _document(
+        self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
+    ) -> Document:
+        raw = await self._ask(method, path, body, timeout_s=timeout_s)
+        try:
+            found: Any = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise ResourceUnavailableError(f"{self.path}: what listens there is no dxad: {error}") from error
+        if not isinstance(found, dict):
+            raise ResourceUnavailableError(f"{self.path}: what listens there is no dxad")
+        return found
+
+    async def _ask(
+        self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
+    ) -> bytes:
+        total_s = timeout_s or self._timeout_s
+        try:
+            async with self._opened().request(
+                method,
+                f"http://dxad{path}",
+                data=None if body is None else orjson.dumps(body),
+                headers={"Content-Type": "application/json"},
+                timeout=aiohttp.ClientTimeout(total=total_s),
+            ) as response:
+                raw = await response.read()
+        except TimeoutError as error:
+            raise ResourceUnavailableError(f"{self.path}: no answer within {total_s:g} s") from error
+        except aiohttp.ClientConnectorError as error:
+            await self.close()
+            raise ResourceUnavailableError(_why(self.path, error.os_error)) from error
+        except aiohttp.ClientError as error:
+            raise ResourceUnavailableError(f"{self.path}: hung up: {error}") from error
+        if response.status >= 400:
+            raise RequestRefusedError(response.status, _detail(raw, f"{response.status} {response.reason}"))
+        return raw
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.UnixConnector(str(self.path), force_close=True)
+            self._session = aiohttp.ClientSession(connector=connector)
+        return self._session
+
+
+class SyncClient:
+    """The same for code that has no event loop."""
+
+    def __init__(self, address: str | Path = DEFAULT_SOCKET, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self.path = _path(address)
+        self._timeout_s = timeout_s
+
+    def status(self) -> Document:
+        """Everything there is to see."""
+        return self._run(lambda client: client.status())
+
+    def metrics(self) -> str:
+        """Counters and gauges as Prometheus text."""
+        return self._run(lambda client: client.metrics())
+
+    def query(self, pipeline: str, request: Document) -> Document:
+        """Ask a pipeline."""
+        return self._run(lambda client: client.query(pipeline, request))
+
+    def learn(self, pipeline: str, span: str | None = None) -> Document:
+        """Have a pipeline learn anew what is normal."""
+        return self._run(lambda client: client.learn(pipeline, span))
+
+    def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+        async def asked() -> T:
+            async with Client(self.path, timeout_s=self._timeout_s) as client:
+                return await ask(client)
+
+        return asyncio.run(asked())
+
+
+def _path(address: str | Path) -> Path:
+    if isinstance(address, Path) or "://" not in address:
+        return Path(address)
+    url = urlsplit(address)
+    if url.scheme != "unix" or url.netloc or not url.path:
+        raise ConfigError(f"{address!r}: a daemon is found at a path, or at unix:///path/to/control.sock")
+    return Path(url.path)
+
+
+def _of(pipeline: str, what: str) -> str:
+    return f"/v1/pipelines/{quote(pipeline, safe='')}/{what}"
+
+
+def _why(path: Path, error: OSError) -> str:
+    """What a person should look at next."""
+    match error:
+        case FileNotFoundError():
+            return f"{path}: there is no such socket; dxad does not run, or has another one configured"
+        case ConnectionRefusedError() if path.is_socket():
+            return f"{path}: the socket is there, but nobody listens; dxad has died"
+        case ConnectionRefusedError():
+            return f"{path}: this is no socket"
+        case PermissionError():
+            return f"{path}: permission denied; {_group_of(path)}"
+    return f"{path}: {error.strerror or error}"
+
+
+def _group_of(path: Path) -> str:
+    try:
+        return f"only members of the group {path.group()} may connect"
+    except (OSError, KeyError):
+        return "you may not even look into its folder"
+
+
+def _detail(raw: bytes, otherwise: str) -> str:
+    """What a problem document says; an answer that is none says nothing."""
+    try:
+        found: Any = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return otherwise
+    return str(found["detail"]) if isinstance(found, dict) and "detail" in found else otherwise

@@ -1,0 +1,148 @@
+"""Between HTTP and the routes: bodies and JSON, permission, problems. It needs aiohttp: import it late."""
+
+import asyncio
+import logging
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from dxad.control.connection import Connection
+from dxad.control.limits import Limits
+from dxad.control.peer import Peer
+from dxad.control.problem import CONTENT_TYPE, Refusal
+from dxad.control.routes import Answer, Call, Gateway, Route, find
+from dxad.types import Document
+
+__all__ = ["Exchange"]
+
+log = logging.getLogger(__name__)
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_LOGGED: Final = 200
+"""Bytes of a body that a log line shows."""
+
+
+def _is_a_bug(record: logging.LogRecord) -> bool:
+    """What aiohttp logs of junk that clients send is no news."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
+
+
+_bugs = log.getChild("aiohttp")
+_bugs.addFilter(_is_a_bug)
+
+
+class Exchange:
+    """Answers requests."""
+
+    def __init__(self, gateway: Gateway, admin_group: str, limits: Limits) -> None:
+        self._gateway = gateway
+        self._admin_group = admin_group
+        self._limits = limits
+
+    def server(self) -> web.Server:
+        """What makes a protocol of HTTP for each connection; it wants a running loop."""
+        limits = self._limits
+        return web.Server(
+            self._answer,
+            access_log=None,
+            logger=_bugs,
+            handler_cancellation=True,
+            keepalive_timeout=limits.head_s,
+            lingering_time=1.0,
+            max_line_size=limits.line_bytes,
+            max_field_size=limits.line_bytes,
+        )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            answer = await self._routed(request)
+        except Refusal as refusal:
+            return _json(refusal.document(), refusal.status, CONTENT_TYPE, refusal.headers)
+        if isinstance(answer.body, str):
+            return web.Response(
+                body=answer.body.encode(), status=answer.status, headers={"Content-Type": _METRICS_TYPE}
+            )
+        return _json(answer.body, answer.status, "application/json")
+
+    async def _routed(self, request: web.BaseRequest) -> Answer:
+        connection = _connection(request)
+        connection.extend(self._limits.request_s)
+        route, name = find(request.method, request.path)
+        if route.admin:
+            self._admit(request, connection.peer)
+        body = await self._body(request, route)
+        answer = await route.handler(Call(self._gateway, name, body))
+        if route.admin:
+            said = orjson.dumps(body)[:_LOGGED].decode(errors="replace")
+            log.info("%s %s, done: %s", _who(connection.peer), request.raw_path, said)
+        return answer
+
+    def _admit(self, request: web.BaseRequest, peer: Peer) -> None:
+        """Let nobody change anything who may not, nor a web page in the browser of somebody who may."""
+        if not peer.may_change(self._admin_group):
+            log.warning("%s %s, refused", _who(peer), request.raw_path)
+            raise Refusal(
+                403,
+                f"this changes something, and uid {peer.uid} may only read; root may, the daemon's own user, "
+                f"and members of the group {self._admin_group}",
+            )
+        if "Origin" in request.headers:
+            log.warning("%s %s, refused: sent by a web page", _who(peer), request.raw_path)
+            raise Refusal(403, "this changes something, and web pages may not: the request names an Origin")
+
+    async def _body(self, request: web.BaseRequest, route: Route) -> Document:
+        if route.method == "GET":
+            return {}
+        try:
+            async with asyncio.timeout(self._limits.body_s):
+                raw = await _read(request, route.body_bytes)
+        except TimeoutError as error:
+            raise Refusal(408, f"the body did not come within {self._limits.body_s:g} s") from error
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            raise Refusal(400, f"the body cannot be read: {error}") from error
+        try:
+            found: Any = orjson.loads(raw or b"{}")
+        except orjson.JSONDecodeError as error:
+            raise Refusal(400, f"the body is not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise Refusal(422, f"the body is to be a JSON object, not {_kind(found)}")
+        return found
+
+
+def _connection(request: web.BaseRequest) -> Connection:
+    if request.transport is None:
+        raise Refusal(408, "the client has gone")  # nobody will read it
+    found = request.transport.get_protocol()
+    assert isinstance(found, Connection)
+    return found
+
+
+async def _read(request: web.BaseRequest, most: int) -> bytes:
+    too_large = Refusal(413, f"the body is longer than {most} bytes")
+    if (request.content_length or 0) > most:
+        raise too_large
+    found = bytearray()
+    async for chunk in request.content.iter_any():
+        found += chunk
+        if len(found) > most:
+            raise too_large
+    return bytes(found)
+
+
+def _kind(value: object) -> str:
+    names = {list: "a list", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _who(peer: Peer) -> str:
+    return f"uid {peer.uid}, pid {peer.pid}:"
+
+
+def _json(
+    body: Document, status: int, content_type: str, headers: dict[str, str] | None = None
+) -> web.Response:
+    raw = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=raw, status=status, content_type=content_type, headers=headers)

@@ -1,0 +1,228 @@
+"""Every question the control socket answers: one table, and a function for each of its rows.
+
+Nothing here knows of HTTP but the names of methods and the numbers of statuses.
+"""
+
+import difflib
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Final, Literal, Protocol
+
+from pydantic import Field, ValidationError
+
+from dxad.control import openapi
+from dxad.control.limits import BODY_BYTES, QUERY_BYTES
+from dxad.control.problem import Refusal
+from dxad.errors import ConfigError
+from dxad.fields import Duration, Section
+from dxad.types import NS_PER_S, Document
+
+__all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
+
+
+class Gateway(Protocol):
+    """What the daemon lets others see and do."""
+
+    def status(self) -> Document:
+        """Everything there is to see."""
+
+    def metrics(self) -> str:
+        """Counters and gauges as Prometheus text."""
+
+    def pipelines(self) -> Sequence[str]:
+        """The names of all pipelines."""
+
+    async def query(self, pipeline: str, request: Document) -> Document:
+        """Answer a DXA request: `success`, `content`, `error`."""
+
+    def learn(self, pipeline: str, span_s: float | None) -> Document:
+        """Learn anew what is normal.
+
+        Raises:
+            ConfigError: this pipeline does not learn.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as far as a route cares."""
+
+    gateway: Gateway
+    name: str = ""
+    """The `{name}` of the path."""
+    body: Document = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON object, or text."""
+
+    body: Document | str
+    status: int = 200
+
+
+Handler = Callable[[Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    handler: Handler
+    summary: str
+    admin: bool = False
+    """Whether it changes something."""
+    body_bytes: int = BODY_BYTES
+    """The longest body it takes."""
+    example: Document | None = None
+    """A body it takes; None where it wants none."""
+
+    def match(self, path: str) -> str | None:
+        """The name in a path of this route, `""` if the route has none; None for other paths."""
+        before, placeholder, after = self.path.partition("{name}")
+        found = re.fullmatch(
+            re.escape(before) + ("([^/]+)" if placeholder else "()") + re.escape(after), path
+        )
+        return None if found is None else found[1]
+
+
+def find(method: str, path: str) -> tuple[Route, str]:
+    """The route that is meant, and the name in the path.
+
+    Raises:
+        Refusal: there is none, 404 or 405.
+    """
+    here = [(route, name) for route in ROUTES if (name := route.match(path)) is not None]
+    if not here:
+        paths = sorted({route.path for route in ROUTES})
+        close = difflib.get_close_matches(path, paths, 1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(paths)}"
+        raise Refusal(404, f"no such path; {hint}")
+    for route, name in here:
+        if route.method == ("GET" if method == "HEAD" else method):
+            return route, name
+    allowed = ", ".join(route.method for route, _ in here)
+    raise Refusal(405, f"{path} takes {allowed}, not {method}", headers={"Allow": allowed})
+
+
+# -- what is read -----------------------------------------------------------------------------------------
+
+
+async def _status(call: Call) -> Answer:
+    return Answer(call.gateway.status())
+
+
+async def _health(call: Call) -> Answer:
+    status = call.gateway.status()
+    wrong = [
+        {"code": each["code"], "subject": each["subject"], "detail": each["detail"]}
+        for each in status["conditions"]
+        if each["severity"] == "error"
+    ]
+    return Answer(
+        {"healthy": not wrong, "state": status["state"], "errors": wrong}, status=503 if wrong else 200
+    )
+
+
+def _part(*keys: str) -> Handler:
+    """Answers with these parts of the status, under the names they have there."""
+
+    async def part(call: Call) -> Answer:
+        status = call.gateway.status()
+        return Answer({key: status[key] for key in keys})
+
+    return part
+
+
+async def _pipeline(call: Call) -> Answer:
+    found: Document = call.gateway.status()["pipelines"][_known(call, call.name)]
+    return Answer(found)
+
+
+async def _metrics(call: Call) -> Answer:
+    return Answer(call.gateway.metrics())
+
+
+async def _openapi(_call: Call) -> Answer:
+    return Answer(openapi.document(ROUTES))
+
+
+# -- what is asked of a pipeline --------------------------------------------------------------------------
+
+
+async def _query(call: Call) -> Answer:
+    return Answer(await call.gateway.query(_known(call, call.name), call.body))
+
+
+async def _query_one(call: Call) -> Answer:
+    request = dict(call.body)
+    name = request.pop("pipeline", None)
+    if name is None:
+        names = call.gateway.pipelines()
+        if len(names) != 1:
+            raise Refusal(422, f'{_all(names)}; say which is meant, {{"pipeline": "…"}}')
+        name = names[0]
+    return Answer(await call.gateway.query(_known(call, name), request))
+
+
+class _Learn(Section):
+    """What the body of `learn` may hold."""
+
+    span: Annotated[Duration, Field(gt=0)] | None = None
+
+
+async def _learn(call: Call) -> Answer:
+    name = _known(call, call.name)
+    try:
+        asked = _Learn.model_validate(call.body)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise Refusal(422, "; ".join(told)) from error
+    try:
+        return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
+    except ConfigError as error:
+        raise Refusal(409, str(error)) from error
+
+
+def _known(call: Call, name: object) -> str:
+    names = call.gateway.pipelines()
+    if isinstance(name, str) and name in names:
+        return name
+    raise Refusal(404, f"no pipeline {name!r}; {_all(names)}")
+
+
+def _all(names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"there is only {names[0]}"
+    return f"there are {', '.join(names)}" if names else "there are none"
+
+
+_ASK: Final = {"execute": True, "config": {"window_size": 100, "threshold": 0.95}}
+
+ROUTES: Final = (
+    Route("GET", "/v1/status", _status, "Everything there is to see."),
+    Route("GET", "/v1/health", _health, "200 while nothing is wrong with the gateway, else 503."),
+    Route("GET", "/v1/conditions", _part("conditions"), "What is wrong with the gateway now."),
+    Route("GET", "/v1/sources", _part("sources"), "All sources: connected, age, counts."),
+    Route("GET", "/v1/pipelines", _part("pipelines"), "All pipelines: score, limit, model, open incidents."),
+    Route("GET", "/v1/pipelines/{name}", _pipeline, "One pipeline."),
+    Route(
+        "POST", "/v1/pipelines/{name}/query", _query, "Ask a pipeline: {} for its status, execute for a "
+        "score of its last rows, data for one of your own.", body_bytes=QUERY_BYTES, example=_ASK,
+    ),
+    Route(
+        "POST", "/v1/query", _query_one, "The same, of the only pipeline or of the one the body names.",
+        body_bytes=QUERY_BYTES, example={"pipeline": "pump", **_ASK},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/learn", _learn, "Learn anew what is normal, from rows that come now.",
+        admin=True, example={"span": "20s"},
+    ),
+    Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
+    Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
+    Route("GET", "/v1/openapi.json", _openapi, "This table, as OpenAPI."),
+)  # fmt: skip
+"""All routes."""

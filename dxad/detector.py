@@ -1,0 +1,138 @@
+"""A model at work on one pipeline's rows: windows, scores, and their judgement.
+
+rows ─▶ WindowBuffer ─▶ Model ─▶ Judge ─▶ one judged score per row, to be held against the limit
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dxad.alarm import Judge
+from dxad.types import F8, Bools, Calibration, Channel, Model, Rows, Windows
+from dxad.window import WindowBuffer
+
+__all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
+
+BAD_MOST: Final = 0.2
+"""A window with a larger share of bad cells is not scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a model said of consecutive rows."""
+
+    raw: F8
+    """(n,); NaN where the row ended no window, or one that was not scored."""
+    judged: F8
+    """(n,), likewise."""
+    contributions: F8
+    """(n, channels), zero where unknown."""
+    refused: int
+    """Windows that were not scored because too much of them was bad."""
+
+
+class Detector:
+    """Scores the rows it is given, in order."""
+
+    def __init__(
+        self,
+        model: Model,
+        channels: Sequence[Channel],
+        *,
+        rows: int | None,
+        hop: int,
+        required: Sequence[int],
+    ) -> None:
+        """Load `model` for these channels.
+
+        Args:
+            model: not loaded yet.
+            channels: what the columns of the rows are.
+            rows: the window that the configuration asks for; None leaves it to the model.
+            hop: rows from one window to the next.
+            required: columns without which a window is not scored.
+
+        Raises:
+            ModelError: the model is not for these.
+        """
+        self.model = model
+        self.rows = model.load(channels, rows)
+        self._width = len(channels)
+        self._required = list(required)
+        self._windows = WindowBuffer(rows=self.rows, channels=len(channels), hop=hop)
+        self._judge: Judge | None = None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the model's scores are judged; None during a warm-up."""
+        return self.model.calibration
+
+    def limit(self, configured: float | None) -> float | None:
+        """The judged score above which a row is anomalous; None while nobody knows."""
+        if configured is not None:
+            return configured
+        return None if self.calibration is None else self.calibration.limit
+
+    def prime(self, rows: Rows) -> None:
+        """Take in rows that went before, so that the next one already ends a window."""
+        self._windows.push(rows)
+
+    def apply(self, rows: Rows) -> Scored:
+        """Score consecutive rows.
+
+        Raises:
+            ModelError: inference failed.
+        """
+        n = len(rows)
+        raw = np.full(n, np.nan)
+        contributions = np.zeros((n, self._width))
+        windows = self._windows.push(rows)
+        usable = self._usable(windows)
+        if usable.any():
+            kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
+            scores = self.model.score(kept)
+            places = kept.last - rows.first
+            raw[places] = scores.values
+            if scores.contributions is not None:
+                contributions[places] = np.nan_to_num(scores.contributions, nan=0.0)
+        return Scored(raw, self._judged(raw), contributions, int(np.count_nonzero(~usable)))
+
+    def best(self, rows: Rows) -> tuple[float, float] | None:
+        """The largest raw and judged score of all windows inside `rows`, without touching any state.
+
+        None when `rows` hold no whole window, or none that can be scored, or nobody can judge it yet.
+        """
+        calibration = self.calibration
+        if calibration is None or len(rows) < self.rows:
+            return None
+        windows = WindowBuffer(rows=self.rows, channels=self._width).push(rows)
+        raw = np.where(self._usable(windows), self.model.score(windows).values, np.nan)
+        judged = Judge(calibration).apply(raw)
+        if np.isnan(judged).all():
+            return None
+        return float(np.nanmax(raw)), float(np.nanmax(judged))
+
+    def forgive(self) -> None:
+        """The scores so far measured a sensor that was lying: they shall not weigh on the next ones."""
+        if self._judge is not None:
+            self._judge.restart()
+
+    def _usable(self, windows: Windows) -> Bools:
+        usable: Bools = windows.bad <= BAD_MOST
+        if self._required and len(windows):
+            usable &= ~np.isnan(windows.values[:, :, self._required]).all(axis=1).any(axis=1)
+        return usable
+
+    def _judged(self, raw: F8) -> F8:
+        if self._judge is None:
+            if self.calibration is None:
+                return np.full(len(raw), np.nan)
+            self._judge = Judge(self.calibration)
+        return self._judge.apply(raw)
+
+
+def anomaly_score(judged: float, limit: float) -> float:
+    """A score between 0 and 1 in which 0.95 is the limit: 1 - 20 ** (-judged / limit)."""
+    return float(1.0 - 20.0 ** (-judged / limit))

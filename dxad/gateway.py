@@ -1,0 +1,132 @@
+"""The running system as others see it: one face for the control socket, the CLI and the DXA API."""
+
+import os
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+from dxad.assembly import Assembly, memory
+from dxad.errors import ConfigError
+from dxad.query import answer
+from dxad.runtime.clock import Clock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics, Sample, prometheus
+from dxad.types import NS_PER_S, Document
+
+__all__ = ["Gateway"]
+
+
+class Gateway:
+    """Answers from snapshots; it changes nothing but by `learn`."""
+
+    def __init__(
+        self,
+        assembly: Assembly,
+        *,
+        clock: Clock,
+        health: Health,
+        metrics: Metrics,
+        config_path: Path | None = None,
+    ) -> None:
+        self.state: Literal["starting", "running", "stopping"] = "starting"
+        self._assembly = assembly
+        self._clock = clock
+        self._health = health
+        self._metrics = metrics
+        self._config_path = config_path
+        self._since = clock.now()
+        self._buffers = sum(memory(assembly.config).values()) if config_path else 0
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since it was built."""
+        return (self._clock.now() - self._since) / NS_PER_S
+
+    def status(self) -> Document:
+        """Everything there is to see, in one document."""
+        config = self._assembly.config
+        return {
+            "gateway": config.gateway.id,
+            "version": version("dxad"),
+            "pid": os.getpid(),
+            "state": self.state,
+            "uptime_s": round(self.uptime_s, 1),
+            "profile": config.profile,
+            "config": None if self._config_path is None else str(self._config_path),
+            "conditions": self._health.snapshot(),
+            "sources": {name: each.snapshot() for name, each in self._assembly.ingests.items()},
+            "pipelines": {name: self.pipeline_status(name) for name in self._assembly.pipelines},
+            "sinks": {name: each.snapshot() for name, each in self._assembly.delivers.items()},
+            "outbox": self._assembly.outbox.snapshot(),
+            "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers},
+        }
+
+    def pipeline_status(self, name: str) -> Document:
+        """One pipeline's part of the status."""
+        learning = self._assembly.learnings.get(name)
+        return {
+            **self._assembly.pipelines[name].snapshot(),
+            "learning": None if learning is None else learning.snapshot(),
+        }
+
+    def pipelines(self) -> Sequence[str]:
+        """The names of all pipelines."""
+        return tuple(self._assembly.pipelines)
+
+    async def query(self, pipeline: str, request: Document) -> Document:
+        """Answer a DXA request, see `dxad.query`."""
+        return await answer(
+            self._assembly.pipelines[pipeline],
+            request,
+            worker=self._assembly.worker,
+            clock=self._clock,
+            status=self.pipeline_status(pipeline),
+        )
+
+    def learn(self, pipeline: str, span_s: float | None) -> Document:
+        """Learn anew what is normal, from the rows that come now.
+
+        Raises:
+            ConfigError: this pipeline is not made for it.
+        """
+        learning = self._assembly.learnings.get(pipeline)
+        if learning is None:
+            raise ConfigError(
+                f"pipeline {pipeline!r} has no [pipelines.{pipeline}.learn] in its configuration"
+            )
+        rows = learning.ask(None if span_s is None else int(span_s * NS_PER_S))
+        return {"pipeline": pipeline, "of_rows": rows}
+
+    def metrics(self) -> str:
+        """All counters and gauges as Prometheus text."""
+        return prometheus([*self._metrics.samples(), *self._gauges()])
+
+    def _gauges(self) -> Iterable[Sample]:
+        for name, ingest in self._assembly.ingests.items():
+            label = (("source", name),)
+            yield Sample("dxad_source_up", float(ingest.connected), label)
+            if ingest.age_s is not None:
+                yield Sample("dxad_source_age_seconds", ingest.age_s, label)
+        for name, pipeline in self._assembly.pipelines.items():
+            label = (("pipeline", name),)
+            snapshot = pipeline.snapshot()
+            if snapshot["score"] is not None:
+                yield Sample("dxad_pipeline_score", snapshot["score"], label)
+            if snapshot["limit"] is not None:
+                yield Sample("dxad_pipeline_limit", snapshot["limit"], label)
+            yield Sample("dxad_incidents_open", len(snapshot["incidents"]), label)
+        outbox = self._assembly.outbox.snapshot()
+        for name, sink in outbox["sinks"].items():
+            yield Sample("dxad_outbox_pending", sink["pending"], (("sink", name),))
+        yield Sample("dxad_outbox_bytes", outbox["bytes"])
+        for condition in self._health.active:
+            yield Sample("dxad_conditions", 1, (("code", condition.code), ("subject", condition.subject)))
+        yield Sample("dxad_uptime_seconds", self.uptime_s)
+        yield Sample("dxad_resident_bytes", _resident_bytes())
+
+
+def _resident_bytes() -> int:
+    """Source: `man 5 proc_pid_statm`, the second field, in pages."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

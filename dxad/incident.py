@@ -1,0 +1,153 @@
+"""Alarms with their evidence: one incident per upset, told in events that are opened, updated and closed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from dxad.event import Event, identity
+from dxad.types import F8, Calibration, Channel, Document, Lane
+
+__all__ = ["Contributor", "Identity", "Incident", "Phase", "contributors"]
+
+Kind = Literal["process", "sensor"]
+Phase = Literal["opened", "updated", "closed"]
+
+_TOP: Final = 5
+_SEVERE: Final = ("high", "critical")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes an incident's id, and places its events."""
+
+    gateway: str
+    boot: str
+    """Stream times of different boots do not compare, so the boot is part of every id."""
+    pipeline: str
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of the pipeline."""
+        return f"/{self.gateway}/pipelines/{self.pipeline}"
+
+
+@dataclass(frozen=True, slots=True)
+class Contributor:
+    """A channel that makes part of an incident."""
+
+    channel: str
+    unit: str
+    share: float
+    """Of the excursion's score, 0 to 1."""
+    seen: float | None
+    """The mean over the excursion; None where nothing was seen."""
+    typical: float | None
+    """The mean in normal running."""
+    deviation_sd: float | None
+    """How many standard deviations of normal running lie between the two."""
+    trouble: str = ""
+    """What is wrong with the channel itself, in a sensor incident."""
+
+    def document(self) -> Document:
+        """As JSON, without what is unknown."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in fields.items() if value is not None and value != ""}
+
+
+@dataclass(slots=True)
+class Incident:
+    """One episode, from its onset until it is over."""
+
+    identity: Identity
+    kind: Kind
+    severity: str
+    onset: int
+    """Stream time."""
+    contributors: list[Contributor]
+    peak_score: float
+    limit: float
+    evidence: Document
+    updates: int = 0
+
+    @property
+    def id(self) -> str:
+        """The same for the same onset, whoever computes it, however often."""
+        where = self.identity
+        return identity(where.gateway, where.boot, where.pipeline, self.kind, self.onset)
+
+    def event(self, phase: Phase, *, utc: int, onset_utc: int) -> Event:
+        """What is told of it now.
+
+        Args:
+            phase: `updated` may come any number of times.
+            utc: now, UTC nanoseconds.
+            onset_utc: its onset, likewise.
+        """
+        number = self.updates if phase == "updated" else 0
+        data: Document = {
+            "incident": self.id,
+            "phase": phase,
+            "kind": self.kind,
+            "severity": self.severity,
+            "pipeline": self.identity.pipeline,
+            "onset_utc_ns": onset_utc,
+            "after_onset_s": round((utc - onset_utc) / 1e9, 3),
+            "peak_score": round(self.peak_score, 4),
+            "limit": round(self.limit, 4),
+            "contributors": [each.document() for each in self.contributors],
+            **self.evidence,
+        }
+        return Event(
+            id=identity(self.id, phase, number),
+            type=f"dxad.incident.{phase}",
+            source=self.identity.source,
+            subject=self.id,
+            time_utc=utc,
+            data=data,
+            lane=Lane.CRITICAL if self.severity in _SEVERE else Lane.NORMAL,
+        )
+
+
+def contributors(
+    channels: Sequence[Channel],
+    parts: F8,
+    values: F8,
+    calibration: Calibration,
+) -> list[Contributor]:
+    """The channels that make most of an excursion, the largest first.
+
+    Args:
+        channels: what the columns are.
+        parts: (n, channels), what each channel adds to the score, row by row.
+        values: (n, channels), what was seen; NaN where nothing was.
+        calibration: what the channels usually are, and usually add; only what is above that counts.
+    """
+    usual = np.array([calibration.usual.get(channel.id, 0.0) for channel in channels])
+    total = np.maximum(np.nansum(parts, axis=0) - usual * len(parts), 0.0)
+    whole = float(total.sum()) or 1.0
+    found = []
+    for place in np.argsort(-total, kind="stable")[:_TOP]:
+        if total[place] <= 0:
+            break
+        channel = channels[place]
+        seen = _mean(values[:, place])
+        typical, spread = calibration.normal.get(channel.id, (None, 0.0))
+        deviation = None if seen is None or typical is None or not spread else (seen - typical) / spread
+        found.append(
+            Contributor(
+                channel.id,
+                channel.unit,
+                share=round(float(total[place]) / whole, 4),
+                seen=None if seen is None else float(f"{seen:.6g}"),
+                typical=None if typical is None else float(f"{typical:.6g}"),
+                deviation_sd=None if deviation is None else round(deviation, 2),
+            )
+        )
+    return found
+
+
+def _mean(column: F8) -> float | None:
+    known = column[~np.isnan(column)]
+    return float(known.mean()) if len(known) else None

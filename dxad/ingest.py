@@ -1,0 +1,228 @@
+"""One source into its ring, for life.
+
+    connect ──▶ read ──▶ check ──▶ Sealer ──▶ ring        and, at each tick, seal what is due
+       ▲          │
+       └─ back off ◀─ not connected, silent
+
+The source raises, this decides: it retries, counts, and says when the link breaks and when it heals, once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from dxad.errors import Backoff as BackoffAsked
+from dxad.errors import DecodeError, NotConnected
+from dxad.fields import ChannelSection, SourceSection
+from dxad.ringbuffer import RingBuffer
+from dxad.runtime.backoff import Backoff
+from dxad.runtime.clock import Clock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
+from dxad.sampleclock import ArrivalClock, CountedClock, SampleClock
+from dxad.stage import Sealer
+from dxad.types import NS_PER_S, Block, Document, Quality, Reason, Source
+
+__all__ = ["Ingest"]
+
+log = logging.getLogger(__name__)
+
+_SESSION: Final = -1
+"""The hold of a column that stays valid while the source's session is proved alive."""
+_CONNECT_TIMEOUT_S: Final = 20.0
+_REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
+
+
+class Ingest:
+    """The service of one source."""
+
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        section: SourceSection,
+        ring: RingBuffer,
+        *,
+        clock: Clock,
+        health: Health,
+        metrics: Metrics,
+        backoff: Backoff | None = None,
+        on_rows: Callable[[], None] | None = None,
+    ) -> None:
+        """Feed `ring`; `on_rows` is called when a block sealed rows between two ticks."""
+        self.name = name
+        self.ring = ring
+        self.source = source
+        self._section = section
+        self._clock = clock
+        self._health = health
+        self._metrics = metrics
+        self._backoff = backoff or Backoff()
+        self._on_rows = on_rows
+        period = ring.period
+        self._by_message = section.period is None
+        self._lateness = self._default_lateness() if section.lateness is None else section.lateness
+        self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S)
+        self._sealer = Sealer(
+            ring, folds=[each.fold for each in self._sections], holds_ns=[*map(self._hold_ns, self._sections)]
+        )
+        self._sample_clock: SampleClock = ArrivalClock()
+        if section.clock == "counted" and not self._by_message:
+            self._sample_clock = CountedClock(period=period, gap=max(20 * period, NS_PER_S // 2))
+        self._ranges = [each.range or (-np.inf, np.inf) for each in self._sections]
+        self._low, self._high = np.array(self._ranges).T
+        self.connected = False
+        self._down_since: int | None = None
+        self._newest: int | None = None
+        self._rejected_at: int | None = None
+        self._count = {
+            name: metrics.counter(f"dxad_{name}_total", source=self.name)
+            for name in (
+                "samples_received", "samples_late", "samples_folded", "messages_rejected", "rows_sealed",
+                "connects", "disconnects",
+            )
+        }  # fmt: skip
+
+    @property
+    def _sections(self) -> list[ChannelSection]:
+        return list(self._section.channel_sections().values())
+
+    def _default_lateness(self) -> int:
+        return 0 if self._section.polled or self._by_message else self.ring.period
+
+    def _hold_ns(self, channel: ChannelSection) -> int:
+        hold = channel.hold if channel.hold is not None else self._section.hold
+        if hold == "session":
+            return _SESSION
+        return 2 * self.ring.period if hold is None else hold
+
+    async def run(self) -> None:
+        """Keep the source connected and its samples coming, until cancelled or at the end of the stream."""
+        try:
+            while True:
+                wait_s = await self._served()
+                await self.source.close()
+                await self._clock.sleep_until(self._clock.now() + int(wait_s * NS_PER_S))
+        finally:
+            self.connected = False
+            await self.source.close()
+
+    async def _served(self) -> float:
+        """Serve until something breaks; returns the seconds to wait before the next attempt."""
+        try:
+            await self._serve()
+        except BackoffAsked as asked:
+            self._broke(str(asked))
+            return asked.seconds
+        except NotConnected as error:
+            self._broke(str(error))
+        return self._backoff.next_s()
+
+    async def _serve(self) -> None:
+        """Connect and read until something breaks."""
+        try:
+            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
+                await self.source.connect()
+        except TimeoutError as error:
+            raise NotConnected(f"no connection within {_CONNECT_TIMEOUT_S:g} s") from error
+        self._count["connects"].add()
+        self.connected = True
+        while True:
+            try:
+                async with asyncio.timeout(self._silence_ns / NS_PER_S):
+                    block = await self.source.read()
+            except TimeoutError as error:
+                raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s") from error
+            except DecodeError as error:
+                self._count["messages_rejected"].add(error.rejected)
+                self._rejected_at = self._clock.now()
+                self._health.raise_condition("source.rejecting", self.name, str(error))
+            else:
+                self._healed()
+                self.accept(block)
+
+    def _broke(self, reason: str) -> None:
+        self._count["disconnects"].add()
+        self.connected = False
+        if self._down_since is None:
+            self._down_since = self._clock.now()
+        self._health.raise_condition("source.down", self.name, reason)
+
+    def _healed(self) -> None:
+        """The proof of a healthy link is data."""
+        self._backoff.reset()
+        if self._down_since is not None:
+            missed = (self._clock.now() - self._down_since) // self.ring.period
+            self._down_since = None
+            self._health.clear("source.down", self.name, f"{missed} rows without data")
+
+    def accept(self, block: Block) -> None:
+        """Stage a block's samples; a block of a finished poll also seals what it completes."""
+        samples = block.samples
+        self._count["samples_received"].add(len(samples))
+        self._newest = self._clock.now()
+        column = samples["column"]
+        value = samples["value"]
+        wrong = (samples["quality"] != Quality.BAD) & ~(
+            (value >= self._low[column]) & (value <= self._high[column])
+        )
+        if wrong.any():
+            samples = samples.copy()
+            samples["reason"][wrong] = np.where(np.isfinite(value[wrong]), Reason.RANGE, Reason.TYPE)
+            samples["quality"][wrong] = Quality.BAD
+        bad = samples["quality"] == Quality.BAD
+        for reason in np.unique(samples["reason"][bad]) if bad.any() else ():
+            self._metrics.counter(
+                "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
+            ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
+        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
+        self._count["samples_late"].add(self._sealer.accept(samples, times))
+        if self._by_message:
+            self._seal(int(samples["message"][-1]) + 1)
+        elif block.through is not None:
+            self._seal(block.through)
+
+    def tick(self, now: int) -> None:
+        """Seal every slot whose time has passed, also when nothing came."""
+        if not self._by_message:
+            self._seal(now - self._lateness)
+        if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
+            self._rejected_at = None
+            self._health.clear("source.rejecting", self.name)
+
+    def _seal(self, until: int) -> None:
+        alive_until: int = getattr(self.source, "alive_until", 0)
+        sealed = self._sealer.seal(until, valid_until=alive_until)
+        if sealed.rows:
+            self._count["rows_sealed"].add(sealed.rows)
+            self._count["samples_folded"].add(sealed.folded)
+            if self._on_rows is not None and self._by_message:
+                self._on_rows()
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since the newest sample came; None before the first."""
+        return None if self._newest is None else (self._clock.now() - self._newest) / NS_PER_S
+
+    def snapshot(self) -> Document:
+        """What there is to know about the source now."""
+        count = {name: counter.value for name, counter in self._count.items()}
+        overflowed = getattr(self.source, "overflowed", 0)
+        return {
+            "connected": self.connected,
+            "age_s": None if self.age_s is None else round(self.age_s, 3),
+            "channels": [channel.id for channel in self.ring.channels],
+            "period_ms": None if self._by_message else self.ring.period / 1e6,
+            "rows": count["rows_sealed"],
+            "samples": count["samples_received"],
+            "folded": count["samples_folded"],
+            "late": count["samples_late"],
+            "rejected": self._metrics.by_label("dxad_samples_rejected_total", "reason", source=self.name),
+            "messages_rejected": count["messages_rejected"],
+            "overflowed": overflowed,
+            "connects": count["connects"],
+            "disconnects": count["disconnects"],
+        }

@@ -1,0 +1,168 @@
+"""The service that turns a pipeline's recorded rows into its model.
+
+Recorder full ─▶ rows to a file ─▶ child process: fit, calibrate, verify ─▶ shelf ─▶ the pipeline swaps
+"""
+
+import asyncio
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import orjson
+
+from dxad import bundle
+from dxad.config import LearnSection
+from dxad.errors import ModelError
+from dxad.pipeline import Pipeline
+from dxad.runtime.clock import Clock
+from dxad.runtime.health import Health
+from dxad.types import F8, NS_PER_S, Document, Model
+
+__all__ = ["Learning"]
+
+log = logging.getLogger(__name__)
+
+_POLL_NS = NS_PER_S // 4
+_TRIAL_S = 300.0
+
+
+class Learning:
+    """Learns for one pipeline: by itself while there is no model, and whenever it is asked to."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        section: LearnSection,
+        shelf: Path,
+        *,
+        load: Callable[[], Model],
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        """Put bundles on `shelf`; `load` makes the model of the one that is current there."""
+        self._pipeline = pipeline
+        self._section = section
+        self._shelf = shelf
+        self._load = load
+        self._clock = clock
+        self._health = health
+        self._asked = asyncio.Event()
+        self._rows = self._rows_of(section.span)
+        self.state: Literal["idle", "recording", "fitting"] = "idle"
+        self.error: str | None = None
+
+    def _rows_of(self, span: int) -> int:
+        return max(1, span // self._pipeline.stages.schema.period)
+
+    def ask(self, span: int | None = None) -> int:
+        """Learn anew from the next `span` nanoseconds of complete rows; returns how many rows that is."""
+        self._rows = self._rows_of(span or self._section.span)
+        self._asked.set()
+        return self._rows
+
+    async def run(self) -> None:
+        """Learn whenever there is reason to, until cancelled."""
+        if self._pipeline.detector is None and self._section.start == "if_missing":
+            self._asked.set()
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self._learn()
+            except ModelError as error:
+                self.error = str(error)
+                self._health.raise_condition("model.failed", self._pipeline.name, f"learning failed: {error}")
+                if self._pipeline.detector is None and self._section.start == "if_missing":
+                    self._asked.set()  # the next rows may do
+            else:
+                self.error = None
+                self._health.clear("model.failed", self._pipeline.name)
+                self._health.clear("model.missing", self._pipeline.name)
+            finally:
+                self.state = "idle"
+                self._pipeline.recorder = None
+
+    async def _learn(self) -> None:
+        self.state = "recording"
+        recorder = self._pipeline.record(self._rows)
+        while not recorder.full and not self._asked.is_set():
+            await self._clock.sleep_until(self._clock.now() + _POLL_NS)
+        if self._asked.is_set():
+            return  # asked again, perhaps for another span: begin anew
+        self.state = "fitting"
+        await self._adopt(recorder.take())
+
+    async def from_history(self) -> str:
+        """Learn at once from the rows that the pipeline remembers; returns the model's version.
+
+        Raises:
+            ModelError: there is too little to learn from.
+        """
+        ring = self._pipeline.rows
+        values = ring.read(ring.oldest, ring.sealed).values
+        return await self._adopt(values[~np.isnan(values).any(axis=1)])
+
+    async def _adopt(self, values: F8) -> str:
+        """Fit a model on these rows, put it on the shelf and let the pipeline swap to it."""
+        self._shelf.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+        try:
+            answer = await self._fit(folder, values)
+            bundle.install(self._shelf, folder / "bundle")
+            self._pipeline.offer(self._load())
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        version: str = answer["version"]
+        log.info(
+            "%s: learned model %s from %d rows, windows of %d",
+            self._pipeline.name, version, len(values), answer["rows"],
+        )  # fmt: skip
+        return version
+
+    async def _fit(self, folder: Path, values: F8) -> Document:
+        """Fit in a child process: its memory and its crashes are its own."""
+        schema = self._pipeline.stages.schema
+        head = {
+            "channels": [{"id": each.id, "unit": each.unit} for each in schema.channels],
+            "period": schema.period,
+            "stuck_rows": self._pipeline.check.learned(),
+        }
+        recording = folder / "rows.npz"
+        np.savez(recording, head=np.frombuffer(orjson.dumps(head), dtype=np.uint8), values=values)
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "dxad.training", str(recording), str(folder / "bundle"),
+            str(self._section.window_rows),
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_TRIAL_S):
+                out, err = await child.communicate()
+        except TimeoutError as error:
+            raise ModelError(f"the fit took longer than {_TRIAL_S:g} s") from error
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+        try:
+            answer: Document = orjson.loads(out)
+        except orjson.JSONDecodeError as error:
+            last = err.decode(errors="replace").strip().rpartition("\n")[2]
+            raise ModelError(f"the fit ended with status {child.returncode}: {last}") from error
+        if "error" in answer:
+            raise ModelError(answer["error"])
+        return answer
+
+    def snapshot(self) -> Document:
+        """How far it is."""
+        recorder = self._pipeline.recorder
+        return {
+            "state": self.state,
+            "rows": 0 if recorder is None else recorder.rows,
+            "of_rows": self._rows,
+            "error": self.error,
+        }

@@ -1,0 +1,1 @@
+"""The plug-ins that score windows: one file each."""

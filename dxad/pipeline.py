@@ -1,0 +1,280 @@
+"""One watched thing: from sealed rows to incidents, a batch of rows at a time, on the inference thread.
+
+features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─▶ alarm ─▶ incident ─▶ events
+                          └─ stuck or missing ─────────────────▶ alarm ─▶ incident ─▶ events
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from dxad.channelcheck import ChannelCheck
+from dxad.config import PipelineSection
+from dxad.detector import Detector, Scored
+from dxad.episode import ProcessEpisode, SensorEpisode
+from dxad.errors import ModelError
+from dxad.event import Event
+from dxad.fields import matching
+from dxad.frame import Feature, Frame
+from dxad.incident import Identity
+from dxad.ringbuffer import RingBuffer
+from dxad.runtime.clock import Clock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
+from dxad.types import F8, Calibration, Channel, Document, Model, Rows, Schema, State, Transform
+
+__all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
+
+BATCH: Final = 256
+"""Rows taken at once, unless said otherwise: enough to catch up fast, few enough to stop soon."""
+_BLIND_AFTER: Final = 3
+"""Windows in a row that were too bad to score."""
+_SCORE: Final = (Channel("score.raw"), Channel("score.judged"))
+
+
+@dataclass(slots=True)
+class Stages:
+    """What happens to rows before a model sees them; `reshape` can be made anew for rows of the past."""
+
+    features: tuple[Feature, ...]
+    frame: Frame
+    schema: Schema
+    """After the transforms."""
+    transforms: Callable[[], Sequence[Transform]]
+    """Makes the chain, ready for the frame's rows."""
+
+
+class Recorder:
+    """Collects complete rows of normal running until it has enough."""
+
+    def __init__(self, channels: int, rows: int) -> None:
+        self.wanted = rows
+        self.rows = 0
+        self._values = np.empty((rows, channels))
+
+    @property
+    def full(self) -> bool:
+        """Whether it has all the rows it wants."""
+        return self.rows == self.wanted
+
+    def push(self, rows: Rows) -> None:
+        """Take the rows in which nothing is missing."""
+        complete = rows.values[~np.isnan(rows.values).any(axis=1)][: self.wanted - self.rows]
+        self._values[self.rows : self.rows + len(complete)] = complete
+        self.rows += len(complete)
+
+    def take(self) -> F8:
+        """The rows recorded so far."""
+        return self._values[: self.rows]
+
+
+class Pipeline:
+    """Everything that belongs to one `[pipelines.NAME]`."""
+
+    def __init__(
+        self,
+        name: str,
+        section: PipelineSection,
+        stages: Stages,
+        *,
+        identity: Identity,
+        history: int,
+        batch: int = BATCH,
+        backlog: int | None = None,
+        clock: Clock,
+        health: Health,
+        metrics: Metrics,
+    ) -> None:
+        """Remember `history` rows, take `batch` at once, and skip the oldest when over `backlog` wait."""
+        self.name = name
+        self.section = section
+        self.stages = stages
+        self.recorder: Recorder | None = None
+        self.detector: Detector | None = None
+        self.check = ChannelCheck(
+            stages.frame.schema.channels, missing_rows=self._rows(section.alarm.on_delay)
+        )
+        self._batch = batch
+        self._backlog = backlog
+        self._health = health
+        self._transforms = list(stages.transforms())
+        start = 0
+        period, channels = stages.schema.period, stages.schema.channels
+        self.rows = RingBuffer(channels, period=period, slots=history, start=start)
+        self.scores = RingBuffer(_SCORE, period=period, slots=history, start=start)
+        self.parts = RingBuffer(channels, period=period, slots=history, start=start)
+        self._process = ProcessEpisode(
+            identity, section.alarm, period, clock, rows=self.rows, parts=self.parts
+        )
+        self._sensor = SensorEpisode(identity, section.alarm, period, clock)
+        self._lost_before = 0
+        self._refused = 0
+        self._successor: Detector | None = None
+        self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
+        self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
+        self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
+        self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
+
+    def _rows(self, duration: int) -> int:
+        """How many rows a duration is, at least one."""
+        return max(1, -(-duration // self.stages.frame.schema.period))
+
+    @property
+    def due(self) -> bool:
+        """Whether rows may be waiting: cheap, and asked on the event loop."""
+        features = self.stages.features
+        return self.stages.frame.waiting > 0 or any(each.behind for each in features)
+
+    @property
+    def configured_limit(self) -> float | None:
+        """The limit of the configuration; None where the model shall know it."""
+        limit = self.section.alarm.limit
+        return None if limit == "auto" else limit
+
+    @property
+    def limit(self) -> float | None:
+        """The judged score above which the alarm is pending, as far as it is known."""
+        return None if self.detector is None else self.detector.limit(self.configured_limit)
+
+    def offer(self, model: Model) -> None:
+        """Let `model` take over between two batches; the rows of the past fill its first window.
+
+        Raises:
+            ModelError: it is not for this pipeline; the old one goes on.
+        """
+        section, schema = self.section, self.stages.schema
+        rows = None if section.window is None else section.window // schema.period
+        required = matching(section.required, schema.channels)
+        self._successor = Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
+
+    def record(self, rows: int) -> Recorder:
+        """Start to collect rows of normal running for a new model."""
+        self.check.forget()
+        self.recorder = Recorder(len(self.stages.schema.channels), rows)
+        return self.recorder
+
+    def step(self) -> list[Event]:
+        """Take in all rows that are complete; returns what is to be told."""
+        for feature in self.stages.features:
+            feature.advance()
+        events: list[Event] = []
+        if self._backlog is not None:
+            self.stages.frame.skip(self.stages.frame.waiting - self._backlog)
+        while (rows := self.stages.frame.read(self._batch)) is not None:
+            events += self._take(rows)
+        return events
+
+    def _take(self, rows: Rows) -> list[Event]:
+        self._swap()
+        self._mind_the_gap()
+        doubtful = self.check.apply(rows)
+        shaped = rows.with_values(
+            np.where(doubtful, np.nan, rows.values),
+            np.where(doubtful, np.uint8(State.BAD), rows.states),
+        )
+        for transform in self._transforms:
+            shaped = transform.apply(shaped)
+        if self.recorder is not None:
+            self.recorder.push(shaped)
+        scored = self._score(shaped)
+        self._remember(shaped, scored)
+        sensor = self._sensor.update(rows.first, doubtful, self.check.troubles)
+        if sensor:
+            self._forgive()
+        events = sensor + self._alarm(shaped, scored)
+        self._incidents.add(sum(event.type == "dxad.incident.opened" for event in events))
+        return events
+
+    def _swap(self) -> None:
+        if self._successor is None:
+            return
+        old, self.detector, self._successor = self.detector, self._successor, None
+        calibration = self.detector.calibration
+        if calibration is not None:
+            self.check.expect(calibration.stuck_rows)
+        past = self.rows.read(max(0, self.rows.sealed - self.detector.rows + 1), self.rows.sealed)
+        if len(past.values):
+            self.detector.prime(Rows(past.first, self.rows.period, past.values, past.states))
+        if old is not None:
+            old.model.close()
+
+    def _mind_the_gap(self) -> None:
+        lost = self.stages.frame.lost - self._lost_before
+        if lost:
+            self._lost.add(lost)
+            self._lost_before += lost
+            self._transforms = list(self.stages.transforms())
+
+    def _score(self, shaped: Rows) -> Scored:
+        nothing = np.full(len(shaped), np.nan)
+        empty = Scored(nothing, nothing, np.zeros(shaped.values.shape), 0)
+        if self.detector is None:
+            self._unscored.add(len(shaped))
+            return empty
+        try:
+            scored = self.detector.apply(shaped)
+        except ModelError as error:
+            self._health.raise_condition("model.failed", self.name, str(error))
+            self._unscored.add(len(shaped))
+            return empty
+        done = int(np.count_nonzero(~np.isnan(scored.raw)))
+        self._scored.add(done)
+        self._unscored.add(len(shaped) - done)
+        self._refused = self._refused + scored.refused if not done else 0
+        if self._refused >= _BLIND_AFTER:
+            text = f"too many channels are missing or bad: {', '.join(self._absent(shaped)) or 'none now'}"
+            self._health.raise_condition("pipeline.blind", self.name, text)
+        elif done:
+            self._health.clear("pipeline.blind", self.name)
+        return scored
+
+    def _absent(self, shaped: Rows) -> list[str]:
+        gone = np.isnan(shaped.values[-1])
+        return [channel.id for place, channel in enumerate(self.stages.schema.channels) if gone[place]]
+
+    def _remember(self, shaped: Rows, scored: Scored) -> None:
+        """Keep the rows and what was said of them: for queries, evidence, the next model's first window."""
+        self.rows.append(shaped.first, shaped.values, shaped.states)
+        states = np.full((len(shaped), 2), State.GOOD, dtype=np.uint8)
+        self.scores.append(shaped.first, np.column_stack((scored.raw, scored.judged)), states)
+        self.parts.append(shaped.first, scored.contributions, np.zeros(shaped.states.shape, dtype=np.uint8))
+
+    def _forgive(self) -> None:
+        """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
+        self._process.forget_pending()
+        if self.detector is not None:
+            self.detector.forgive()
+
+    def _alarm(self, shaped: Rows, scored: Scored) -> list[Event]:
+        limit = self.limit
+        if self.detector is None or limit is None or self._sensor.active:
+            return []  # with a sensor missing, the others' correlation says nothing that could be trusted
+        calibration = self.detector.calibration or Calibration(limit)
+        return self._process.update(shaped.first, scored.judged, limit, calibration)
+
+    @property
+    def episodes(self) -> tuple[ProcessEpisode, SensorEpisode]:
+        """The two things that can happen here: the process is odd, or a sensor is."""
+        return self._process, self._sensor
+
+    def snapshot(self) -> Document:
+        """What there is to know about the pipeline now."""
+        newest = self.scores.read(max(0, self.scores.sealed - 1), self.scores.sealed).values
+        judged = float(newest[-1, 1]) if len(newest) else float("nan")
+        detector, limit = self.detector, self.limit
+        return {
+            "channels": [channel.id for channel in self.stages.schema.channels],
+            "period_ms": self.stages.schema.period / 1e6 if self.stages.schema.period > 1 else None,
+            "rows": self._scored.value + self._unscored.value,
+            "scored": self._scored.value,
+            "unscored": self._unscored.value,
+            "lost": self._lost.value,
+            "score": None if np.isnan(judged) else round(judged, 4),
+            "limit": None if limit is None else round(limit, 4),
+            "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
+            "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],
+            "incidents_total": self._incidents.value,
+        }

@@ -1,0 +1,55 @@
+"""All pipelines that are due, handed to the inference thread together, once per tick."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from dxad.event import Event
+from dxad.pipeline import Pipeline
+from dxad.runtime.clock import Clock
+from dxad.runtime.worker import Worker
+
+__all__ = ["Scoring"]
+
+
+class Scoring:
+    """The service that steps pipelines."""
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline],
+        worker: Worker,
+        *,
+        clock: Clock,
+        on_event: Callable[[Event], None],
+    ) -> None:
+        """Step `pipelines` on `worker`; `on_event` is called on the event loop for each event, in order."""
+        self._pipelines = tuple(pipelines)
+        self._worker = worker
+        self._clock = clock
+        self._on_event = on_event
+        self._wake = asyncio.Event()
+        self.busy_since: int | None = None
+        """When the batch that is being scored was handed over; the watchdog looks at it."""
+
+    def tick(self, _now: int) -> None:
+        """Look whether anything is due."""
+        if any(pipeline.due for pipeline in self._pipelines):
+            self._wake.set()
+
+    def wake(self) -> None:
+        """Rows came between two ticks."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Step what is due, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self.busy_since = self._clock.now()
+            events = await self._worker.run(self._step)
+            self.busy_since = None
+            for event in events:
+                self._on_event(event)
+
+    def _step(self) -> list[Event]:
+        return [event for pipeline in self._pipelines for event in pipeline.step()]

@@ -1,0 +1,232 @@
+"""Where samples wait between the wire and the ring, and how they become cells of its grid.
+
+    source ── put ──▶ Stage ── take ──▶ Block ── accept ──▶ Sealer ── seal, at each tick ──▶ RingBuffer
+
+A source writes each sample with one `pack_into`; everything after that is vectorised over what came since
+the last tick.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dxad.ringbuffer import RingBuffer
+from dxad.types import SAMPLE, Bools, Quality, Reason, State
+
+__all__ = ["Fold", "Sealed", "Sealer", "Stage"]
+
+Fold = Literal["last", "mean", "min", "max", "count"]
+
+_PACK = struct.Struct("<qqqdiBB")
+assert _PACK.size == SAMPLE.itemsize
+
+_STATE_OF = np.array([State.GOOD, State.UNCERTAIN, State.BAD], dtype=np.uint8)
+"""By `Quality`."""
+
+
+class Stage:
+    """A fixed buffer that a source fills message by message and hands over whole.
+
+    When it is full, further samples are counted in `overflowed` and dropped: whoever reads it is too slow.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.overflowed = 0
+        self.messages = 0
+        self._buffer = bytearray(capacity * SAMPLE.itemsize)
+        self._view = memoryview(self._buffer)
+        self._used = 0
+        self._stamp = 0
+        self._arrival = 0
+
+    def __len__(self) -> int:
+        return self._used // SAMPLE.itemsize
+
+    def begin(self, arrival: int, *, stamp: int = 0) -> None:
+        """Start a message: the samples put from now on are its own.
+
+        Args:
+            arrival: the stream clock now.
+            stamp: the device's own time, UTC nanoseconds; 0 where it gave none.
+        """
+        self.messages += 1
+        self._arrival = arrival
+        self._stamp = stamp
+
+    def put(
+        self, column: int, value: float, quality: Quality = Quality.GOOD, reason: Reason = Reason.NONE
+    ) -> None:
+        """Add one sample of the message that was begun last."""
+        at = self._used
+        if at == len(self._buffer):
+            self.overflowed += 1
+            return
+        _PACK.pack_into(
+            self._view, at, self.messages, self._stamp, self._arrival, value, column, quality, reason
+        )
+        self._used = at + SAMPLE.itemsize
+
+    def take(self) -> npt.NDArray[np.void]:
+        """All samples put so far, as an array of the caller's own; the stage is empty after."""
+        samples = np.frombuffer(bytes(self._view[: self._used]), dtype=SAMPLE)
+        self._used = 0
+        return samples
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What became of the samples at one sealing."""
+
+    rows: int = 0
+    folded: int = 0
+    """Samples that shared a slot and a channel with a later one: combined, not lost."""
+
+
+class Sealer:
+    """Turns staged samples into sealed rows of a ring.
+
+    Only samples whose quality is not BAD make a cell good; a BAD one marks a cell that nothing better fills.
+    A cell without a sample is HELD while the last good value is no older than its column's `hold`.
+    """
+
+    def __init__(self, ring: RingBuffer, *, folds: Sequence[Fold], holds_ns: Sequence[int]) -> None:
+        """Seal rows of `ring`; `folds` and `holds_ns` are by column, a hold below zero asks `valid_until`."""
+        columns = len(ring.channels)
+        self._ring = ring
+        self._folds: Final = tuple(folds)
+        self._combined = tuple(column for column, fold in enumerate(folds) if fold != "last")
+        self._holds_ns = np.asarray(holds_ns, dtype=np.int64)
+        self._times = np.empty(0, dtype=np.int64)
+        self._samples = np.empty(0, dtype=SAMPLE)
+        self._last_value = np.full(columns, np.nan)
+        self._last_slot = np.full(columns, np.iinfo(np.int64).min // 2, dtype=np.int64)
+
+    def accept(self, samples: npt.NDArray[np.void], times: npt.NDArray[np.int64]) -> int:
+        """Take samples with their stream times; returns how many came too late for their slot."""
+        period = self._ring.period
+        in_time = times // period >= self._ring.sealed
+        late = len(times) - int(np.count_nonzero(in_time))
+        if late:
+            samples, times = samples[in_time], times[in_time]
+        if len(times):
+            self._samples = np.concatenate((self._samples, samples)) if len(self._samples) else samples
+            self._times = np.concatenate((self._times, times)) if len(self._times) else times
+        return late
+
+    def seal(self, until: int, *, valid_until: int = 0) -> Sealed:
+        """Fold what was accepted into the slots that end at or before the stream time `until`, and seal them.
+
+        Args:
+            until: nothing that belongs before this time will still be accepted.
+            valid_until: the stream time up to which the source's session is proved alive; columns that are
+                held by session stay valid so long.
+        """
+        ring, period = self._ring, self._ring.period
+        first, stop = ring.sealed, until // period
+        if stop <= first:
+            return Sealed()
+        first = max(first, stop - ring.slots)  # after a long sleep, only what the ring can hold
+        rows = stop - first
+        values = np.full((rows, len(ring.channels)), np.nan)
+        states = np.zeros((rows, len(ring.channels)), dtype=np.uint8)
+        reasons = np.zeros((rows, len(ring.channels)), dtype=np.uint8)
+        folded = 0
+        if len(self._times):
+            due = self._times < stop * period
+            folded = self._fold(
+                self._samples[due], self._times[due] // period - first, values, states, reasons
+            )
+            self._samples, self._times = self._samples[~due], self._times[~due]
+        self._hold(first, values, states, valid_until)
+        ring.append(first, values, states, reasons)
+        return Sealed(rows, folded)
+
+    def _fold(
+        self,
+        samples: npt.NDArray[np.void],
+        row: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float64],
+        states: npt.NDArray[np.uint8],
+        reasons: npt.NDArray[np.uint8],
+    ) -> int:
+        """Write each slot's samples into its cell; returns how many were combined with another."""
+        kept = row >= 0  # after a long sleep some are older than the ring
+        if not kept.all():
+            samples, row = samples[kept], row[kept]
+        if not len(samples):
+            return 0
+        columns = samples["column"].astype(np.int64)
+        cell = row * values.shape[1] + columns
+        # BAD samples first, so that any other overwrites them; then by device time, ties by arrival.
+        bad_first = samples["quality"] != Quality.BAD
+        order = np.lexsort((samples["message"], samples["stamp"], bad_first, cell))
+        ordered = cell[order]
+        last = np.append(ordered[1:] != ordered[:-1], True)
+        winner = order[last]
+        flat = cell[winner]
+        values.ravel()[flat] = samples["value"][winner]
+        states.ravel()[flat] = _STATE_OF[samples["quality"][winner]]
+        reasons.ravel()[flat] = samples["reason"][winner]
+        values[states == State.BAD] = np.nan
+        good = samples["quality"] != Quality.BAD
+        for column in self._combined:
+            self._combine(column, samples["value"], cell, good & (columns == column), values)
+        return len(samples) - len(winner)
+
+    def _combine(
+        self,
+        column: int,
+        value: npt.NDArray[np.float64],
+        cell: npt.NDArray[np.int64],
+        mine: Bools,
+        values: npt.NDArray[np.float64],
+    ) -> None:
+        """Fold one column's samples, in the order of arrival, by its own rule."""
+        cells, inverse, counts = np.unique(cell[mine], return_inverse=True, return_counts=True)
+        if not len(cells):
+            return
+        mine_values = value[mine]
+        match self._folds[column]:
+            case "count":
+                result = counts.astype(np.float64)
+            case "mean":
+                result = np.zeros(len(cells))
+                np.add.at(result, inverse, mine_values)
+                result /= counts
+            case "min":
+                result = np.full(len(cells), np.inf)
+                np.minimum.at(result, inverse, mine_values)
+            case _:
+                result = np.full(len(cells), -np.inf)
+                np.maximum.at(result, inverse, mine_values)
+        values.ravel()[cells] = result
+
+    def _hold(
+        self,
+        first: int,
+        values: npt.NDArray[np.float64],
+        states: npt.NDArray[np.uint8],
+        valid_until: int,
+    ) -> None:
+        """Carry the last good value into the cells that nothing fell into, as long as it is valid."""
+        rows, _ = values.shape
+        slot = first + np.arange(rows, dtype=np.int64)[:, None]
+        good = (states == State.GOOD) | (states == State.UNCERTAIN)
+        # The slot of the newest good value at or before each row.
+        newest = np.maximum.accumulate(np.where(good, slot, self._last_slot), axis=0)
+        spread = np.vstack((self._last_value[None, :], values))
+        source = np.where(newest >= first, newest - first + 1, 0)
+        carried = np.take_along_axis(spread, source, axis=0)
+        period = self._ring.period
+        by_session = self._holds_ns < 0
+        age_ns = (slot - newest) * period
+        valid = np.where(by_session, slot * period <= valid_until, age_ns <= self._holds_ns)
+        held = (states == State.EMPTY) & valid & ~np.isnan(carried)
+        values[held] = carried[held]
+        states[held] = State.HELD
+        self._last_slot = newest[-1]
+        self._last_value = carried[-1]
