@@ -178,10 +178,10 @@ class Ingest:
             self._metrics.counter(
                 "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
             ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
-        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
+        times = samples["message"] - 1 if self._by_message else self._sample_clock.times(samples)
         self._count["samples_late"].add(self._sealer.accept(samples, times))
         if self._by_message:
-            self._seal(int(samples["message"][-1]) + 1)
+            self._seal(int(samples["message"][-1]))
         elif block.through is not None:
             self._seal(block.through)
 

@@ -5,9 +5,11 @@ import functools
 import inspect
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -57,3 +59,42 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+@pytest.fixture
+def broker(tmp_path_factory):
+    """The simulator's own MQTT broker; yields its MQTT 5 port."""
+    from hw_sim.broker import Broker
+    from hw_sim.scenario import free_port
+
+    port = free_port()
+    with Broker(mqtt5_port=port, mqtt311_port=free_port()):
+        _wait_for(port)
+        yield port
+
+
+def _wait_for(port: int, timeout_s: float = 5.0) -> None:
+    """Until somebody listens there."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@pytest.fixture
+def bare_tflite():
+    """Makes the bytes of a small linear model of so many channels, one row per window."""
+    from dxad.training.graph import to_tflite
+    from dxad.training.linear import LinearDetector
+
+    def make(channels: int) -> bytes:
+        ones = np.ones(channels)
+        return to_tflite(LinearDetector(1, 10 * ones, ones, np.eye(channels), np.arange(channels)))
+
+    return make

@@ -1,0 +1,298 @@
+"""The daemon as its users run it: a process, a socket, signals, and a sink that is not always there."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+
+CONFIG = """
+state_dir = "{folder}/state"
+control.socket = "{folder}/c.sock"
+
+[sources.motor]
+type = "mqtt"
+url = "mqtt://127.0.0.1:{broker}"
+topic = "motor"
+period = "20ms"
+channels = {{ current = {{ unit = "A" }}, speed = {{ unit = "rpm" }} }}
+
+[pipelines.pump]
+channels = ["motor.*"]
+model = {{ type = "zscore", warm_up = 50 }}
+alarm = {{ on_delay = "40ms", off_delay = "100ms" }}
+
+[sinks.reasoning]
+type = "http"
+url = "http://127.0.0.1:{sink}/events"
+"""
+
+
+class Sensor:
+    """Publishes steadily; `shift` moves the current away from normal."""
+
+    def __init__(self, broker: int) -> None:
+        self.shift = 0.0
+        self._stop = threading.Event()
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.connect("127.0.0.1", broker)
+        self._client.loop_start()
+        self._thread = threading.Thread(target=self._publish)
+        self._thread.start()
+
+    def _publish(self) -> None:
+        step = 0
+        while not self._stop.wait(0.01):
+            step += 1
+            values = {"current": 10 + (step * 7 % 11) / 10 + self.shift, "speed": 1450 + step * 5 % 13}
+            self._client.publish("motor", json.dumps(values))
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._client.disconnect()
+        self._client.loop_stop()
+        del self._client  # paho closes its wake-up sockets when it is collected
+
+
+class Receiver(ThreadingHTTPServer):
+    """Takes batches of events and acknowledges them."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        self.events: list[dict] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.0"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.events += body if isinstance(body, list) else [body]
+                self.send_response(202)
+                self.end_headers()
+
+            def log_message(self, *_args):
+                pass
+
+        super().__init__(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+
+@pytest.fixture
+def sensor(broker):
+    sensor = Sensor(broker)
+    yield sensor
+    sensor.close()
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """A short path: a socket's name has 107 bytes."""
+    return tmp_path_factory.mktemp("d")
+
+
+@pytest.fixture
+def config(folder, broker, free_port):
+    path = folder / "dxad.toml"
+    path.write_text(CONFIG.format(folder=folder, broker=broker, sink=free_port))
+    return path
+
+
+@contextlib.contextmanager
+def running(config: Path, **environment: str):
+    """`dxad run`, ended at the latest when the block is left."""
+    log = config.with_name("dxad.log")
+    with log.open("ab") as file:
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "dxad", "run", "-c", str(config)],
+            stdout=file, stderr=file, env=os.environ | environment,
+        )  # fmt: skip
+    try:
+        until(lambda: config.with_name("c.sock").exists() and "ready:" in log.read_text(), "ready", daemon)
+        yield daemon
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+        daemon.wait()
+
+
+def until(true, what: str, daemon: subprocess.Popen | None = None, timeout_s: float = 15.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert daemon is None or daemon.poll() is None, f"the daemon ended before {what}"
+        assert time.monotonic() < deadline, f"not {what} after {timeout_s} s"
+        time.sleep(0.05)
+
+
+def curl(config: Path, path: str, body: object = None):
+    """What `curl --unix-socket` answers."""
+    command = ["curl", "-sS", "--max-time", "10", "--unix-socket", str(config.with_name("c.sock"))]
+    if body is not None:
+        command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+    done = subprocess.run([*command, f"http://dxad{path}"], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def status(config: Path) -> dict:
+    return json.loads(curl(config, "/v1/status"))
+
+
+def pump(config: Path) -> dict:
+    return status(config)["pipelines"]["pump"]
+
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@needs_curl
+def test_the_socket_answers_status_metrics_and_the_query_of_the_specification(config, sensor):
+    with running(config) as daemon:
+        until(lambda: pump(config)["score"] is not None, "scoring", daemon)
+        found = status(config)
+        assert found["sources"]["motor"]["connected"]
+        assert found["state"] == "running"
+        metrics = curl(config, "/metrics")
+        assert re.search(r'^dxad_samples_received_total\{source="motor"\} [1-9]', metrics, re.MULTILINE)
+        assert re.search(r'^dxad_source_up\{source="motor"\} 1$', metrics, re.MULTILINE)
+        request = {"execute": True, "config": {"window_size": 100, "threshold": 0.95}}
+        answer = json.loads(curl(config, "/v1/pipelines/pump/query", request))
+        assert answer["success"], answer
+        assert 0 <= answer["content"]["result"]["anomaly_score"] <= 1
+        assert isinstance(answer["content"]["result"]["is_anomaly"], bool)
+
+
+@needs_curl
+def test_every_incident_that_was_stored_arrives_after_a_kill_and_a_sink_that_was_down(
+    config, sensor, free_port
+):
+    log = config.with_name("dxad.log")
+
+    def stored() -> list[str]:
+        return re.findall(r"stored as event (\w+)", log.read_text())
+
+    with running(config) as daemon:
+        until(lambda: pump(config)["score"] is not None, "scoring", daemon)
+        for _ in range(3):
+            before = len(stored())
+            sensor.shift = 50.0
+            until(lambda before=before: len(stored()) > before, "an incident opened", daemon)
+            sensor.shift = 0.0
+            until(lambda before=before: len(stored()) > before + 1, "it closed", daemon)
+        sensor.shift = 50.0
+        before = len(stored())
+        until(lambda: len(stored()) > before, "another", daemon)
+        assert status(config)["sinks"]["reasoning"]["pending"] == len(stored())
+        daemon.kill()
+        daemon.wait()
+    promised = stored()
+    assert len(promised) >= 7
+    sensor.shift = 0.0
+    receiver = Receiver(free_port)
+    try:
+        with running(config) as daemon:
+            until(lambda: set(promised) <= {event["id"] for event in receiver.events}, "delivered", daemon)
+            until(lambda: status(config)["sinks"]["reasoning"]["pending"] == 0, "acknowledged", daemon)
+    finally:
+        receiver.close()
+    assert [event["id"] for event in receiver.events][: len(promised)] == promised  # in order
+
+
+def test_sigterm_under_load_ends_well_within_five_seconds(config, sensor):
+    with running(config) as daemon:
+        begun = time.monotonic()
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=5) == 0
+        assert time.monotonic() - begun < 5
+    assert not config.with_name("c.sock").exists()
+    assert "Traceback" not in config.with_name("dxad.log").read_text()
+
+
+def test_a_second_daemon_on_the_same_socket_is_refused(config, sensor):
+    with running(config) as daemon:
+        second = subprocess.run(
+            [sys.executable, "-m", "dxad", "run", "-c", str(config)],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+        assert second.returncode == 2
+        assert "c.sock" in second.stderr
+        assert daemon.poll() is None
+
+
+def test_systemd_is_told_ready_alive_and_stopping(config, sensor, folder):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(folder / "n"))
+        notified.settimeout(5)
+        with running(config, NOTIFY_SOCKET=str(folder / "n"), WATCHDOG_USEC="600000") as daemon:
+            told = [notified.recv(4096).decode() for _ in range(3)]
+            assert any(line.startswith("READY=1") for line in told)
+            assert "WATCHDOG=1" in told
+            daemon.send_signal(signal.SIGTERM)
+            while "STOPPING=1" not in told:
+                told.append(notified.recv(4096).decode())
+            assert daemon.wait(timeout=5) == 0
+
+
+def test_a_config_with_mistakes_starts_nothing_and_names_each(folder):
+    path = folder / "dxad.toml"
+    path.write_text('gatway.id = "x"\n[sources.a]\ntype = "mqt"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "dxad", "run", "-c", str(path)],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert f"{path}:1: gatway: unknown key, did you mean 'gateway'?" in done.stderr
+    assert f"{path}:3: sources.a.type: no source of type 'mqt', did you mean 'mqtt'?" in done.stderr
+
+
+@needs_curl
+def test_a_broker_that_goes_and_comes_back_is_met_again(folder, free_port, config, tmp_path_factory):
+    from hw_sim.broker import Broker
+    from hw_sim.scenario import free_port as another_port
+
+    port = another_port()
+    config.write_text(re.sub(r"mqtt://127.0.0.1:\d+", f"mqtt://127.0.0.1:{port}", config.read_text()))
+    with running(config) as daemon:
+        until(lambda: status(config)["conditions"], "the condition source.down", daemon)
+        for _ in range(2):
+            with Broker(mqtt5_port=port, mqtt311_port=another_port()):
+                until(lambda: _listens(port), "the broker", daemon)
+                sensor = Sensor(port)
+                try:
+                    until(lambda: status(config)["sources"]["motor"]["connected"], "connected", daemon)
+                    until(lambda: not _down(config), "the condition cleared", daemon)
+                finally:
+                    sensor.close()
+            until(lambda: _down(config), "the condition source.down", daemon)
+        broke = re.findall(r"source.down motor: (?!over)", config.with_name("dxad.log").read_text())
+        assert len(broke) == 3  # once at the start and once for each loss, however often it tried
+
+
+def _down(config: Path) -> bool:
+    return any(each["code"] == "source.down" for each in status(config)["conditions"])
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
