@@ -1,30 +1,38 @@
 """A pump skid: a centrifugal pump on a drive, a valve, a pipe and a tank, in one physical state.
 
-Notation and laws (J. Gülich, "Centrifugal Pumps", 3rd ed., ch. 2-4; SI but where a name says otherwise):
+    drive ──▶ motor ──▶ pump ──▶ (pressure) ──▶ valve, pipe ──▶ (flow) ──▶ tank ──▶ draw
 
-    pump      H = H0·r² - a·Q²          head over flow, r = speed / nominal (affinity: Q~r, H~r², P~r³)
-    system    H = Hs + k(valve)·Q²      static head and the pipe's resistance; k ~ 1/opening²
-    power     P = rho·g·Q·H / eta(Q/r)  at the shaft, eta a parabola around its best point
-    motor     I = P_el / (√3·U·cos phi) P_el = P / eta_m
-    winding   τ dT/dt = T∞(I) - T       T∞ = ambient + c·I²
-    tank      A dL/dt = Q - Q_out       Q_out is drawn in proportion to the level above its set-point
+Notation and laws, SI but where a name says otherwise (J. Gülich, "Centrifugal Pumps", 3rd ed., chapters 2-4):
 
-The plant starts warm: in the middle of its cycles, with the winding and the tank at the cycles' mean. Its
-slowest cycle is five seconds, so that twenty seconds show all there is to see.
+    pump      H = H0·r² - a·Q²          head over flow, r = speed / nominal speed
+    power     P = D·g·Q·H / η           at the shaft, D the water's density
+              η = ηb·(1 - (q - 1)²)     q = Q / (r·Qb); b, the best point
+    affinity  Q ~ r, H ~ r², P ~ r³     follows from these two, at one place on the curve
+    system    H = Hs + k·Q²             static head and friction; k ~ restriction / opening²
+    motor     I = Pe / (√3·U·cos φ)     Pe = P / ηm, the electrical power
+    winding   τ·dT/dt = Ta + c·I² - T   a first-order lag over copper losses
+    tank      A·dL/dt = Q - Qd          Qd is drawn by a proportional-integral level controller
+    lags      speed and flow follow their targets in first order: inertia of rotor and water column
+
+The load makes two cycles that are never twice alike: the set-point of the speed in stairs, in at most five
+seconds a turn, and the valve in at most two. The plant starts warm, amid its cycles, with winding and tank
+where the cycles hold them, and both cycles sum to zero over each turn. So twenty seconds show all there is to
+see, and the next minutes look the same.
 """
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from hw_sim.waveform import Vibration
+from hw_sim.waveform import Cycle, Vibration
 
-__all__ = ["CHANNELS", "STEP_S", "PumpSkid", "Stress"]
+__all__ = ["CHANNELS", "HEALTHY", "STEP_S", "PumpSkid", "Stress", "duty_flow", "pump_head", "shaft_power"]
 
 STEP_S: Final = 0.01
 
-CHANNELS: Final = {
+CHANNELS: Final[Mapping[str, str]] = {
     "motor.current": "A",
     "motor.speed": "rpm",
     "motor.winding_temperature": "degC",
@@ -42,46 +50,50 @@ CHANNELS: Final = {
 }
 """Every channel with its unit; the part before the dot is the device that reports it."""
 
-_NOISE: Final = {
+_NOISE: Final[Mapping[str, float]] = {
     "motor.current": 0.05,
     "motor.speed": 1.0,
-    "motor.winding_temperature": 0.5,
-    "plc.flow": 2.0,
-    "plc.pressure": 0.02,
-    "plc.valve": 0.15,
-    "plc.level": 0.006,
+    "motor.winding_temperature": 0.15,
+    "plc.flow": 4.0,
+    "plc.pressure": 0.04,
+    "plc.valve": 0.5,
+    "plc.level": 0.001,
     "drive.power": 0.03,
 }
-"""Standard deviation of each sensor's noise, in its unit."""
+"""Standard deviation of each sensor's noise in its unit; pressure and valve hide the steps of their int16."""
 
-_GRAVITY: Final = 9.81
 _DENSITY: Final = 998.0
+_GRAVITY: Final = 9.81
 _NOMINAL_RPM: Final = 1450.0
-_HEAD_SHUT_OFF: Final = 42.0
-_HEAD_STATIC: Final = 12.0
+_SHUT_OFF_HEAD: Final = 42.0
+_STATIC_HEAD: Final = 12.0
 _PUMP_SLOPE: Final = 60_000.0
+"""a: what the pump itself loses, m per (m³/s)²."""
 _PIPE_SLOPE: Final = 75_000.0
-_BEST_FLOW: Final = 0.0145
+"""k with a clean pipe and the valve as it usually stands."""
+_BEST_FLOW: Final = 0.016
 _BEST_EFFICIENCY: Final = 0.74
 _MOTOR_EFFICIENCY: Final = 0.9
-_VOLTAGE_COS_PHI: Final = math.sqrt(3) * 400.0 * 0.84
+_VOLTS_COS_PHI: Final = math.sqrt(3) * 400.0 * 0.84
+_AMBIENT_DEGC: Final = 25.0
 _WINDING_RISE: Final = 0.22
-_AMBIENT: Final = 25.0
-_WINDING_LAG_S: Final = 5.0
+"""c, K per A²."""
+_WINDING_LAG_S: Final = 40.0
 _SPEED_LAG_S: Final = 0.25
 _FLOW_LAG_S: Final = 0.15
 _TANK_AREA: Final = 0.05
-_TANK_SET: Final = 1.2
-_TANK_GAIN: Final = 0.05
-"""Draw per metre above the set-point, m³/s: with the area, a lag of one second."""
-_VALVE_OPEN: Final = 62.0
+_LEVEL_SETPOINT: Final = 1.2
+_LEVEL_LOOP: Final = 1.5
+"""Natural frequency of the level loop, rad/s; critically damped."""
 
-_SLOW_S: Final = 5.0
-_FAST_S: Final = 2.0
-_SPEED_SWING: Final = 35.0
+_LOAD_LONGEST_S: Final = 5.0
+_LOAD_STAIRS: Final = 10
+_SPEED_SWING_RPM: Final = 35.0
+_SETPOINT_STEP_RPM: Final = 5.0
+_VALVE_LONGEST_S: Final = 2.0
+_VALVE_OPEN: Final = 62.0
 _VALVE_SWING: Final = 3.0
-_SETPOINT_STEP: Final = 5.0
-_WANDER_S: Final = 0.7
+_WARM_UP_S: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +101,7 @@ class Stress:
     """What is wrong with the plant now."""
 
     restriction: float = 1.0
-    """The pipe's resistance downstream of the pressure sensor, as a multiple of the clean pipe's."""
+    """The friction downstream of the pressure sensor, as a multiple of the clean pipe's."""
     wear: float = 0.0
     """The rise of the bearing's vibration, as a share."""
 
@@ -97,92 +109,105 @@ class Stress:
 HEALTHY: Final = Stress()
 
 
-class _Wander:
-    """A bounded random walk around zero: first-order autoregressive, unit variance (Ornstein-Uhlenbeck)."""
+def pump_head(flow: float, ratio: float) -> float:
+    """Head in metres at a flow in m³/s and a speed as a multiple of the nominal."""
+    return _SHUT_OFF_HEAD * ratio**2 - _PUMP_SLOPE * flow**2
 
-    def __init__(self, seed: str, lag_s: float) -> None:
-        self._rng = random.Random(seed)  # noqa: S311 - physics, not secrets
-        self._keep = math.exp(-STEP_S / lag_s)
-        self._stir = math.sqrt(1 - self._keep**2)
-        self._value = self._rng.gauss(0.0, 1.0)
 
-    def step(self) -> float:
-        self._value = self._keep * self._value + self._stir * self._rng.gauss(0.0, 1.0)
-        return max(-3.0, min(3.0, self._value))
+def duty_flow(ratio: float, valve: float = _VALVE_OPEN, restriction: float = 1.0) -> float:
+    """Where the pump's curve and the system's meet, m³/s; the valve is open by so many per cent."""
+    friction = _PIPE_SLOPE * restriction * (_VALVE_OPEN / valve) ** 2
+    return math.sqrt(max(0.0, _SHUT_OFF_HEAD * ratio**2 - _STATIC_HEAD) / (_PUMP_SLOPE + friction))
+
+
+def shaft_power(flow: float, ratio: float) -> float:
+    """Watts into the pump at a flow in m³/s and a speed as a multiple of the nominal."""
+    off_best = flow / (ratio * _BEST_FLOW) - 1
+    return _DENSITY * _GRAVITY * flow * pump_head(flow, ratio) / (_BEST_EFFICIENCY * (1 - off_best**2))
+
+
+_NOMINAL_FLOW: Final = duty_flow(1.0)
+_NOMINAL_POWER: Final = shaft_power(_NOMINAL_FLOW, 1.0)
 
 
 class PumpSkid:
-    """The plant and its sensors; step n is at n · 10 ms, the same numbers for the same seed and stress."""
+    """The plant and its sensors, stepped every 10 ms: the same numbers for the same seed and stress."""
 
     def __init__(self, seed: int) -> None:
-        self.steps = 0
-        self._noise = {name: random.Random(f"{seed}/{name}") for name in _NOISE}  # noqa: S311
+        self._noise = {name: random.Random(f"{seed}/{name}") for name in _NOISE}  # noqa: S311 - physics
         self._vibration = Vibration(str(seed))
-        self._speed_wander = _Wander(f"{seed}/speed", _WANDER_S)
-        self._valve_wander = _Wander(f"{seed}/valve", _WANDER_S)
-        start = random.Random(f"{seed}/start")  # noqa: S311
-        self._phase_slow = start.uniform(0, 2 * math.pi)
-        self._phase_fast = start.uniform(0, 2 * math.pi)
-        self._speed = _NOMINAL_RPM
-        self._flow = _flow_at(1.0, _VALVE_OPEN, 1.0)
-        self._draw_mean = self._flow
-        self._level = _TANK_SET
-        self._winding = _AMBIENT + _WINDING_RISE * _current(_shaft_power(self._flow, 1.0)) ** 2
-        for _ in range(round(20 * _SLOW_S / STEP_S)):
-            self.step()
-        self.steps = 0
+        self._load = Cycle(f"{seed}/load", longest_s=_LOAD_LONGEST_S)
+        self._throttle = Cycle(f"{seed}/valve", longest_s=_VALVE_LONGEST_S)
+        self._setpoint_rpm = self._speed_rpm = _NOMINAL_RPM
+        self._valve = _VALVE_OPEN
+        self._flow = self._draw = _NOMINAL_FLOW
+        self._shaft_power = _NOMINAL_POWER
+        self._level = _LEVEL_SETPOINT
+        self._winding_degc = _AMBIENT_DEGC
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Run in, and bring the winding to where it would settle: the mean of what it strives for."""
+        steps = round(_WARM_UP_S / STEP_S)
+        strives_for = 0.0
+        for _ in range(steps):
+            self._advance(HEALTHY)
+            strives_for += _settled_winding(self._current)
+        self._winding_degc = strives_for / steps
 
     def step(self, stress: Stress = HEALTHY) -> dict[str, float]:
-        """Advance by 10 ms; returns what an ideal wire would read of every channel, noise included."""
-        self.steps += 1
-        self._phase_slow += 2 * math.pi * STEP_S / _SLOW_S
-        self._phase_fast += 2 * math.pi * STEP_S / _FAST_S
-        demand = _SPEED_SWING * (math.sin(self._phase_slow) + 0.25 * self._speed_wander.step())
-        setpoint = _NOMINAL_RPM + round(demand / _SETPOINT_STEP) * _SETPOINT_STEP
-        valve = _VALVE_OPEN + _VALVE_SWING * (math.sin(self._phase_fast) + 0.3 * self._valve_wander.step())
-        self._speed += (setpoint - self._speed) * STEP_S / _SPEED_LAG_S
-        ratio = self._speed / _NOMINAL_RPM
-        self._flow += (_flow_at(ratio, valve, stress.restriction) - self._flow) * STEP_S / _FLOW_LAG_S
-        head = _HEAD_SHUT_OFF * ratio**2 - _PUMP_SLOPE * self._flow**2
-        shaft = _shaft_power(self._flow, ratio)
-        current = _current(shaft)
-        self._winding += (_AMBIENT + _WINDING_RISE * current**2 - self._winding) * STEP_S / _WINDING_LAG_S
-        draw = self._draw_mean + _TANK_GAIN * (self._level - _TANK_SET)
-        self._level += (self._flow - draw) * STEP_S / _TANK_AREA
+        """Advance by 10 ms; returns what the sensors of all channels show then."""
+        self._advance(stress)
         velocity = self._vibration.step(
-            STEP_S, speed_rpm=self._speed, load=ratio * self._flow / self._draw_mean, wear=stress.wear
+            STEP_S, speed_rpm=self._speed_rpm, load=self._shaft_power / _NOMINAL_POWER, wear=stress.wear
         )
         return {
-            "motor.current": self._read("motor.current", current),
-            "motor.speed": self._read("motor.speed", self._speed),
-            "motor.winding_temperature": self._read("motor.winding_temperature", self._winding),
-            "plc.flow": self._read("plc.flow", self._flow * 60_000),
-            "plc.pressure": self._read("plc.pressure", _DENSITY * _GRAVITY * head / 1e5),
-            "plc.valve": self._read("plc.valve", valve),
-            "plc.level": self._read("plc.level", self._level),
+            "motor.current": self._sense("motor.current", self._current),
+            "motor.speed": self._sense("motor.speed", self._speed_rpm),
+            "motor.winding_temperature": self._sense("motor.winding_temperature", self._winding_degc),
+            "plc.flow": self._sense("plc.flow", self._flow * 60_000),
+            "plc.pressure": self._sense("plc.pressure", self._pressure_bar),
+            "plc.valve": self._sense("plc.valve", self._valve),
+            "plc.level": self._sense("plc.level", self._level),
             "plc.running": 1.0,
-            "drive.power": self._read("drive.power", shaft / _MOTOR_EFFICIENCY / 1000),
-            "drive.setpoint": setpoint,
+            "drive.power": self._sense("drive.power", self._shaft_power / _MOTOR_EFFICIENCY / 1000),
+            "drive.setpoint": self._setpoint_rpm,
             "drive.running": 1.0,
             **{f"vib.{axis}": value for axis, value in velocity.items()},
         }
 
-    def _read(self, channel: str, value: float) -> float:
-        return value + _NOISE[channel] * self._noise[channel].gauss(0.0, 1.0)
+    def _advance(self, stress: Stress) -> None:
+        self._load.step(STEP_S)
+        self._throttle.step(STEP_S)
+        demand_rpm = _SPEED_SWING_RPM * self._load.stair(_LOAD_STAIRS)
+        self._setpoint_rpm = _NOMINAL_RPM + round(demand_rpm / _SETPOINT_STEP_RPM) * _SETPOINT_STEP_RPM
+        self._valve = _VALVE_OPEN + _VALVE_SWING * self._throttle.value
+        self._speed_rpm += (self._setpoint_rpm - self._speed_rpm) * STEP_S / _SPEED_LAG_S
+        ratio = self._speed_rpm / _NOMINAL_RPM
+        target = duty_flow(ratio, self._valve, stress.restriction)
+        self._flow += (target - self._flow) * STEP_S / _FLOW_LAG_S
+        self._shaft_power = shaft_power(self._flow, ratio)
+        self._winding_degc += (_settled_winding(self._current) - self._winding_degc) * STEP_S / _WINDING_LAG_S
+        self._advance_tank()
+
+    def _advance_tank(self) -> None:
+        error = self._level - _LEVEL_SETPOINT
+        self._draw += _LEVEL_LOOP**2 * _TANK_AREA * error * STEP_S
+        proportional = 2 * _LEVEL_LOOP * _TANK_AREA * error
+        self._level += (self._flow - self._draw - proportional) * STEP_S / _TANK_AREA
+
+    @property
+    def _current(self) -> float:
+        return self._shaft_power / _MOTOR_EFFICIENCY / _VOLTS_COS_PHI
+
+    @property
+    def _pressure_bar(self) -> float:
+        head = pump_head(self._flow, self._speed_rpm / _NOMINAL_RPM)
+        return _DENSITY * _GRAVITY * head / 1e5
+
+    def _sense(self, channel: str, value: float) -> float:
+        return value + self._noise[channel].gauss(0.0, _NOISE[channel])
 
 
-def _flow_at(ratio: float, valve: float, restriction: float) -> float:
-    """Where pump and system meet, m³/s."""
-    resistance = _PIPE_SLOPE * restriction * (_VALVE_OPEN / valve) ** 2
-    return math.sqrt(max(0.0, _HEAD_SHUT_OFF * ratio**2 - _HEAD_STATIC) / (_PUMP_SLOPE + resistance))
-
-
-def _shaft_power(flow: float, ratio: float) -> float:
-    """Watts."""
-    head = _HEAD_SHUT_OFF * ratio**2 - _PUMP_SLOPE * flow**2
-    off_best = flow / ratio / _BEST_FLOW - 1
-    return _DENSITY * _GRAVITY * flow * head / (_BEST_EFFICIENCY * (1 - 0.6 * off_best**2))
-
-
-def _current(shaft_power: float) -> float:
-    return shaft_power / _MOTOR_EFFICIENCY / _VOLTAGE_COS_PHI
+def _settled_winding(current: float) -> float:
+    return _AMBIENT_DEGC + _WINDING_RISE * current**2

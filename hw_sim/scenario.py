@@ -1,22 +1,24 @@
-"""What one run is: which faults come when, and where the wires are."""
+"""What one run is: the plant's seed, which faults come when, how long, and where the wires are."""
 
 import socket
-from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from hw_sim.fault import Fault, FaultError, parse
+from hw_sim.fault import Fault
 
-__all__ = ["LINK", "PORTS", "Places", "Scenario", "faults_of", "free_port"]
+__all__ = ["LINK", "LOOPBACK", "PORTS", "Places", "Scenario", "free_port", "free_ports"]
 
+LOOPBACK: Final = "127.0.0.1"
+"""Nothing of the simulator can be reached from elsewhere."""
 PORTS: Final = {"mqtt": 18830, "mqtt311": 18831, "modbus": 15020, "opcua": 14840}
-"""The default ports, all on loopback."""
-LINK: Final = Path("/tmp/hw_sim-vib")  # noqa: S108 - for people to type; it is made atomically
+"""The default ports."""
+LINK: Final = Path("/tmp/hw_sim-vib")  # noqa: S108 - for people to type; made atomically, never followed
 """The default name of the vibration sensor's terminal."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
     """Where the wires are."""
 
@@ -26,10 +28,10 @@ class Places:
     opcua_port: int = PORTS["opcua"]
     serial_link: Path = LINK
     broker: tuple[str, int] | None = None
-    """Somebody else's broker, instead of our own."""
+    """Host and port of somebody else's broker, instead of our own."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """A run of the pump skid."""
 
@@ -39,21 +41,15 @@ class Scenario:
     places: Places = field(default_factory=Places)
 
 
-def faults_of(texts: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults of a command line; `none` is none.
-
-    Raises:
-        FaultError: one is written wrong.
-    """
-    written = [text for text in texts if text != "none"]
-    if len(written) < len(texts) and written:
-        raise FaultError("'none' and a fault exclude each other")
-    return tuple(parse(text) for text in written)
-
-
 def free_port() -> int:
-    """A port on loopback that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port on loopback that nothing uses now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many ports on loopback that nothing uses now, no two alike."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]

@@ -8,10 +8,8 @@ PumpSkid ─▶ Bench ──┼─▶ ModbusWire
 """
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Protocol
 
 from hw_sim.bench import Bench
 from hw_sim.broker import Broker
@@ -20,98 +18,75 @@ from hw_sim.modbus import ModbusWire
 from hw_sim.mqtt import MqttWire
 from hw_sim.opcua import OpcuaWire
 from hw_sim.plant import STEP_S
-from hw_sim.scenario import Places
+from hw_sim.scenario import LOOPBACK, Places, Scenario
 from hw_sim.serial import SerialWire
+from hw_sim.tasks import race
+from hw_sim.wire import Wire
 
-__all__ = ["Station", "Wire", "station"]
-
-
-class Wire(Protocol):
-    """A device on its protocol."""
-
-    @property
-    def device(self) -> str:
-        """The part of its channels' names before the dot."""
-
-    @property
-    def endpoint(self) -> str:
-        """Where a client finds it."""
-
-    async def start(self) -> None:
-        """Come up; a second time after `stop`, under the same endpoint."""
-
-    async def stop(self) -> None:
-        """Go away; safe twice."""
+__all__ = ["Station", "station"]
 
 
 class Station:
     """Runs the bench in real time."""
 
-    def __init__(self, bench: Bench, wires: Sequence[Wire], serial: SerialWire, labels: Labels) -> None:
-        self.bench = bench
-        self._wires = {wire.device: wire for wire in wires}
-        self._serial = serial
-        self._labels = labels
-        self._down: set[str] = set()
+    def __init__(self, bench: Bench, wires: Sequence[Wire]) -> None:
+        self.wires = wires
+        self._bench = bench
+        self._switched = asyncio.Event()
 
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """Where each device is, by name."""
-        return {name: wire.endpoint for name, wire in self._wires.items()}
+    async def run(self, labels: Labels, scenario: Scenario) -> None:
+        """Step the plant to the present until the scenario's end, or until cancelled."""
+        await race(self._step_plant(labels, scenario), self._switch_wires())
 
-    async def run(self, *, seed: int, duration_s: float | None) -> None:
-        """Step the plant on a schedule that does not drift, for so long or until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            wires = group.create_task(self._mind_wires(), name="wires")
-            await self._step_plant(seed, duration_s)
-            wires.cancel()
-
-    async def _step_plant(self, seed: int, duration_s: float | None) -> None:
+    async def _step_plant(self, labels: Labels, scenario: Scenario) -> None:
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        self._labels.start(seed=seed, started=time.time())
-        steps = 0
-        while duration_s is None or steps * STEP_S < duration_s:
-            steps += 1
-            await asyncio.sleep(max(0.0, begin + steps * STEP_S - loop.time()))
-            self.bench.step()
-            self._serial.step()
-            self._labels.step()
+        labels.start(seed=scenario.seed)
+        self._switched.set()
+        while scenario.duration_s is None or self._bench.at_s < scenario.duration_s:
+            due = begin + self._bench.at_s + STEP_S
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            down = self._bench.down
+            self._bench.step()
+            for wire in self.wires:
+                wire.step()
+            labels.step()
+            if self._bench.down != down:
+                self._switched.set()
 
-    async def _mind_wires(self) -> None:
-        """Take down the wires whose device is off, and bring back those whose device is on again."""
+    async def _switch_wires(self) -> None:
+        """Take the wires away whose device is off, and bring those back whose device is on again."""
+        away: frozenset[str] = frozenset()
         while True:
-            await self._follow_faults()
-            await asyncio.sleep(STEP_S)
-
-    async def _follow_faults(self) -> None:
-        off = {
-            fault.kind.takes_down(fault.parameters)
-            for fault in self.bench.active()
-            if fault.kind.takes_down is not None
-        }
-        for device in off - self._down:
-            await self._wires[device].stop()
-        for device in self._down - off:
-            await self._wires[device].start()
-        self._down = off
+            await self._switched.wait()
+            self._switched.clear()
+            down = self._bench.down
+            for wire in self.wires:
+                if wire.device in down - away:
+                    await wire.stop()
+                elif wire.device in away - down:
+                    await wire.start()
+            away = down
 
 
 @asynccontextmanager
-async def station(bench: Bench, labels: Labels, places: Places) -> AsyncIterator[Station]:
-    """All wires, up and readable, until the block is left."""
+async def station(bench: Bench, places: Places) -> AsyncIterator[Station]:
+    """All wires, up and readable, until the block is left.
+
+    Raises:
+        OSError: a place is taken, or the broker that was named is not there.
+    """
+    host, port = places.broker or (LOOPBACK, places.mqtt_port)
+    wires: Sequence[Wire] = (
+        MqttWire(bench, host=host, port=port),
+        ModbusWire(bench, port=places.modbus_port),
+        OpcuaWire(bench, port=places.opcua_port),
+        SerialWire(bench, link=places.serial_link),
+    )
     async with AsyncExitStack() as stack:
         if places.broker is None:
             stack.enter_context(Broker(mqtt5_port=places.mqtt_port, mqtt311_port=places.mqtt311_port))
-        host, port = places.broker or ("127.0.0.1", places.mqtt_port)
-        serial = SerialWire(bench, link=places.serial_link)
-        wires: list[Wire] = [
-            MqttWire(bench, host=host, port=port),
-            ModbusWire(bench, port=places.modbus_port),
-            OpcuaWire(bench, port=places.opcua_port),
-            serial,
-        ]
         for wire in wires:
-            stack.push_async_callback(wire.stop)
+            stack.push_async_callback(wire.close)
             await wire.start()
-        yield Station(bench, wires, serial, labels)
+        yield Station(bench, wires)

@@ -1,34 +1,87 @@
-"""Vibration at a bearing housing, sample by sample.
+"""Signals over time that the plant is made of: cycles that repeat, never twice alike, and vibration.
 
-A housing's velocity is harmonics of the shaft and broadband noise from the flow (ISO 20816-1:2016, annex A).
-A worn bearing adds a tone at the ball-pass frequency of the outer race, about 3.58 shaft turns for nine balls
-(T. Harris, "Rolling Bearing Analysis", ch. 25), and noise around it.
+A bearing housing's velocity is harmonics of the shaft and broadband noise from the flow (ISO 20816-1:2016,
+annex A). A worn outer race adds a tone at its ball-pass frequency, for z balls of diameter d on a pitch
+circle D at contact angle φ
+
+    BPFO = z/2 · (1 - d/D · cos φ)   passes per turn of the shaft: 3.58 for nine balls with d/D · cos φ = 0.2
+
+and noise around it (R. B. Randall, "Vibration-based Condition Monitoring", 2nd ed., §2.2.3). The sensor takes
+a hundred samples a second without a filter before them, as cheap ones do, so that the tone at 87 Hz shows
+folded, at 13 Hz.
 """
 
 import math
 import random
 from typing import Final
 
-__all__ = ["AXES", "Vibration"]
+__all__ = ["AXES", "Cycle", "Vibration"]
 
 AXES: Final = ("x", "y", "z")
 
-_BPFO: Final = 3.58
-"""Ball passes per shaft turn."""
+_TURN: Final = 2 * math.pi
+_SHORTEST: Final = 0.84
+"""The shortest turn of a cycle, as a share of the longest."""
+_HEIGHTS: Final = (0.85, 1.15)
+_LEAN: Final = 0.35
+
 _SHAFT: Final = {"x": 0.9, "y": 1.1, "z": 0.5}
-"""Amplitude of the shaft's own frequency at nominal load, mm/s."""
-_CAGE: Final = {"x": 0.25, "y": 0.2, "z": 0.15}
-_NOISE: Final = {"x": 0.35, "y": 0.4, "z": 0.3}
+"""Amplitude of the shaft's own frequency at nominal load, mm/s: unbalance."""
+_SECOND: Final = {"x": 0.25, "y": 0.3, "z": 0.15}
+"""Amplitude of its second harmonic: misalignment."""
+_NOISE: Final = {"x": 0.35, "y": 0.42, "z": 0.3}
 """Standard deviation of the broadband part, mm/s."""
-_SUSCEPTIBLE: Final = {"x": 1.0, "y": 1.0, "z": 0.15}
+_LOAD_EXPONENT: Final = 1.5
+_BALL_PASSES: Final = 3.58
+_FEELS: Final = {"x": 1.0, "y": 1.0, "z": 0.15}
 """How much of a radial bearing's wear each axis feels."""
 
 
+class Cycle:
+    """A swing around zero whose every turn has a length, a height and a lean of its own.
+
+    A turn is `height · sin(a + lean · sin(a))` with a from 0 to 2π. That is odd in a, so each turn sums to
+    zero whatever its jitter: what integrates a cycle, such as a tank or a winding, does not wander.
+    """
+
+    def __init__(self, seed: str, *, longest_s: float) -> None:
+        self._rng = random.Random(seed)  # noqa: S311 - physics, not secrets
+        self._longest_s = longest_s
+        self._begin()
+        self._done = self._rng.random()
+
+    def _begin(self) -> None:
+        self._length_s = self._longest_s * self._rng.uniform(_SHORTEST, 1.0)
+        self._height = self._rng.uniform(*_HEIGHTS)
+        self._lean = self._rng.uniform(-_LEAN, _LEAN)
+
+    def step(self, dt_s: float) -> None:
+        """Go on by `dt_s`."""
+        self._done += dt_s / self._length_s
+        if self._done >= 1.0:
+            beyond_s = (self._done - 1.0) * self._length_s
+            self._begin()
+            self._done = beyond_s / self._length_s
+
+    @property
+    def value(self) -> float:
+        """Where the swing is: within ±1.15, on average up to ±1."""
+        return self._at(self._done)
+
+    def stair(self, stairs: int) -> float:
+        """The same with each turn in so many level parts."""
+        return self._at((math.floor(self._done * stairs) + 0.5) / stairs)
+
+    def _at(self, done: float) -> float:
+        angle = _TURN * done
+        return self._height * math.sin(angle + self._lean * math.sin(angle))
+
+
 class Vibration:
-    """Three axes, phase-continuous with the shaft."""
+    """Velocity of a bearing housing in three axes, phase-continuous with the shaft."""
 
     def __init__(self, seed: str) -> None:
-        self._noise = {axis: random.Random(f"{seed}/vib.{axis}") for axis in AXES}  # noqa: S311 - physics
+        self._noise = {axis: random.Random(f"{seed}/vib.{axis}") for axis in AXES}  # noqa: S311
         self._wear_noise = {axis: random.Random(f"{seed}/wear.{axis}") for axis in AXES}  # noqa: S311
         self._angle = 0.0
 
@@ -38,27 +91,27 @@ class Vibration:
         Args:
             dt_s: since the last step.
             speed_rpm: of the shaft.
-            load: 1 at the nominal operating point.
-            wear: by how much the root mean square of the axes that feel it has risen: 0.1 is 10 %.
+            load: shaft power, as a multiple of the nominal.
+            wear: by how much the root mean square of an axis that feels it has risen; 0.1 is 10 %.
         """
-        self._angle += 2 * math.pi * speed_rpm / 60 * dt_s
-        vigour = load**1.5
+        self._angle += _TURN * speed_rpm / 60 * dt_s
+        vigour = load**_LOAD_EXPONENT
         velocity = {}
         for place, axis in enumerate(AXES):
-            phase = self._angle + place * 2 * math.pi / 3
-            healthy = vigour * (
+            phase = self._angle + place * _TURN / len(AXES)
+            healthy = (
                 _SHAFT[axis] * math.sin(phase)
-                + _CAGE[axis] * math.sin(0.41 * phase)
+                + _SECOND[axis] * math.sin(2 * phase)
                 + _NOISE[axis] * self._noise[axis].gauss(0.0, 1.0)
             )
-            velocity[axis] = healthy + self._worn(axis, phase, vigour, wear * _SUSCEPTIBLE[axis])
+            velocity[axis] = vigour * (healthy + self._worn(axis, phase, wear * _FEELS[axis]))
         return velocity
 
-    def _worn(self, axis: str, phase: float, vigour: float, wear: float) -> float:
-        """What wear adds, such that the axis's root mean square becomes (1 + wear) times the healthy one."""
+    def _worn(self, axis: str, phase: float, wear: float) -> float:
+        """What wear adds at nominal load, so that the root mean square is 1 + wear times the healthy one."""
         rough = self._wear_noise[axis].gauss(0.0, 1.0)  # drawn always, so that a healthy twin stays in step
-        if wear <= 0:
+        if wear <= 0.0:
             return 0.0
-        healthy = vigour * math.sqrt((_SHAFT[axis] ** 2 + _CAGE[axis] ** 2) / 2 + _NOISE[axis] ** 2)
+        healthy = math.sqrt((_SHAFT[axis] ** 2 + _SECOND[axis] ** 2) / 2 + _NOISE[axis] ** 2)
         added = healthy * math.sqrt((1 + wear) ** 2 - 1)
-        return added * (math.sin(_BPFO * phase) + 0.71 * rough)
+        return added * (math.sin(_BALL_PASSES * phase) + math.sqrt(0.5) * rough)
