@@ -66,9 +66,9 @@ class Ingest:
         self._by_message = section.period is None
         self._lateness = self._default_lateness() if section.lateness is None else section.lateness
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S)
-        self._sealer = Sealer(
-            ring, folds=[each.fold for each in self._sections], holds_ns=[*map(self._hold_ns, self._sections)]
-        )
+        holds_ns = [self._hold_ns(each) for each in self._sections]
+        self._by_exception = all(hold == _SESSION for hold in holds_ns)
+        self._sealer = Sealer(ring, folds=[each.fold for each in self._sections], holds_ns=holds_ns)
         self._sample_clock: SampleClock = ArrivalClock()
         if section.clock == "counted" and not self._by_message:
             self._sample_clock = CountedClock(period=period, gap=max(20 * period, NS_PER_S // 2))
@@ -135,6 +135,8 @@ class Ingest:
                 async with asyncio.timeout(self._silence_ns / NS_PER_S):
                     block = await self.source.read()
             except TimeoutError as error:
+                if self._by_exception and self._alive_until > self._clock.now():
+                    continue  # nothing has changed, and the session is proved alive
                 raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s") from error
             except DecodeError as error:
                 self._count["messages_rejected"].add(error.rejected)
@@ -167,7 +169,7 @@ class Ingest:
         column = samples["column"]
         value = samples["value"]
         wrong = (samples["quality"] != Quality.BAD) & ~(
-            (value >= self._low[column]) & (value <= self._high[column])
+            (value >= self._low[column]) & (value <= self._high[column]) & np.isfinite(value)
         )
         if wrong.any():
             samples = samples.copy()
@@ -178,10 +180,10 @@ class Ingest:
             self._metrics.counter(
                 "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
             ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
-        times = samples["message"] - 1 if self._by_message else self._sample_clock.times(samples)
+        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
         self._count["samples_late"].add(self._sealer.accept(samples, times))
         if self._by_message:
-            self._seal(int(samples["message"][-1]))
+            self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
 
@@ -193,12 +195,18 @@ class Ingest:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
 
+    @property
+    def _alive_until(self) -> int:
+        """The stream time up to which the source's session is proved alive, where it can be."""
+        until: int = getattr(self.source, "alive_until", 0)
+        return until
+
     def _seal(self, until: int) -> None:
-        alive_until: int = getattr(self.source, "alive_until", 0)
-        sealed = self._sealer.seal(until, valid_until=alive_until)
+        sealed = self._sealer.seal(until, valid_until=self._alive_until)
         if sealed.rows:
             self._count["rows_sealed"].add(sealed.rows)
             self._count["samples_folded"].add(sealed.folded)
+            self._count["samples_late"].add(sealed.late)
             if self._on_rows is not None and self._by_message:
                 self._on_rows()
 

@@ -2,25 +2,31 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dxad.decode import PAYLOAD_MAX
+from dxad.decode import DecodeSection
 from dxad.errors import ConfigError, DecodeError
-from dxad.fields import Identifier, Section
+from dxad.fields import Identifier
 from dxad.plugin import Plugin
 
 __all__ = ["PLUGIN", "Config", "Csv"]
 
 
-class Config(Section):
+class Config(DecodeSection):
     """`decode = { kind = "csv", columns = ["x", "y", "z"] }`."""
 
     kind: Literal["csv"] = "csv"
     columns: tuple[Identifier, ...] = Field(strict=False, min_length=1, description="names, by position")
-    separator: str = Field(",", min_length=1, max_length=1)
-    max_payload: int = Field(PAYLOAD_MAX, gt=0, description="bytes; larger messages are rejected")
+    separator: str = Field(",", pattern=r"^[^\w.+*\r\n-]$", description="one character")
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        twice = {name for name in self.columns if self.columns.count(name) > 1}
+        if twice:
+            raise ValueError(f"columns: {min(twice)!r} stands there twice")
+        return self
 
 
 class Csv:

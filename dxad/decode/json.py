@@ -1,30 +1,26 @@
 """JSON objects: a path per channel, such as `motor.current` or `phases[0].i`."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import orjson
-from pydantic import Field
 
-from dxad.decode import PAYLOAD_MAX
+from dxad.decode import PAYLOAD_MAX, DecodeSection
 from dxad.errors import ConfigError, DecodeError
-from dxad.fields import Section
 from dxad.plugin import Plugin
 
 __all__ = ["PLUGIN", "Config", "Json", "discover"]
 
-_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
-_PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d+\])*")
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d{1,6})\]")
+_PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d{1,6}\])*")
 _DISCOVER_MAX: Final = 64
 
 
-class Config(Section):
+class Config(DecodeSection):
     """`decode = { kind = "json" }`."""
 
     kind: Literal["json"] = "json"
-    max_payload: int = Field(PAYLOAD_MAX, gt=0, description="bytes; larger messages are rejected")
 
 
 class Json:
@@ -37,7 +33,7 @@ class Json:
             ConfigError: a path is written wrong.
         """
         self._max = config.max_payload
-        self._paths: list[tuple[str | int, ...]] = []
+        self._paths: list[tuple[Any, ...]] = []
         for path in paths:
             if not _PATH.fullmatch(path):
                 raise ConfigError(f"{path!r} is no path such as motor.current or phases[0].i")
@@ -54,7 +50,10 @@ class Json:
             DecodeError: the payload is no JSON object, or too large.
         """
         document = _parse(payload, self._max)
-        return [_number(_follow(document, path)) for path in self._paths]
+        return [
+            _number(document.get(path[0]) if len(path) == 1 else _follow(document, path))
+            for path in self._paths
+        ]
 
 
 def discover(payload: bytes) -> list[str]:
@@ -89,10 +88,10 @@ def _follow(node: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
+    """Of what orjson makes: it has no infinities, and larger integers than an int64 holds are floats."""
+    if type(value) is float:
+        return value
+    return float(value) if type(value) is int else None
 
 
 PLUGIN = Plugin(Config, Json)

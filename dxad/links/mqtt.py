@@ -1,7 +1,7 @@
 """One MQTT 5 connection: the `mqtt5` codec on an asyncio transport.
 
 The codec is sans-io; this reads, writes, pings, and bounds what a packet may be. Behind a real broker the
-wake-ups cost more than the parsing, so after each read that emptied the socket the next look waits a little.
+wake-ups cost more than the parsing, so after each look at the socket the next one waits a little.
 """
 
 import asyncio
@@ -12,12 +12,14 @@ from typing import Any, Final
 import mqtt5
 
 from dxad.errors import NotConnected
+from dxad.links import words
 
 __all__ = ["MqttLink", "open_link"]
 
 _PACKET_MAX: Final = 256 * 1024
-_FULL_READ: Final = 65_536
-"""asyncio reads so much at once: less means that the socket is empty."""
+"""Bytes; where CONNECT asks for no other bound."""
+_BACKLOG: Final = 65_536
+"""So many bytes in one look mean that there are more: the next look does not wait."""
 _ANSWER_S: Final = 5.0
 _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
@@ -30,6 +32,7 @@ class MqttLink(asyncio.Protocol):
 
     def __init__(
         self,
+        where: str,
         connect: mqtt5.ConnectPacket,
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
@@ -39,7 +42,10 @@ class MqttLink(asyncio.Protocol):
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""
         self.alive_at = 0.0
         """The loop's time of the last packet: the session's proof of life."""
+        self.keep_alive_s = connect.keep_alive
+        self._where = where
         self._connect = connect
+        self._packet_max = connect.max_packet_size or _PACKET_MAX
         self._on_publish = on_publish
         self._on_closed = on_closed
         self._coalesce_s = coalesce_s
@@ -47,11 +53,12 @@ class MqttLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._tail = b""
         self._packet_id = 0
-        self._keep_alive = connect.keep_alive
         self._awaiting_ping = False
-        self._timers: list[asyncio.TimerHandle] = []
+        self._next_ping: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.TimerHandle | None = None
         self._closed = False
-        self.connack: asyncio.Future[mqtt5.ConnAckPacket] = self._loop.create_future()
+        self._gone = asyncio.Event()
+        self._connack: asyncio.Future[mqtt5.ConnAckPacket] = self._loop.create_future()
         self._subacks: dict[int, asyncio.Future[Sequence[Any]]] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -73,9 +80,10 @@ class MqttLink(asyncio.Protocol):
             try:
                 packet, used = mqtt5.read(view[at:])
             except IndexError:  # the packet has not fully arrived
-                if _announced(view[at:]) > _PACKET_MAX:
-                    self.fail(f"the broker sends a packet larger than {_PACKET_MAX} bytes")
-                self._tail = bytes(view[at:])
+                if _announced(view[at:]) > self._packet_max:
+                    self.fail(f"the broker sends a packet larger than {self._packet_max} bytes")
+                else:
+                    self._tail = bytes(view[at:])
                 break
             except ValueError as error:
                 self.fail(f"the broker does not speak MQTT 5: {error}")
@@ -85,23 +93,24 @@ class MqttLink(asyncio.Protocol):
                 self._on_publish(packet)
             else:
                 self._control(packet)
-        if self._coalesce_s and len(data) < _FULL_READ and self.connack.done() and not self._closed:
+        if self._coalesce_s and len(data) < _BACKLOG and self._connack.done() and not self._closed:
             assert self._transport is not None
             self._transport.pause_reading()
-            self._later(self._coalesce_s, self._resume)
+            self._next_look = self._loop.call_later(self._coalesce_s, self._resume)
 
     def _resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        assert self._transport is not None
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _control(self, packet: object) -> None:
         match packet:
             case mqtt5.ConnAckPacket():
-                if not self.connack.done():
-                    self.connack.set_result(packet)
-                if packet.server_keep_alive is not None:
-                    self._keep_alive = packet.server_keep_alive
-                self._later(self._keep_alive / 2, self._ping)
+                if not self._connack.done():
+                    self._connack.set_result(packet)
+                # A server that says 0 wants no pings; we want to know whether it is there.
+                self.keep_alive_s = packet.server_keep_alive or self.keep_alive_s
+                self._next_ping = self._loop.call_later(self.keep_alive_s / 2, self._ping)
             case mqtt5.SubAckPacket():
                 waiting = self._subacks.pop(packet.packet_id, None)
                 if waiting is not None and not waiting.done():
@@ -113,17 +122,27 @@ class MqttLink(asyncio.Protocol):
 
     def _ping(self) -> None:
         if self._awaiting_ping:
-            self.fail(f"the broker has not answered a ping for {self._keep_alive / 2:g} s")
+            self.fail(f"the broker has not answered a ping for {self.keep_alive_s / 2:g} s")
             return
         self._awaiting_ping = True
         assert self._transport is not None
         self._transport.write(mqtt5.PingReqPacket().write())
-        self._later(self._keep_alive / 2, self._ping)
+        self._next_ping = self._loop.call_later(self.keep_alive_s / 2, self._ping)
 
-    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
-        now = self._loop.time()
-        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > now]
-        self._timers.append(self._loop.call_later(delay_s, call))
+    async def accepted(self) -> None:
+        """Wait until the broker has taken us.
+
+        Raises:
+            NotConnected: it refuses, hangs up, or does not answer.
+        """
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                answer = await self._connack
+        except TimeoutError as error:
+            raise self._not(f"no answer to CONNECT within {_ANSWER_S:g} s") from error
+        if answer.reason_code.value >= _REFUSED:
+            reason = f"{answer.reason_code.name} {answer.reason_str or ''}".rstrip()
+            raise self._not(f"the broker refuses us: {reason}")
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Ask for all messages of these topic filters.
@@ -142,10 +161,10 @@ class MqttLink(asyncio.Protocol):
             async with asyncio.timeout(_ANSWER_S):
                 codes = await answer
         except TimeoutError as error:
-            raise NotConnected(f"the broker has not answered a subscription for {_ANSWER_S:g} s") from error
-        for name, code in zip(filters, codes, strict=True):
+            raise self._not(f"the broker has not answered a subscription for {_ANSWER_S:g} s") from error
+        for name, code in zip(filters, codes, strict=False):
             if code.value >= _REFUSED:
-                raise NotConnected(f"the broker refuses the subscription to {name!r}: {code.name}")
+                raise self._not(f"the broker refuses the subscription to {name!r}: {code.name}")
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Tell the broker that these messages are ours now, in one write."""
@@ -154,25 +173,31 @@ class MqttLink(asyncio.Protocol):
 
     def fail(self, reason: str) -> None:
         """Give the connection up."""
-        self._end(NotConnected(reason))
+        self._end(self._not(reason))
         if self._transport is not None:
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         """The broker, or the network, is gone."""
-        reason = f"connection lost: {error}" if error else "the broker closed the connection"
-        if not self.connack.done():
-            reason += " before it answered CONNECT; a broker that speaks only MQTT 3.1.1 does this"
-        self._end(NotConnected(reason))
+        reason = "the broker closed the connection"
+        if error is not None:
+            reason = f"connection lost: {words(error) if isinstance(error, OSError) else error}"
+        if not self._connack.done():
+            reason += " before it answered CONNECT: it may speak MQTT 3.1.1 only, or refuse the login"
+        self._end(self._not(reason))
+        self._gone.set()
+
+    def _not(self, reason: str) -> NotConnected:
+        return NotConnected(f"{self._where}: {reason}")
 
     def _end(self, error: NotConnected) -> None:
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        for timer in (self._next_ping, self._next_look):
+            if timer is not None:
+                timer.cancel()
         if self._closed:
             return
         self._closed = True
-        futures: list[asyncio.Future[Any]] = [self.connack, *self._subacks.values()]
+        futures: list[asyncio.Future[Any]] = [self._connack, *self._subacks.values()]
         for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(error)
@@ -181,11 +206,15 @@ class MqttLink(asyncio.Protocol):
 
     async def close(self) -> None:
         """Say goodbye and close; safe twice."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is None:
+            return
+        if not self._transport.is_closing():
             self._transport.write(mqtt5.DisconnectPacket().write())
+            if self._transport.get_write_buffer_size():  # closing would wait for a peer that takes nothing
+                self._transport.abort()
             self._transport.close()
-        self._end(NotConnected("closed"))
-        await asyncio.sleep(0)
+        self._end(self._not("closed"))
+        await self._gone.wait()
 
 
 async def open_link(
@@ -207,23 +236,17 @@ async def open_link(
     try:
         async with asyncio.timeout(_ANSWER_S):
             _, link = await loop.create_connection(
-                lambda: MqttLink(connect, on_publish, on_closed, coalesce_s=coalesce_s), host, port
+                lambda: MqttLink(where, connect, on_publish, on_closed, coalesce_s=coalesce_s), host, port
             )
     except TimeoutError as error:
         raise NotConnected(f"{where}: no connection within {_ANSWER_S:g} s") from error
     except OSError as error:
-        raise NotConnected(f"{where}: {error.strerror or error}") from error
+        raise NotConnected(f"{where}: {words(error)}") from error
     try:
-        async with asyncio.timeout(_ANSWER_S):
-            answer = await link.connack
-    except TimeoutError as error:
-        await link.close()
-        raise NotConnected(f"{where}: no answer to CONNECT within {_ANSWER_S:g} s") from error
-    except NotConnected as error:
-        raise NotConnected(f"{where}: {error}") from error
-    if answer.reason_code.value >= _REFUSED:
-        await link.close()
-        raise NotConnected(f"{where}: the broker refuses us: {answer.reason_code.name}")
+        await link.accepted()
+    except (NotConnected, asyncio.CancelledError):
+        link.fail("given up")
+        raise
     return link
 
 

@@ -1,16 +1,24 @@
 """One serial port on the event loop, opened for us alone."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
+from typing import Final
 
 import serial
 
-from dxad.errors import NotConnected
+from dxad.errors import ConfigError, NotConnected
+from dxad.links import words
 
 __all__ = ["SerialLink"]
 
-_READ_MAX = 65_536
+_READ_MAX: Final = 65_536
+_HINTS: Final[dict[int | None, str]] = {
+    errno.EAGAIN: "another program has it open",
+    errno.EACCES: "permission denied; its group, often dialout, may open it",
+}
+"""By error number, where the system's own words mislead or do not help."""
 
 
 class SerialLink:
@@ -30,11 +38,14 @@ class SerialLink:
 
         Raises:
             NotConnected: it is not there, or somebody else has it.
+            ConfigError: it cannot be set to this baud rate.
         """
         try:
             self._serial = serial.Serial(self._port, self._baudrate, timeout=0, exclusive=True)
-        except (serial.SerialException, OSError) as error:
-            raise NotConnected(f"{self._port}: {error}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self._port} at {self._baudrate} baud: {error}") from error
+        except OSError as error:  # a SerialException is one
+            raise NotConnected(f"{self._port}: {_HINTS.get(error.errno) or words(error)}") from error
         asyncio.get_running_loop().add_reader(self._serial.fileno(), self._ready)
 
     def _ready(self) -> None:
@@ -45,7 +56,7 @@ class SerialLink:
         except BlockingIOError:
             return
         except OSError as error:
-            self._hang_up(error.strerror or str(error))
+            self._hang_up(words(error))
             return
         if data:
             self._on_data(data)

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Final, Literal
 
 from pydantic import Field
@@ -16,7 +18,9 @@ from dxad.types import Block, Channel, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Memory", "MemoryChannel"]
 
-_STAGED_MAX: Final = 50_000
+_WAITING_MAX: Final = 50_000
+_PER_READ: Final = 1_000
+"""Messages."""
 
 
 class MemoryChannel(ChannelSection):
@@ -37,52 +41,70 @@ class Config(SourceSection):
 
 
 class Memory:
-    """Takes one message per `push`; beyond what is staged at most, the newest are dropped and counted."""
+    """Takes one message per `push`; when too many wait to be read, the oldest are dropped and counted."""
 
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
+        self.overflowed = 0
+        """Samples dropped because nobody read them."""
         self._clock = clock
         self._paths = [channel.path or key for key, channel in config.channels.items()]
-        self._stage = Stage(_STAGED_MAX)
-        self._pushed = asyncio.Event()
+        self._waiting: deque[tuple[int, list[object]]] = deque()
+        self._stage = Stage(_PER_READ * len(self._paths))
+        self._news = asyncio.Event()
         self._open = False
-
-    @property
-    def overflowed(self) -> int:
-        """Samples dropped because nobody read them."""
-        return self._stage.overflowed
 
     def push(self, values: Mapping[str, float]) -> None:
         """Hand in one message; a missing field, or one that is no finite number, is a bad sample."""
-        self._stage.begin(self._clock.now())
-        for column, path in enumerate(self._paths):
-            value: object = values.get(path)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                self._stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
-            else:
-                self._stage.put(column, float(value))
-        self._pushed.set()
+        if len(self._waiting) == _WAITING_MAX:
+            self._waiting.popleft()
+            self.overflowed += len(self._paths)
+        self._waiting.append((self._clock.now(), [values.get(path) for path in self._paths]))
+        self._news.set()
 
     async def connect(self) -> None:
         """There is nothing to connect to."""
         self._open = True
 
     async def read(self) -> Block:
-        """All samples that were pushed since the last call.
+        """All messages that were pushed since the last call, a thousand at most.
 
         Raises:
             NotConnected: it is closed.
         """
-        while not len(self._stage):
+        while not self._waiting:
             if not self._open:
-                raise NotConnected("read before connect")
-            self._pushed.clear()
-            await self._pushed.wait()
+                raise NotConnected("not connected")
+            self._news.clear()
+            await self._news.wait()
+        for _ in range(min(len(self._waiting), _PER_READ)):
+            self._put(*self._waiting.popleft())
         return Block(self._stage.take())
+
+    def _put(self, arrival: int, values: Sequence[object]) -> None:
+        self._stage.begin(arrival)
+        for column, value in enumerate(values):
+            number = _number(value)
+            if number is None:
+                self._stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
+            else:
+                self._stage.put(column, number)
 
     async def close(self) -> None:
         """What was pushed stays until the next read."""
         self._open = False
+        self._news.set()
+
+
+def _number(value: object) -> float | None:
+    """A finite number, numpy's among them; booleans and strings are none, whatever they look like."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 PLUGIN = Plugin(Config, Memory)

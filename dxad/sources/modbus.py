@@ -6,32 +6,39 @@ order = "ABCD"            of the bytes on the wire: ABCD, BADC, CDAB or DCBA
 scale, offset             value = scale * raw + offset
 """
 
-import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, cast
 from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
-from pymodbus.client import AsyncModbusTcpClient
-from pymodbus.exceptions import ConnectionException, ModbusException
 
 from dxad.errors import NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, SourceSection
+from dxad.links.modbus import Answer, ModbusLink, Space
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.stage import Stage
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
-__all__ = ["PLUGIN", "Config", "Modbus", "ModbusChannel", "Request", "plan"]
+__all__ = ["PLUGIN", "Config", "Layout", "Modbus", "ModbusChannel", "Request", "plan"]
+
+Encoding = Literal["bool", "int16", "uint16", "int32", "uint32", "float32", "float64"]
+Order = Literal["ABCD", "BADC", "CDAB", "DCBA"]
 
 _PORT: Final = 502
 _BITS: Final = ("coil", "discrete")
-_WORDS: Final = {"bool": 1, "int16": 1, "uint16": 1, "int32": 2, "uint32": 2, "float32": 2, "float64": 4}
-_DTYPES: Final = {
-    "int16": ">i2", "uint16": ">u2", "int32": ">i4", "uint32": ">u4", "float32": ">f4", "float64": ">f8",
+_FORMATS: Final[dict[Encoding, str]] = {
+    "bool": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4", "float32": "f4",
+    "float64": "f8",
 }  # fmt: skip
+_ORDERS: Final[dict[Order, tuple[bool, str]]] = {
+    "ABCD": (False, ">"), "BADC": (True, ">"), "CDAB": (True, "<"), "DCBA": (False, "<"),
+}  # fmt: skip
+"""Whether the two bytes of each register are swapped first, and which end comes first then."""
 _REGISTERS_MAX: Final = 125
 """Per request (Modbus Application Protocol V1.1b3, 6.3)."""
 _BITS_MAX: Final = 2000
@@ -42,35 +49,44 @@ _HOLE_MAX: Final = 8
 class ModbusChannel(ChannelSection):
     """A register, or a few that hold one value."""
 
+    # A field *named* register would shadow ABCMeta.register: pydantic would take that for its default.
     address: str = Field(
         alias="register", pattern=r"^(coil|discrete|input|holding):\d{1,5}$", description="space and address"
     )
-    encoding: Literal["bool", "int16", "uint16", "int32", "uint32", "float32", "float64"] = "int16"
-    order: Literal["ABCD", "BADC", "CDAB", "DCBA"] = "ABCD"
-    scale: float = Field(1.0, strict=False)
-    offset: float = Field(0.0, strict=False)
+    encoding: Encoding | None = Field(None, description="default: bool for coil and discrete, else int16")
+    order: Order = "ABCD"
+    scale: float = 1.0
+    offset: float = 0.0
 
     @property
-    def space(self) -> str:
+    def space(self) -> Space:
         """Which of the four tables it is in."""
-        return self.address.partition(":")[0]
+        return cast("Space", self.address.partition(":")[0])
 
     @property
     def first(self) -> int:
-        """Its first register."""
+        """Its first register, or its bit."""
         return int(self.address.partition(":")[2])
 
     @property
-    def words(self) -> int:
+    def format(self) -> str:
+        """Its encoding, in numpy's letters."""
+        return _FORMATS[self.encoding or ("bool" if self.space in _BITS else "int16")]
+
+    @property
+    def count(self) -> int:
         """How many registers, or bits, it takes."""
-        return _WORDS[self.encoding]
+        return max(1, int(self.format[1]) // 2)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if (self.space in _BITS) != (self.encoding == "bool"):
+        bit = self.space in _BITS
+        if bit != (self.format == _FORMATS["bool"]):
             raise ValueError(f"{self.address} cannot hold {self.encoding}; bool is for coil and discrete")
-        if self.first + self.words > 65_536:
-            raise ValueError(f"{self.address} as {self.encoding} ends beyond register 65535")
+        if bit and (self.order, self.scale, self.offset) != ("ABCD", 1.0, 0.0):
+            raise ValueError(f"{self.address} is a bit: it has no order, scale or offset")
+        if self.first + self.count > 65_536:
+            raise ValueError(f"{self.address} as {self.encoding} ends beyond 65535")
         return self
 
 
@@ -82,14 +98,14 @@ class Config(SourceSection):
     type: Literal["modbus"]
     url: str = Field(description="tcp://host:port")
     device_id: int = Field(1, ge=0, le=255)
-    timeout: Duration = Field(NS_PER_S // 2, description="how long a device may take to answer")
+    timeout: Duration = Field(NS_PER_S // 2, gt=0, description="how long a device may take to answer")
     channels: dict[Identifier, ModbusChannel] = Field({}, description="by name")
 
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
         split = urlsplit(url)
-        if split.scheme != "tcp" or not split.hostname:
+        if split.scheme != "tcp" or not split.hostname or split.port == 0:
             raise ValueError(f"{url!r} is not tcp://host:port")
         return url
 
@@ -102,11 +118,14 @@ class Config(SourceSection):
 class Request:
     """One read of consecutive registers or bits."""
 
-    space: str
+    space: Space
     first: int
     count: int
     columns: tuple[int, ...]
     """The channels it serves."""
+
+    def __str__(self) -> str:
+        return f"{self.space}:{self.first}+{self.count}"
 
 
 def plan(channels: Sequence[ModbusChannel]) -> list[Request]:
@@ -115,7 +134,7 @@ def plan(channels: Sequence[ModbusChannel]) -> list[Request]:
     wanted = sorted(range(len(channels)), key=lambda at: (channels[at].space, channels[at].first))
     for column in wanted:
         channel = channels[column]
-        end = channel.first + channel.words
+        end = channel.first + channel.count
         last = requests[-1] if requests else None
         most = _BITS_MAX if channel.space in _BITS else _REGISTERS_MAX
         if (
@@ -127,8 +146,38 @@ def plan(channels: Sequence[ModbusChannel]) -> list[Request]:
             count = max(last.count, end - last.first)
             requests[-1] = Request(last.space, last.first, count, (*last.columns, column))
         else:
-            requests.append(Request(channel.space, channel.first, channel.words, (column,)))
+            requests.append(Request(channel.space, channel.first, channel.count, (column,)))
     return requests
+
+
+class Layout:
+    """Where the values of one answer stand; all of one byte order are read in one go."""
+
+    def __init__(self, request: Request, channels: Sequence[ModbusChannel]) -> None:
+        self._parts: list[tuple[bool, npt.DTypeLike, list[tuple[int, ModbusChannel]]]] = []
+        width = 1 if request.space in _BITS else 2
+        for swapped in (False, True):
+            mine = [
+                (column, channels[column])
+                for column in request.columns
+                if _ORDERS[channels[column].order][0] is swapped
+            ]
+            record: Any = {
+                "names": [str(column) for column, _ in mine],
+                "formats": [_ORDERS[channel.order][1] + channel.format for _, channel in mine],
+                "offsets": [width * (channel.first - request.first) for _, channel in mine],
+                "itemsize": width * request.count,
+            }
+            if mine:
+                self._parts.append((swapped, np.dtype(record), mine))
+
+    def values(self, wire: bytes) -> Iterator[tuple[int, float]]:
+        """Each channel's column and value, in its unit."""
+        for swapped, record, channels in self._parts:
+            ordered = np.frombuffer(wire, "u2").byteswap().tobytes() if swapped else wire
+            raw = np.frombuffer(ordered, record, count=1)[0].item()
+            for (column, channel), number in zip(channels, raw, strict=True):
+                yield column, channel.scale * number + channel.offset
 
 
 class Modbus:
@@ -137,38 +186,31 @@ class Modbus:
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
         self.skipped = 0
-        """Polls that could not begin in their slot because the one before took too long."""
-        self.exceptions: dict[str, int] = {}
-        """Answers that were Modbus exceptions, by request and code."""
+        """Slots in which no poll could begin because the one before took too long."""
+        self.faults: dict[str, int] = {}
+        """What the device answered instead of values, and how often."""
         self._config = config
         self._clock = clock
-        self._sections = list(config.channels.values())
-        self._requests = plan(self._sections)
-        self._stage = Stage(2 * len(self._sections))
-        self._client: AsyncModbusTcpClient | None = None
-        self._last = 0
+        self._period = config.period or NS_PER_S
+        sections = list(config.channels.values())
+        self._requests = [(request, Layout(request, sections)) for request in plan(sections)]
+        self._stage = Stage(len(sections))
+        self._link: ModbusLink | None = None
+        self._polled: int | None = None
+        """The slot of the last poll over this link."""
 
     async def connect(self) -> None:
-        """Open the TCP connection, with a fresh client.
+        """Open the TCP connection, anew.
 
         Raises:
             NotConnected: nobody listens there.
         """
         await self.close()
-        # It logs whole frames at ERROR for what is also raised.
-        logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)
         url = urlsplit(self._config.url)
         assert url.hostname is not None
-        client = AsyncModbusTcpClient(
-            url.hostname,
-            port=url.port or _PORT,
-            timeout=self._config.timeout / NS_PER_S,
-            retries=0,
-            reconnect_delay=0,
-        )
-        self._client = client
-        if not await client.connect():
-            raise NotConnected(f"{self._config.url}: nobody answers there")
+        self._polled = None
+        self._link = ModbusLink(url.hostname, url.port or _PORT, timeout_s=self._config.timeout / NS_PER_S)
+        await self._link.open()
 
     async def read(self) -> Block:
         """Wait for the next slot, poll all of it, and seal it.
@@ -176,93 +218,53 @@ class Modbus:
         Raises:
             NotConnected: the link is gone, or every request of the poll timed out.
         """
-        period = self._config.period or NS_PER_S
-        slot = max(self._clock.now() // period, self._last + 1)
-        await self._clock.sleep_until(slot * period)
-        begun = self._clock.now() // period
-        if self._last and begun - self._last > 1:
-            self.skipped += begun - self._last - 1
-        self._last = begun
-        self._stage.begin(self._clock.now())
-        # Whatever the answers take, they are of the slot in which they were asked.
-        timeouts = [await self._request(request) for request in self._requests]
-        if all(timeouts):
-            self._stage.take()
-            raise NotConnected(
-                f"{self._config.url} device {self._config.device_id}: "
-                f"no answer within {self._config.timeout / NS_PER_S:g} s"
-            )
-        return Block(self._stage.take(), through=(begun + 1) * period)
+        if self._link is None:
+            raise NotConnected("not connected")
+        slot = await self._next_slot()
+        begin, end = slot * self._period, (slot + 1) * self._period
+        self._stage.take()  # what a cancelled poll has left
+        # Whatever the answers take, and however exact the timer is, they are of this slot.
+        self._stage.begin(min(max(self._clock.now(), begin), end - 1))
+        answers = [await self._poll(self._link, *each) for each in self._requests]
+        if all(answer.reason is Reason.TIMEOUT for answer in answers):
+            raise NotConnected(f"{self._config.url} device {self._config.device_id}: {answers[0].detail}")
+        return Block(self._stage.take(), through=end)
 
-    async def _request(self, request: Request) -> bool:
-        """Ask once and stage what comes; True when nothing came in time."""
-        if self._client is None:
-            raise NotConnected("read before connect")
-        ask = {
-            "coil": self._client.read_coils,
-            "discrete": self._client.read_discrete_inputs,
-            "input": self._client.read_input_registers,
-            "holding": self._client.read_holding_registers,
-        }[request.space]
-        try:
-            answer = await ask(request.first, count=request.count, device_id=self._config.device_id)
-        except ConnectionException as error:
-            raise NotConnected(f"{self._config.url}: the connection is gone") from error
-        except ModbusException as error:  # no answer in time, or one that is none
-            if not self._client.connected:
-                raise NotConnected(f"{self._config.url}: the connection is gone") from error
-            self._bad(request, Reason.TIMEOUT)
-            return True
-        if answer.isError():
-            key = f"{request.space}:{request.first}+{request.count} exception {answer.exception_code}"
-            self.exceptions[key] = self.exceptions.get(key, 0) + 1
-            self._bad(request, Reason.DEVICE)
-        else:
-            self._good(request, answer)
-        return False
+    async def _next_slot(self) -> int:
+        """Wait until a slot begins that was not polled yet."""
+        last = self._polled
+        slot = -(-self._clock.now() // self._period)
+        if last is not None:
+            slot = max(slot, last + 1)
+        await self._clock.sleep_until(slot * self._period)
+        slot = max(slot, self._clock.now() // self._period)  # the loop may have been busy elsewhere
+        if last is not None:
+            self.skipped += slot - last - 1
+        self._polled = slot
+        return slot
 
-    def _bad(self, request: Request, reason: Reason) -> None:
-        for column in request.columns:
-            self._stage.put(column, float("nan"), Quality.BAD, reason)
-
-    def _good(self, request: Request, answer: Any) -> None:
-        if request.space in _BITS:
+    async def _poll(self, link: ModbusLink, request: Request, layout: Layout) -> Answer:
+        """Ask once and stage what comes."""
+        answer = await link.ask(request.space, request.first, request.count, device_id=self._config.device_id)
+        if answer.reason is not Reason.NONE:
             for column in request.columns:
-                self._stage.put(column, float(answer.bits[self._sections[column].first - request.first]))
-            return
-        if len(answer.registers) != request.count:
-            self._bad(request, Reason.DEVICE)
-            return
-        wire = np.array(answer.registers, dtype=">u2").tobytes()
-        for column, value in self._decoded(request, wire):
-            if np.isfinite(value):
-                self._stage.put(column, value)
-            else:
-                self._stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
-
-    def _decoded(self, request: Request, wire: bytes) -> Iterator[tuple[int, float]]:
-        for column in request.columns:
-            section = self._sections[column]
-            at = 2 * (section.first - request.first)
-            raw = _ordered(wire[at : at + 2 * section.words], section.order)
-            number = float(np.frombuffer(raw, dtype=_DTYPES[section.encoding])[0])
-            yield column, section.scale * number + section.offset
+                self._stage.put(column, math.nan, Quality.BAD, answer.reason)
+        else:
+            for column, value in layout.values(answer.wire):
+                if math.isfinite(value):
+                    self._stage.put(column, value)
+                else:
+                    self._stage.put(column, math.nan, Quality.BAD, Reason.TYPE)
+        if answer.reason is Reason.DEVICE:
+            fault = f"{request}: {answer.detail}"
+            self.faults[fault] = self.faults.get(fault, 0) + 1
+        return answer
 
     async def close(self) -> None:
         """Close the connection; safe twice, and without `connect`."""
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-
-
-def _ordered(raw: bytes, order: str) -> bytes:
-    """The bytes of one value in big-endian order; the letters name those of a pair of registers."""
-    pairs = [raw[at : at + 2] for at in range(0, len(raw), 2)]
-    if order in ("CDAB", "DCBA"):
-        pairs.reverse()
-    if order in ("BADC", "DCBA"):
-        pairs = [pair[::-1] for pair in pairs]
-    return b"".join(pairs)
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
 
 PLUGIN = Plugin(Config, Modbus)

@@ -1,37 +1,51 @@
 """Readings over MQTT 5: JSON, or any other decoder's payload, from one topic or several."""
 
 import asyncio
+import re
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 import mqtt5
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from dxad import plugin
-from dxad.decode import Decoder
-from dxad.errors import DecodeError, NotConnected
-from dxad.fields import ChannelSection, Identifier, Secret, Section, SourceSection
+from dxad.decode import Decoder, DecodeTable, decoder
+from dxad.errors import ConfigError, DecodeError, NotConnected
+from dxad.fields import ChannelSection, Identifier, Secret, SourceSection
 from dxad.links.mqtt import MqttLink, open_link
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
-from dxad.stage import Stage
-from dxad.types import Block, Channel, Quality, Reason
+from dxad.sources import Inbox
+from dxad.types import NS_PER_S, Block, Channel
 
 __all__ = ["PLUGIN", "Config", "Mqtt", "MqttChannel"]
 
-_STAGED_MAX: Final = 50_000
 _PORT: Final = 1883
 _PROOF: Final = 1.5
 """Keep-alives for which a packet proves the session alive."""
+_HEADER_MAX: Final = 65_536
+"""Bytes of a packet beside its payload: a topic and its properties."""
+_UNACKNOWLEDGED_MAX: Final = 2_000
+"""Messages that the broker may send before the first of them has been staged and acknowledged."""
+_LEVELS: Final = re.compile(r"(?:[^#+/]*|\+)(?:/(?:[^#+/]*|\+))*(?:/#)?|#")
+
+
+def _topic_filter(text: str) -> str:
+    if not text or "\0" in text or not _LEVELS.fullmatch(text):
+        raise ValueError(f"{text!r} is no topic filter: + stands for one whole level, # ends it")
+    return text
+
+
+TopicFilter = Annotated[str, AfterValidator(_topic_filter)]
 
 
 class MqttChannel(ChannelSection):
     """One field of a topic's messages."""
 
     path: str | None = Field(None, description="where the payload has it; default: the channel's name")
-    topic: str | None = Field(None, description="default: the source's")
+    topic: TopicFilter | None = Field(None, description="default: the source's")
 
 
 class Config(SourceSection):
@@ -39,36 +53,68 @@ class Config(SourceSection):
 
     type: Literal["mqtt"]
     url: str = Field(description="mqtt://host:port")
-    topic: str | None = Field(None, min_length=1, description="a topic filter, unless each channel has one")
+    topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
     qos: Literal[0, 1] = 1
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
     keep_alive: int = Field(15, ge=4, le=3600, description="seconds")
     username: str | None = None
     password: Secret | None = None
-    decode: Annotated[Section, plugin.section("decode", Section, key="kind")] = Field(
-        default_factory=lambda: plugin.load("decode", "json").config(), description="default: json"
-    )
+    decode: DecodeTable = Field({"kind": "json"}, validate_default=True, description="default: json")
     channels: dict[Identifier, MqttChannel] = Field({}, description="by name")
 
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
         split = urlsplit(url)
-        if split.scheme != "mqtt" or not split.hostname:
+        if split.scheme != "mqtt" or not split.hostname or split.port == 0:
             raise ValueError(f"{url!r} is not mqtt://host:port")
         return url
+
+    @model_validator(mode="after")
+    def _decodes_its_channels(self) -> Self:
+        for name, channel in self.channels.items():
+            if channel.topic is None and self.topic is None:
+                raise ValueError(f"channels.{name}: no topic, and the source has none either")
+        try:
+            self.subscriptions()
+        except ConfigError as error:
+            raise ValueError(f"channels: {error}") from error
+        return self
 
     def channel_sections(self) -> Mapping[str, ChannelSection]:
         """All channels, by name."""
         return self.channels
 
+    def subscriptions(self) -> "list[Subscription]":
+        """What to subscribe to, and what each message of it holds.
 
-class _Topic:
-    """What a topic's messages are made of."""
+        Raises:
+            ConfigError: a path is none of the payload's format.
+        """
+        grouped: dict[str, list[tuple[int, str]]] = {}
+        for column, (name, channel) in enumerate(self.channels.items()):
+            topic = channel.topic or self.topic or ""
+            grouped.setdefault(topic, []).append((column, channel.path or name))
+        return [
+            Subscription(
+                topic, tuple(column for column, _ in each), decoder(self.decode, [path for _, path in each])
+            )
+            for topic, each in grouped.items()
+        ]
 
-    def __init__(self, columns: list[int], decoder: Decoder) -> None:
-        self.columns = columns
-        self.decoder = decoder
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic filter, and what its messages are made of."""
+
+    filter: str
+    columns: tuple[int, ...]
+    decoder: Decoder
+
+    @property
+    def wild(self) -> bool:
+        """Whether it takes more than one topic."""
+        return "+" in self.filter or "#" in self.filter
 
 
 class Mqtt:
@@ -79,31 +125,17 @@ class Mqtt:
         self._name = name
         self._config = config
         self._clock = clock
-        self._stage = Stage(_STAGED_MAX)
-        self._topics = self._by_topic(config)
+        self._inbox = Inbox()
+        self._subscriptions = config.subscriptions()
+        self._plain = {each.filter: each for each in self._subscriptions if not each.wild}
+        self._wild = [each for each in self._subscriptions if each.wild]
         self._link: MqttLink | None = None
-        self._lost: NotConnected | None = None
-        self._arrived = asyncio.Event()
         self._unacknowledged: list[int] = []
-        self._malformed = 0
-        self._first_malformed = ""
-
-    @staticmethod
-    def _by_topic(config: Config) -> dict[str, _Topic]:
-        build = plugin.load("decode", getattr(config.decode, "kind")).build  # noqa: B009 - of every decoder
-        grouped: dict[str, list[tuple[int, str]]] = {}
-        for column, (name, channel) in enumerate(config.channels.items()):
-            topic = channel.topic or config.topic or name
-            grouped.setdefault(topic, []).append((column, channel.path or name))
-        return {
-            topic: _Topic([column for column, _ in each], build(config.decode, [path for _, path in each]))
-            for topic, each in grouped.items()
-        }
 
     @property
     def overflowed(self) -> int:
         """Samples dropped because nobody read them."""
-        return self._stage.overflowed
+        return self._inbox.overflowed
 
     @property
     def alive_until(self) -> int:
@@ -111,7 +143,7 @@ class Mqtt:
         if self._link is None:
             return 0
         silent_s = asyncio.get_running_loop().time() - self._link.alive_at
-        return self._clock.now() + int((_PROOF * self._config.keep_alive - silent_s) * 1e9)
+        return self._clock.now() + int((_PROOF * self._link.keep_alive_s - silent_s) * NS_PER_S)
 
     async def connect(self) -> None:
         """Connect and subscribe, with a fresh connection.
@@ -123,53 +155,49 @@ class Mqtt:
         await self.close()
         url = urlsplit(self._config.url)
         assert url.hostname is not None
-        self._lost = None
-        self._link = await open_link(
-            url.hostname, url.port or _PORT, self._hello(), self._message, self._closed
-        )
-        await self._link.subscribe(list(self._topics), self._config.qos)
+        hello = self._hello()
+        self._inbox.open()
+        self._link = await open_link(url.hostname, url.port or _PORT, hello, self._message, self._closed)
+        await self._link.subscribe([each.filter for each in self._subscriptions], self._config.qos)
 
     def _hello(self) -> mqtt5.ConnectPacket:
         config = self._config
-        options: dict[str, Any] = {}
+        login: dict[str, Any] = {}
         if config.username is not None:
-            options["username"] = config.username
+            login["username"] = config.username
         if config.password is not None:
-            options["password"] = config.password.read().encode()
+            login["password"] = config.password.read().encode()
         return mqtt5.ConnectPacket(
             client_id=config.client_id or f"dxad-{self._name}-{secrets.token_hex(3)}",
             keep_alive=config.keep_alive,
             clean_start=True,
-            **options,
+            receive_max=_UNACKNOWLEDGED_MAX,
+            max_packet_size=config.decode.max_payload + _HEADER_MAX,
+            **login,
         )
 
     def _closed(self, error: NotConnected) -> None:
-        self._lost = error
-        self._arrived.set()
+        self._inbox.lose(str(error))
 
     def _message(self, packet: mqtt5.PublishPacket) -> None:
         """Stage one message's samples; a malformed one is counted, and told at the next read."""
-        for pattern, topic in self._topics.items():
-            if _matches(pattern, packet.topic):
-                self._take(topic, bytes(packet.payload))
+        now = self._clock.now()
+        for subscription in self._taking(packet.topic):
+            try:
+                values = subscription.decoder.decode(packet.payload)
+            except DecodeError as error:
+                self._inbox.reject(now, error)
+            else:
+                self._inbox.message(now, subscription.columns, values)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
-        self._arrived.set()
 
-    def _take(self, topic: _Topic, payload: bytes) -> None:
-        try:
-            values = topic.decoder.decode(payload)
-        except DecodeError as error:
-            self._malformed += 1
-            self._first_malformed = self._first_malformed or str(error)
-            return
-        stage = self._stage
-        stage.begin(self._clock.now())
-        for column, value in zip(topic.columns, values, strict=True):
-            if value is None:
-                stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
-            else:
-                stage.put(column, value)
+    def _taking(self, topic: str) -> Iterator[Subscription]:
+        if topic in self._plain:
+            yield self._plain[topic]
+        for subscription in self._wild:
+            if _matches(subscription.filter, topic):
+                yield subscription
 
     async def read(self) -> Block:
         """All samples that came since the last call.
@@ -178,23 +206,15 @@ class Mqtt:
             NotConnected: the connection is gone, and every sample that came before has been read.
             DecodeError: messages were malformed; the good ones among them have been read.
         """
-        while not len(self._stage):
-            if self._malformed:
-                count, first = self._malformed, self._first_malformed
-                self._malformed, self._first_malformed = 0, ""
-                self._acknowledge()
-                raise DecodeError(f"{count} messages rejected, the first: {first}", rejected=count)
-            if self._lost is not None:
-                raise self._lost
-            if self._link is None:
-                raise NotConnected("read before connect")
-            self._arrived.clear()
-            await self._arrived.wait()
-        block = Block(self._stage.take())
-        self._acknowledge()
-        return block
+        if self._link is None:
+            raise NotConnected("not connected")
+        try:
+            return await self._inbox.block()
+        finally:
+            self._acknowledge()
 
     def _acknowledge(self) -> None:
+        """Also what was malformed: it would be so again."""
         if self._unacknowledged and self._link is not None:
             self._link.acknowledge(self._unacknowledged)
         self._unacknowledged = []
@@ -208,9 +228,9 @@ class Mqtt:
 
 
 def _matches(pattern: str, topic: str) -> bool:
-    """Whether a topic filter takes a topic (MQTT 5, 4.7)."""
-    if pattern == topic:
-        return True
+    """Whether a topic filter with wildcards takes a topic (MQTT 5, 4.7)."""
+    if topic.startswith("$") and not pattern.startswith("$"):
+        return False
     wanted, found = pattern.split("/"), topic.split("/")
     for place, level in enumerate(wanted):
         if level == "#":

@@ -5,40 +5,86 @@ channels = { power = { node = "s=Pump.Power" } }
 """
 
 import asyncio
+import base64
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 from asyncua import ua
 from asyncua.client.client import Client
-from asyncua.common.subscription import DataChangeEvent, Subscription
+from asyncua.common.subscription import DataChangeEvent, StatusChangeEvent, SubEvent, Subscription
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.uaerrors import UaError
 from pydantic import Field, field_validator
 
 from dxad.errors import NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, SourceSection
+from dxad.links import words
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
-from dxad.stage import Stage
+from dxad.sources import Inbox
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Opcua", "OpcuaChannel"]
 
-_STAGED_MAX: Final = 50_000
+Identification = ua.Int32 | ua.String | ua.Guid | ua.ByteString
+
 _ANSWER_S: Final = 4.0
-_PROOF_NS: Final = 3 * NS_PER_S
-"""How long one reading of the server's clock, which it sends every second, proves the session alive."""
-_GIVEN_UP_NS: Final = 10 * NS_PER_S
-_QUALITY: Final = {0: Quality.GOOD, 1: Quality.UNCERTAIN, 2: Quality.BAD, 3: Quality.BAD}
+_WATCHDOG_S: Final = 2.0
+"""How often asyncua asks the server for its state, and how long it may take."""
+_TICK_NS: Final = NS_PER_S
+"""How often the server's clock is sampled: the session's proof of life."""
+_PROOF: Final = 3
+"""Ticks for which one proves the session alive; after three times as many it is given up."""
+_QUEUED_MAX: Final = 50_000
+_QUALITY: Final = (Quality.GOOD, Quality.UNCERTAIN, Quality.BAD, Quality.BAD)
 """By the two highest bits of a StatusCode (OPC 10000-4, 7.39)."""
+
+
+def _identifier(text: str) -> Identification:
+    """What `s=Name` and its kin stand for (OPC 10000-6, 5.3.1.10); asyncua's own parser stops at a `;`."""
+    kind, _, rest = text.partition("=")
+    match kind:
+        case "i" if int(rest) < 2**32:
+            return ua.Int32(rest)
+        case "g":
+            return ua.Guid(rest)
+        case "b":
+            return ua.ByteString(base64.b64decode(rest, validate=True))
+        case "s" if rest:
+            return ua.String(rest)
+    raise ValueError(f"{text!r} is no node id")
 
 
 class OpcuaChannel(ChannelSection):
     """One variable."""
 
-    node: str = Field(pattern=r"^(nsu=[^;]+;)?[isgb]=.+$", description="s=Name, i=42, or nsu=URI;s=Name")
+    node: str = Field(pattern=r"^(nsu=[^;]+;)?[isgb]=[^-].*$", description="s=Name, i=42, or nsu=URI;s=Name")
+
+    @field_validator("node")
+    @classmethod
+    def _parses(cls, node: str) -> str:
+        _identifier(_split(node)[1])
+        return node
+
+    @property
+    def namespace(self) -> str | None:
+        """The URI of its namespace, if it names one."""
+        return _split(self.node)[0]
+
+    @property
+    def identifier(self) -> Identification:
+        """Its id in its namespace."""
+        return _identifier(_split(self.node)[1])
+
+
+def _split(node: str) -> tuple[str | None, str]:
+    if not node.startswith("nsu="):
+        return None, node
+    uri, _, identifier = node.removeprefix("nsu=").partition(";")
+    return uri, identifier
 
 
 class Config(SourceSection):
@@ -47,13 +93,16 @@ class Config(SourceSection):
     type: Literal["opcua"]
     url: str = Field(description="opc.tcp://host:port/path")
     namespace: str | None = Field(None, description="URI of the namespace of the nodes that name none")
-    publish_interval: Duration = Field(NS_PER_S // 10, description="how often the server sends what changed")
+    publish_interval: Duration = Field(
+        NS_PER_S // 10, gt=0, description="how often the server sends what changed"
+    )
     channels: dict[Identifier, OpcuaChannel] = Field({}, description="by name")
 
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        if not url.startswith("opc.tcp://"):
+        split = urlsplit(url)
+        if split.scheme != "opc.tcp" or not split.hostname or not split.port:
             raise ValueError(f"{url!r} is not opc.tcp://host:port/path")
         return url
 
@@ -69,19 +118,20 @@ class Opcua:
         self.channels: Sequence[Channel] = config.declared(name)
         self.alive_until = 0
         """Up to when the session is proved alive, on the stream clock."""
+        self.faults: dict[str, int] = {}
+        """Nodes that the server refused, why, and how often."""
         self._config = config
         self._clock = clock
-        self._stage = Stage(_STAGED_MAX)
+        self._proof_ns = _PROOF * max(_TICK_NS, config.publish_interval)
+        self._inbox = Inbox()
+        self._columns: dict[ua.NodeId, list[int]] = {}
         self._client: Client | None = None
         self._pump: asyncio.Task[None] | None = None
-        self._column_of: dict[ua.NodeId, int] = {}
-        self._arrived = asyncio.Event()
-        self._lost: NotConnected | None = None
 
     @property
     def overflowed(self) -> int:
         """Samples dropped because nobody read them."""
-        return self._stage.overflowed
+        return self._inbox.overflowed
 
     async def connect(self) -> None:
         """Open a session, with a fresh client, and subscribe.
@@ -91,83 +141,90 @@ class Opcua:
         """
         await self.close()
         logging.getLogger("asyncua").setLevel(logging.CRITICAL + 1)  # it logs what it also raises
-        self._lost = None
-        client = Client(self._config.url, timeout=_ANSWER_S, watchdog_intervall=2.0, auto_reconnect=False)
-        try:
-            await client.connect()
-        except (OSError, TimeoutError, UaError, ConnectionError) as error:
-            # The client has not become ours: let go of what it opened on the way.
-            await _let_go(client)
-            raise NotConnected(f"{self._config.url}: {_text(error)}") from error
+        # Its own reconnecting would hide an outage, and keep node indices that a new server gives otherwise.
+        client = Client(
+            self._config.url, timeout=_ANSWER_S, watchdog_intervall=_WATCHDOG_S, auto_reconnect=False
+        )
         self._client = client
         try:
+            await client.connect()
             subscription = await self._subscribe(client)
-        except (OSError, TimeoutError, UaError, ConnectionError) as error:
-            raise NotConnected(f"{self._config.url}: {_text(error)}") from error
-        self.alive_until = self._clock.now() + _PROOF_NS
+        except (OSError, UaError) as error:
+            raise NotConnected(f"{self._config.url}: {_told(error)}") from error
+        self.alive_until = self._clock.now() + self._proof_ns
+        self._inbox.open()
         self._pump = asyncio.create_task(self._stage_all(subscription), name="opcua.pump")
+        self._pump.add_done_callback(lambda _: self._inbox.lose(f"{self._config.url}: the session ended"))
 
     async def _subscribe(self, client: Client) -> Subscription:
-        nodes = [await self._node_id(client, each.node) for each in self._config.channels.values()]
-        self._column_of = {node: column for column, node in enumerate(nodes)}
+        uris = await client.get_namespace_array()
+        self._columns = {}
+        refused: dict[int, str] = {}
+        for column, channel in enumerate(self._config.channels.values()):
+            uri = channel.namespace or self._config.namespace
+            if uri is not None and uri not in uris:
+                refused[column] = f"no namespace {uri!r}"
+            else:
+                index = 0 if uri is None else uris.index(uri)
+                node = ua.NodeId(channel.identifier, ua.Int16(index))
+                self._columns.setdefault(node, []).append(column)
         interval_ms = self._config.publish_interval / 1e6
         # An iterator, not a handler: handlers may run out of order.
-        subscription: Subscription = await client.create_subscription(interval_ms, queue_maxsize=10_000)
+        subscription: Subscription = await client.create_subscription(interval_ms, queue_maxsize=_QUEUED_MAX)
         clock = client.get_node(ObjectIds.Server_ServerStatus_CurrentTime)
-        await subscription.subscribe_data_change(clock, sampling_interval=ua.Double(1000))
-        answers: Any = await subscription.subscribe_data_change(
-            [client.get_node(node) for node in nodes],
-            queuesize=10,
-            sampling_interval=ua.Double(interval_ms / 2),
-        )
-        now = self._clock.now()
-        refused = {column: code for column, code in enumerate(answers) if isinstance(code, ua.StatusCode)}
-        if len(refused) == len(nodes):
-            raise UaError(f"it knows none of the nodes: {refused[0].name}")
-        self._stage.begin(now)
-        for column in refused:
-            self._stage.put(column, float("nan"), Quality.BAD, Reason.DEVICE)
+        await subscription.subscribe_data_change(clock, sampling_interval=ua.Double(_TICK_NS / 1e6))
+        if self._columns:
+            answers: Any = await subscription.subscribe_data_change(
+                [client.get_node(node) for node in self._columns],
+                queuesize=10,
+                sampling_interval=ua.Double(interval_ms / 2),
+            )
+            for columns, answer in zip(self._columns.values(), answers, strict=True):
+                if isinstance(answer, ua.StatusCode):  # among the handles
+                    refused |= dict.fromkeys(columns, answer.name)
+        self._refuse(refused)
         return subscription
 
-    async def _node_id(self, client: Client, text: str) -> ua.NodeId:
-        """A node by its namespace's URI, whatever index the server gives it today."""
-        uri, rest = self._config.namespace, text
-        if text.startswith("nsu="):
-            uri, _, rest = text.removeprefix("nsu=").partition(";")
-        index = 0
-        if uri is not None:
-            try:
-                index = await client.get_namespace_index(uri)
-            except ValueError as error:
-                raise UaError(f"it has no namespace {uri!r}") from error
-        return ua.NodeId.from_string(f"ns={index};{rest}")
+    def _refuse(self, refused: Mapping[int, str]) -> None:
+        """Mark the channels that there will be nothing of."""
+        nodes = [channel.node for channel in self._config.channels.values()]
+        for column, why in refused.items():
+            fault = f"{nodes[column]}: {why}"
+            self.faults[fault] = self.faults.get(fault, 0) + 1
+        if len(refused) == len(nodes):
+            raise UaError(f"it knows none of the nodes; {nodes[0]}: {refused[0]}")
+        now = self._clock.now()
+        for column in refused:
+            self._inbox.begin(now)
+            self._inbox.put(column, None, reason=Reason.DEVICE)
 
     async def _stage_all(self, subscription: Subscription) -> None:
-        """Stage what the subscription brings until the session ends."""
-        async for event in subscription:
-            now = self._clock.now()
-            self.alive_until = now + _PROOF_NS
-            if not isinstance(event, DataChangeEvent):
-                continue
-            column = self._column_of.get(event.node.nodeid)
-            if column is not None:
-                self._stage.begin(now)
-                self._put(column, event.data.monitored_item.Value)
-                self._arrived.set()
-        self._lost = NotConnected(f"{self._config.url}: the session ended")
-        self._arrived.set()
+        """Stage what the subscription brings until the session ends, or shows no life."""
+        loop = asyncio.get_running_loop()
+        patience_s = 3 * self._proof_ns / NS_PER_S
+        try:
+            async with asyncio.timeout(patience_s) as deadline:
+                async for event in subscription:
+                    if isinstance(event, StatusChangeEvent) and not event.notification.Status.is_good():
+                        self._inbox.lose(f"{self._config.url}: the session is lost")
+                        return
+                    deadline.reschedule(loop.time() + patience_s)
+                    self._stage(event)
+        except TimeoutError:
+            self._inbox.lose(f"{self._config.url}: the server has shown no life for {patience_s:g} s")
 
-    def _put(self, column: int, value: ua.DataValue) -> None:
-        code = 0 if value.StatusCode is None else value.StatusCode.value
-        quality = _QUALITY[code >> 30]
-        raw = None if value.Value is None else value.Value.Value
-        if quality is Quality.BAD:
-            self._stage.put(column, float("nan"), quality, Reason.DEVICE)
-        elif not isinstance(raw, bool | int | float) or not math.isfinite(raw):
-            self._stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
-        else:
-            reason = Reason.DEVICE if quality is Quality.UNCERTAIN else Reason.NONE
-            self._stage.put(column, float(raw), quality, reason)
+    def _stage(self, event: SubEvent) -> None:
+        now = self._clock.now()
+        self.alive_until = now + self._proof_ns
+        if not isinstance(event, DataChangeEvent):
+            return
+        columns = self._columns.get(event.node.nodeid)
+        if columns is None:  # the server's clock
+            return
+        self._inbox.begin(now)
+        value, quality, reason = _judged(event.data.monitored_item.Value)
+        for column in columns:
+            self._inbox.put(column, value, quality, reason)
 
     async def read(self) -> Block:
         """All samples that came since the last call.
@@ -175,51 +232,47 @@ class Opcua:
         Raises:
             NotConnected: the session is gone, or is no longer proved alive.
         """
-        while not len(self._stage):
-            if self._lost is not None:
-                raise self._lost
-            if self._client is None:
-                raise NotConnected("read before connect")
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._arrived.wait()
-            except TimeoutError:
-                self._check_life()
-        return Block(self._stage.take())
-
-    def _check_life(self) -> None:
-        silent_ns = self._clock.now() - (self.alive_until - _PROOF_NS)
-        if silent_ns > _GIVEN_UP_NS:
-            raise NotConnected(
-                f"{self._config.url}: the server's clock has not come for {silent_ns / 1e9:.0f} s"
-            )
+        try:
+            return await self._inbox.block()
+        except NotConnected:
+            if self._pump is not None and self._pump.done() and not self._pump.cancelled():
+                self._pump.result()  # if it did not end but broke, that is the news
+            raise
 
     async def close(self) -> None:
-        """End the session; safe twice, and without `connect`."""
+        """End the session, as far as that is possible in bounded time; safe twice, and without `connect`."""
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()
             await asyncio.wait([pump])
         client, self._client = self._client, None
-        if client is not None:
-            await _let_go(client)
+        if client is None:
+            return
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await client.disconnect()
+        except (OSError, UaError):
+            client.disconnect_socket()
 
 
-async def _let_go(client: Client) -> None:
-    """Disconnect as far as that is possible, in bounded time."""
-    try:
-        async with asyncio.timeout(_ANSWER_S):
-            await client.disconnect()
-    except (OSError, TimeoutError, UaError, ConnectionError):
-        client.disconnect_socket()
+def _judged(data: ua.DataValue | None) -> tuple[float | None, Quality, Reason]:
+    """A number, or none, and what the server thinks of it."""
+    if data is None:
+        return None, Quality.BAD, Reason.TYPE
+    quality = _QUALITY[0 if data.StatusCode is None else data.StatusCode.value >> 30]
+    if quality is Quality.BAD:
+        return None, quality, Reason.DEVICE
+    raw = None if data.Value is None else data.Value.Value
+    if not isinstance(raw, bool | int | float) or not math.isfinite(raw):
+        return None, Quality.BAD, Reason.TYPE
+    return float(raw), quality, Reason.NONE if quality is Quality.GOOD else Reason.DEVICE
 
 
-def _text(error: BaseException) -> str:
-    """An OPC-UA error's own words; a bare timeout has none."""
+def _told(error: OSError | UaError) -> str:
+    """An error's own words; a bare timeout has none."""
     if isinstance(error, TimeoutError):
         return f"no answer within {_ANSWER_S:g} s"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return words(error) if isinstance(error, OSError) else str(error)
 
 
 PLUGIN = Plugin(Config, Opcua)

@@ -1,0 +1,427 @@
+"""The Modbus source: what it asks, how it reads the answers, when it polls; and that it never writes."""
+
+import asyncio
+import logging
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from dxad.errors import NotConnected
+from dxad.links.modbus import Answer
+from dxad.runtime.clock import SteppedClock, SystemClock
+from dxad.sources.modbus import Config, Layout, Modbus, ModbusChannel, Request, plan
+from dxad.types import Block, Quality, Reason
+from tests.peers import ModbusPeer, listening
+
+MS = 1_000_000
+
+
+def channel(register: str, encoding: str | None = None, **settings: Any) -> ModbusChannel:
+    return ModbusChannel.model_validate({"register": register, "encoding": encoding, **settings})
+
+
+def config(port: int = 1, **settings: Any) -> Config:
+    document = {"type": "modbus", "url": f"tcp://127.0.0.1:{port}", "period": "10ms", "timeout": "100ms"}
+    return Config.model_validate({**document, "channels": {"a": {"register": "input:30"}}, **settings})
+
+
+@pytest.fixture
+def peer() -> ModbusPeer:
+    return ModbusPeer()
+
+
+@asynccontextmanager
+async def connected(peer: ModbusPeer, **channels: dict[str, Any]) -> AsyncIterator[Modbus]:
+    async with listening(peer.serve) as port:
+        settings = {"channels": channels} if channels else {}
+        source = Modbus("plc", config(port, **settings), clock=SystemClock())
+        try:
+            await source.connect()
+            yield source
+        finally:
+            await source.close()
+
+
+def cells(block: Block) -> dict[int, tuple[float, Quality, Reason]]:
+    """By column; a value that is no number is told as None."""
+    return {
+        int(each["column"]): (
+            None if np.isnan(each["value"]) else float(each["value"]),
+            Quality(each["quality"]),
+            Reason(each["reason"]),
+        )
+        for each in block.samples
+    }
+
+
+def good(value: float) -> tuple[float, Quality, Reason]:
+    return value, Quality.GOOD, Reason.NONE
+
+
+def bad(reason: Reason) -> tuple[None, Quality, Reason]:
+    return None, Quality.BAD, reason
+
+
+class TestConfig:
+    def test_a_register_is_not_optional(self):
+        with pytest.raises(ValidationError, match=r"register"):
+            config(channels={"a": {"encoding": "int16"}})
+
+    @pytest.mark.parametrize(
+        "register", ["30", "inputs:30", "input:", "input:-1", "input:65536", "holding:65535"]
+    )
+    def test_a_register_that_there_is_not_is_refused(self, register):
+        with pytest.raises(ValidationError):
+            channel(register, "float32")
+
+    @pytest.mark.parametrize(
+        ("register", "encoding"), [("coil:0", "int16"), ("input:0", "bool"), ("discrete:0", "float32")]
+    )
+    def test_bits_are_bool_and_registers_are_not(self, register, encoding):
+        with pytest.raises(ValidationError, match="bool is for coil and discrete"):
+            channel(register, encoding)
+
+    def test_a_bit_has_nothing_to_scale(self):
+        with pytest.raises(ValidationError, match="has no order, scale or offset"):
+            channel("coil:0", scale=0.1)
+
+    @pytest.mark.parametrize(("register", "count"), [("coil:0", 1), ("input:0", 1)])
+    def test_the_encoding_may_be_left_out(self, register, count):
+        assert channel(register).count == count
+
+    @pytest.mark.parametrize("url", ["10.0.0.5", "tcp://", "rtu:///dev/ttyS0", "tcp://h:70000"])
+    def test_refuses_what_is_no_address(self, url):
+        with pytest.raises(ValidationError, match=r"tcp://host:port|Port out of range"):
+            config(url=url)
+
+    def test_is_polled(self):
+        assert Config.polled
+
+
+class TestPlan:
+    def test_neighbours_are_read_together(self):
+        channels = [channel("input:30", "float32"), channel("input:32", "float32")]
+        assert plan(channels) == [Request("input", 30, 4, (0, 1))]
+
+    def test_a_small_hole_is_read_along_and_a_large_one_is_not(self):
+        channels = [channel("holding:0"), channel("holding:9"), channel("holding:19")]
+        assert plan(channels) == [Request("holding", 0, 10, (0, 1)), Request("holding", 19, 1, (2,))]
+
+    def test_spaces_are_read_apart(self):
+        channels = [channel("input:0"), channel("coil:0"), channel("holding:0"), channel("discrete:0")]
+        assert {each.space for each in plan(channels)} == {"input", "coil", "holding", "discrete"}
+
+    def test_a_value_inside_another_costs_nothing(self):
+        channels = [channel("input:0", "float64"), channel("input:1", "uint16"), channel("input:4", "int16")]
+        assert plan(channels) == [Request("input", 0, 5, (0, 1, 2))]
+
+    def test_a_value_is_never_cut(self):
+        channels = [channel(f"input:{at}", "float32") for at in range(0, 126, 2)]
+        assert [(each.first, each.count) for each in plan(channels)] == [(0, 124), (124, 2)]
+
+    def test_bits_come_two_thousand_at_a_time(self):
+        channels = [channel(f"coil:{at}") for at in range(2001)]
+        assert [(each.first, each.count) for each in plan(channels)] == [(0, 2000), (2000, 1)]
+
+    @given(
+        st.lists(
+            st.builds(
+                lambda space, at, encoding: channel(f"{space}:{at}", None if space == "coil" else encoding),
+                st.sampled_from(["input", "holding", "coil"]),
+                st.integers(0, 600),
+                st.sampled_from(["int16", "float32", "float64"]),
+            ),
+            max_size=40,
+        )
+    )
+    def test_every_channel_is_read_once_within_the_limits(self, channels):
+        requests = plan(channels)
+        assert sorted(column for each in requests for column in each.columns) == list(range(len(channels)))
+        for request in requests:
+            assert request.count <= (2000 if request.space == "coil" else 125)
+            mine = sorted((channels[column].first, channels[column].count) for column in request.columns)
+            for first, count in mine:
+                assert request.first <= first
+                assert first + count <= request.first + request.count
+            reached = 0
+            for (first, count), (following, _) in pairwise(mine):
+                reached = max(reached, first + count)
+                assert following - reached <= 8
+
+
+def arranged(value: bytes, order: str) -> bytes:
+    """A value's bytes, the most significant first, as a device of this order sends them."""
+    pairs = [value[at : at + 2] for at in range(0, len(value), 2)]
+    letters = {"ABCD": (False, False), "BADC": (False, True), "CDAB": (True, False), "DCBA": (True, True)}
+    reversed_pairs, swapped = letters[order]
+    if reversed_pairs:
+        pairs.reverse()
+    return b"".join(pair[::-1] if swapped else pair for pair in pairs)
+
+
+VALUES = {
+    "int16": ("h", -12_345),
+    "uint16": ("H", 54_321),
+    "int32": ("i", -1_234_567_890),
+    "uint32": ("I", 4_012_345_678),
+    "float32": ("f", -1234.5),
+    "float64": ("d", 3.141592653589793),
+}
+
+
+class TestDecoding:
+    @pytest.mark.parametrize("order", ["ABCD", "BADC", "CDAB", "DCBA"])
+    @pytest.mark.parametrize("encoding", VALUES)
+    def test_every_encoding_in_every_order(self, encoding, order):
+        letter, value = VALUES[encoding]
+        channels = [channel("input:3", encoding, order=order), channel("input:0")]
+        request = plan(channels)[0]
+        wire = bytes([0xFF, 0xFE]) + bytes(4) + arranged(struct.pack(f">{letter}", value), order)
+        assert dict(Layout(request, channels).values(wire)) == {0: value, 1: -2}
+
+    def test_the_letters_are_those_of_the_first_value_everybody_tries(self):
+        """123456.0 is 0x47F12000: `47 F1 20 00` in ABCD."""
+        for order, wire in (
+            ("ABCD", "47f12000"),
+            ("BADC", "f1470020"),
+            ("CDAB", "200047f1"),
+            ("DCBA", "0020f147"),
+        ):
+            channels = [channel("input:0", "float32", order=order)]
+            layout = Layout(plan(channels)[0], channels)
+            assert dict(layout.values(bytes.fromhex(wire))) == {0: 123456.0}
+
+    def test_scale_and_offset_apply_to_the_raw_number(self):
+        channels = [channel("input:0", scale=0.01, offset=-40.0)]
+        assert dict(Layout(plan(channels)[0], channels).values(b"\x10\x00")) == {0: pytest.approx(0.96)}
+
+
+def cut(_pdu: bytes) -> bytes:
+    """Instead of an answer, the connection ends."""
+    raise ConnectionResetError
+
+
+class TestAnswers:
+    async def test_all_spaces_give_their_values(self, peer):
+        peer.registers = {30: 0x4148, 31: 0x0000, 12: 250}
+        peer.bits = {5, 17}
+        channels = {
+            "flow": {"register": "input:30", "encoding": "float32"},
+            "pressure": {"register": "holding:12", "encoding": "int16", "scale": 0.01},
+            "running": {"register": "coil:5", "encoding": "bool"},
+            "door": {"register": "discrete:17"},
+            "off": {"register": "discrete:9"},
+        }
+        async with connected(peer, **channels) as source:
+            block = await source.read()
+        assert cells(block) == {0: good(12.5), 1: good(2.5), 2: good(1.0), 3: good(1.0), 4: good(0.0)}
+        assert peer.asked == [(1, 5, 1), (2, 9, 9), (3, 12, 1), (4, 30, 2)]
+
+    async def test_what_is_no_finite_number_is_bad(self, peer):
+        peer.registers = {0: 0x7FC0, 1: 0, 2: 0x7F80, 3: 0}
+        channels = {"a": {"register": "input:0", "encoding": "float32"}}
+        channels["b"] = {"register": "input:2", "encoding": "float32"}
+        async with connected(peer, **channels) as source:
+            assert cells(await source.read()) == {0: bad(Reason.TYPE), 1: bad(Reason.TYPE)}
+
+    async def test_an_exception_is_of_its_own_block_and_is_counted_by_its_code(self, peer):
+        peer.exceptions = {12: 2}
+        channels = {"a": {"register": "input:30"}, "b": {"register": "holding:12"}}
+        async with connected(peer, **channels) as source:
+            for _ in range(2):
+                assert cells(await source.read()) == {0: good(30), 1: bad(Reason.DEVICE)}
+            assert source.faults == {"holding:12+1: exception 2": 2}
+            peer.exceptions = {}
+            assert cells(await source.read()) == {0: good(30), 1: good(12)}
+
+    async def test_a_block_that_is_not_answered_is_bad_and_the_others_are_read(self, peer):
+        peer.silent = {12}
+        channels = {"a": {"register": "input:30"}, "b": {"register": "holding:12"}}
+        async with connected(peer, **channels) as source:
+            assert cells(await source.read()) == {0: good(30), 1: bad(Reason.TIMEOUT)}
+
+    async def test_a_device_that_answers_nothing_is_not_connected(self, peer):
+        peer.silent = {30}
+        async with connected(peer) as source:
+            with pytest.raises(NotConnected, match=r"device 1: no answer within 0\.1 s"):
+                await source.read()
+
+    async def test_a_late_answer_is_never_taken_for_another(self, peer):
+        channels = {
+            "a": {"register": "input:30"},
+            "b": {"register": "input:60"},
+            "c": {"register": "input:90"},
+        }
+        async with connected(peer, **channels) as source:
+            for delay_s in (0.13, 0.0, 0.25, 0.0, 0.0):
+                peer.delay_s = delay_s
+                try:
+                    found = cells(await source.read())
+                except NotConnected:
+                    await source.connect()
+                    continue
+                for column, value in ((0, 30), (1, 60), (2, 90)):
+                    assert found[column] in (good(value), bad(Reason.TIMEOUT))
+            assert found == {0: good(30), 1: good(60), 2: good(90)}
+
+    @pytest.mark.parametrize(
+        ("reply", "reason"),
+        [
+            (lambda pdu: bytes([3]) + pdu[1:], Reason.DEVICE),
+            (lambda pdu: pdu[:1] + b"\x02\x00\x01", Reason.DEVICE),
+            (lambda pdu: pdu[:1] + b"\x03\x00\x01\x02", Reason.DEVICE),
+            (lambda pdu: pdu[:1], Reason.TIMEOUT),
+            (lambda pdu: pdu[:1] + b"\xff\x00", Reason.TIMEOUT),
+            (lambda _: b"\x63\x01\x02", Reason.TIMEOUT),
+            (lambda _: b"\x84", Reason.TIMEOUT),
+            (lambda _: b"\xde\xad\xbe\xef" * 8, Reason.TIMEOUT),
+        ],
+    )
+    async def test_an_answer_that_is_none_is_bad_and_harms_nobody(self, peer, caplog, reply, reason):
+        channels = {"a": {"register": "input:30", "encoding": "float32"}, "b": {"register": "holding:12"}}
+        peer.reply = lambda pdu: reply(pdu) if pdu[0] == 4 else pdu
+        with caplog.at_level(logging.WARNING):
+            async with connected(peer, **channels) as source:
+                assert cells(await source.read()) == {0: bad(reason), 1: good(12)}
+                peer.reply = bytes
+                assert cells(await source.read())[1] == good(12)
+        assert not caplog.records
+
+    async def test_too_few_bits_are_an_answer_that_is_none(self, peer):
+        peer.reply = lambda pdu: pdu[:1] + b"\x01\xff"
+        channels = {"a": {"register": "coil:0"}, "b": {"register": "coil:8"}}
+        async with connected(peer, **channels) as source:
+            assert cells(await source.read()) == {0: bad(Reason.DEVICE), 1: bad(Reason.DEVICE)}
+
+    async def test_a_link_that_goes_in_the_middle_of_a_poll_is_not_connected(self, peer):
+        async with connected(peer) as source:
+            await source.read()
+            peer.reply = cut
+            with pytest.raises(NotConnected, match="the device closed the connection"):
+                async with asyncio.timeout(0.5):
+                    await source.read()
+
+    async def test_it_never_writes(self, peer):
+        channels = {
+            f"c{number}": {"register": f"{space}:{number}"}
+            for number, space in enumerate(("coil", "discrete", "input", "holding") * 3)
+        }
+        async with connected(peer, **channels) as source:
+            for fault in ({}, {"exceptions": {0: 1, 2: 6}}, {"silent": {1}}):
+                for name, value in fault.items():
+                    setattr(peer, name, value)
+                await source.read()
+            await source.connect()
+            await source.read()
+        assert {function for function, _, _ in peer.asked} == {1, 2, 3, 4}
+
+
+class TestGrid:
+    """With a clock that is stepped by hand, and a device that takes as long as it is told to."""
+
+    PERIOD = 100 * MS
+
+    @pytest.fixture
+    def clock(self) -> SteppedClock:
+        return SteppedClock(start=1_000 * self.PERIOD + 30 * MS)
+
+    @pytest.fixture
+    def source(self, clock) -> Modbus:
+        made = Modbus("plc", config(period="100ms"), clock=clock)
+        made._link = self.Device(clock)
+        return made
+
+    class Device:
+        """Stands in for the link."""
+
+        def __init__(self, clock: SteppedClock) -> None:
+            self.clock = clock
+            self.takes = 5 * MS
+            self.asked_at: list[int] = []
+
+        async def ask(self, *_: Any, **__: Any) -> Answer:
+            self.asked_at.append(self.clock.now())
+            await self.clock.sleep_until(self.clock.now() + self.takes)
+            return Answer(b"\0\x01")
+
+        def close(self) -> None:
+            pass
+
+    async def polls(self, source: Modbus, clock: SteppedClock, ns: int) -> list[Block]:
+        """What is read while the clock goes on by so much."""
+        blocks: list[Block] = []
+
+        async def reading() -> None:
+            while True:
+                blocks.append(await source.read())
+
+        task = asyncio.create_task(reading())
+        await asyncio.sleep(0)
+        for _ in range(0, ns, MS):
+            await clock.step(MS, settle=5)
+        task.cancel()
+        await asyncio.wait([task])
+        return blocks
+
+    async def test_a_poll_starts_with_its_slot_and_never_drifts(self, source, clock):
+        blocks = await self.polls(source, clock, 100 * self.PERIOD)
+        assert source._link.asked_at == [slot * self.PERIOD for slot in range(1_001, 1_101)]
+        assert [block.through for block in blocks] == [slot * self.PERIOD for slot in range(1_002, 1_102)]
+        assert source.skipped == 0
+
+    async def test_samples_are_of_the_slot_in_which_they_were_asked(self, source, clock):
+        source._link.takes = 99 * MS
+        blocks = await self.polls(source, clock, 5 * self.PERIOD)
+        assert len(blocks) == 4
+        for block in blocks:
+            assert set(block.samples["arrival"] // self.PERIOD) == {block.through // self.PERIOD - 1}
+
+    async def test_polls_that_are_missed_are_skipped_and_counted_and_not_made_up_for(self, source, clock):
+        source._link.takes = 250 * MS
+        await self.polls(source, clock, 10 * self.PERIOD)
+        assert source._link.asked_at == [slot * self.PERIOD for slot in (1_001, 1_004, 1_007, 1_010)]
+        assert source.skipped == 6
+        source._link.takes = MS
+        await self.polls(source, clock, 3 * self.PERIOD)
+        assert source._link.asked_at[-2:] == [1_012 * self.PERIOD, 1_013 * self.PERIOD]
+
+    async def test_a_timer_that_fires_early_or_late_changes_no_slot(self, source, clock):
+        offs = iter((-1, -1, 40 * MS, -1))
+
+        async def inexact(at: int) -> None:
+            clock._now = max(clock.now(), at + next(offs))
+
+        source._link.ask = lambda *_, **__: asyncio.sleep(0, Answer(b"\0\x01"))
+        clock.sleep_until = inexact
+        for slot in (1_001, 1_002, 1_003, 1_004):
+            block = await source.read()
+            assert block.through == (slot + 1) * self.PERIOD
+            assert set(block.samples["arrival"] // self.PERIOD) == {slot}
+        assert source.skipped == 0
+
+    async def test_a_cancelled_poll_leaves_nothing_to_the_next(self, source, clock):
+        source._link.takes = 50 * MS
+        await self.polls(source, clock, self.PERIOD - 10 * MS)
+        blocks = await self.polls(source, clock, 2 * self.PERIOD)
+        assert [len(block.samples) for block in blocks] == [1]
+        assert set(blocks[0].samples["arrival"] // self.PERIOD) == {blocks[0].through // self.PERIOD - 1}
+
+    async def test_an_outage_is_not_counted_as_polls_that_took_too_long(self, source, clock, peer):
+        await self.polls(source, clock, 2 * self.PERIOD)
+        device = source._link
+        async with listening(peer.serve) as port:
+            source._config = config(port, period="100ms")
+            await clock.step(50 * self.PERIOD)
+            await source.connect()
+            await source.close()
+        source._link = device
+        await self.polls(source, clock, 2 * self.PERIOD)
+        assert source.skipped == 0

@@ -1,0 +1,442 @@
+"""The MQTT source against brokers that behave (rumqttd, mosquitto) and one that does not."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import mqtt5
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from dxad.errors import ConfigError, DecodeError, NotConnected
+from dxad.links import mqtt as link
+from dxad.runtime.clock import SystemClock
+from dxad.sources.mqtt import Config, Mqtt
+from dxad.types import NS_PER_S, Quality, Reason
+from hw_sim.broker import Broker
+from hw_sim.scenario import free_port
+from tests.peers import listening, packets_of, publish, silence
+
+
+def config(port: int, **settings: Any) -> Config:
+    channels = {"type": "mqtt", "topic": "t", "channels": {"a": {}, "b": {}}}
+    return Config.model_validate({**channels, "url": f"mqtt://127.0.0.1:{port}", **settings})
+
+
+@asynccontextmanager
+async def connected(port: int, **settings: Any) -> AsyncIterator[Mqtt]:
+    source = Mqtt("motor", config(port, **settings), clock=SystemClock())
+    try:
+        await source.connect()
+        yield source
+    finally:
+        await source.close()
+
+
+async def arriving(source: Mqtt, count: int) -> list[tuple[int, float]]:
+    """The columns and values of the next samples."""
+    found: list[tuple[int, float]] = []
+    async with asyncio.timeout(5):
+        while len(found) < count:
+            samples = (await source.read()).samples
+            found += zip(samples["column"].tolist(), samples["value"].tolist(), strict=True)
+    return found
+
+
+async def lost(source: Mqtt, bound_s: float = 5.0) -> str:
+    """Wait for the link's loss; returns the reason."""
+    async with asyncio.timeout(bound_s):
+        while True:
+            try:
+                await source.read()
+            except NotConnected as error:
+                return str(error)
+
+
+async def refused(port: int, **settings: Any) -> str:
+    """Connect in vain; returns the reason."""
+    with pytest.raises(NotConnected) as told:
+        async with connected(port, **settings):
+            pass
+    return str(told.value)
+
+
+class FakeBroker:
+    """It records what comes, and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+        self.connack = mqtt5.ConnAckPacket()
+        self.granted = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
+        self.pongs = True
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        async for packet in packets_of(reader):
+            self.got.append(packet)
+            match packet:
+                case mqtt5.ConnectPacket():
+                    writer.write(self.connack.write())
+                case mqtt5.SubscribePacket():
+                    writer.write(mqtt5.SubAckPacket(packet.packet_id, [self.granted]).write())
+                case mqtt5.PingReqPacket() if self.pongs:
+                    writer.write(mqtt5.PingRespPacket().write())
+
+    def send(self, *payloads: bytes, qos: int = 0) -> bytes:
+        """The bytes of these messages."""
+        return b"".join(
+            mqtt5.PublishPacket("t", payload, qos=mqtt5.QoS(qos), packet_id=number if qos else None).write()
+            for number, payload in enumerate(payloads, 1)
+        )
+
+    def kinds(self) -> list[str]:
+        return [type(packet).__name__.removesuffix("Packet") for packet in self.got]
+
+
+@pytest.fixture
+def fake() -> FakeBroker:
+    return FakeBroker()
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        "url", ["127.0.0.1", "http://b:1", "mqtt://", "mqtt://b:99999", "mqtts://b:8883"]
+    )
+    def test_refuses_what_is_no_broker(self, url):
+        with pytest.raises(ValidationError, match=r"mqtt://host:port|Port out of range"):
+            config(1, url=url)
+
+    @pytest.mark.parametrize("topic", ["", "a/#/b", "a#", "a/b+", "+a", "a\0b"])
+    def test_refuses_what_is_no_topic_filter(self, topic):
+        with pytest.raises(ValidationError, match="is no topic filter"):
+            config(1, topic=topic)
+
+    @pytest.mark.parametrize("topic", ["a", "a/b", "/", "+", "#", "a/+/c", "a/#", "+/+/#", "$SYS/uptime"])
+    def test_takes_every_topic_filter(self, topic):
+        assert config(1, topic=topic).topic == topic
+
+    def test_wants_a_topic_from_somewhere(self):
+        with pytest.raises(ValidationError, match=r"channels\.b: no topic"):
+            config(1, topic=None, channels={"a": {"topic": "x"}, "b": {}})
+
+    def test_finds_a_wrong_path_before_anything_runs(self):
+        with pytest.raises(ValidationError, match="is no path"):
+            config(1, channels={"a": {"path": "a["}})
+        with pytest.raises(ValidationError, match="no column 'w'"):
+            config(1, decode={"kind": "csv", "columns": ["x"]}, channels={"w": {}})
+
+    def test_suggests_a_decoder(self):
+        with pytest.raises(ValidationError, match="did you mean 'json'"):
+            config(1, decode={"kind": "jsn"})
+
+    def test_never_shows_the_password(self, monkeypatch):
+        monkeypatch.setenv("MQTT_PASSWORD", "hush")
+        made = config(1, username="gw", password={"env": "MQTT_PASSWORD"})
+        assert "hush" not in repr(made) + made.model_dump_json()
+
+
+class TestMessages:
+    @pytest.mark.parametrize("qos", [0, 1])
+    async def test_channels_find_their_fields(self, broker, qos):
+        channels = {"a": {"path": "motor.current"}, "b": {"path": "phases[1]"}}
+        async with connected(broker, qos=qos, channels=channels) as source:
+            await publish(broker, "t", b'{"motor": {"current": 1.5}, "phases": [0, 2]}', qos=qos)
+            assert await arriving(source, 2) == [(0, 1.5), (1, 2.0)]
+
+    async def test_channels_of_different_topics_share_the_connection(self, broker):
+        channels = {"a": {"topic": "x"}, "b": {"topic": "y"}, "c": {"topic": "x", "path": "a"}}
+        async with connected(broker, channels=channels) as source:
+            await publish(broker, "y", b'{"b": 1}')
+            await publish(broker, "x", b'{"a": 2}')
+            assert await arriving(source, 3) == [(1, 1.0), (0, 2.0), (2, 2.0)]
+
+    async def test_wildcards_take_the_topics_that_they_match(self, broker):
+        channels = {"a": {"topic": "plant/+/a"}, "b": {"topic": "plant/#"}}
+        async with connected(broker, channels=channels) as source:
+            await publish(broker, "plant/1/a", b'{"a": 1, "b": 10}')
+            assert set(await arriving(source, 2)) == {(0, 1.0), (1, 10.0)}
+            await publish(broker, "plant/1/2/a", b'{"a": 3, "b": 30}')
+            assert (1, 30.0) in await arriving(source, 1)
+
+    async def test_another_decoder_reads_other_payloads(self, broker):
+        async with connected(broker, decode={"kind": "csv", "columns": ["b", "a"]}) as source:
+            await publish(broker, "t", b"1,2")
+            assert await arriving(source, 2) == [(0, 2.0), (1, 1.0)]
+
+    async def test_a_string_or_a_boolean_is_no_number(self, broker):
+        async with connected(broker) as source:
+            await publish(broker, "t", b'{"a": "12.5", "b": true}')
+            samples = (await source.read()).samples
+            assert np.isnan(samples["value"]).all()
+            assert set(samples["quality"]) == {Quality.BAD}
+            assert set(samples["reason"]) == {Reason.TYPE}
+
+    async def test_a_malformed_message_is_told_after_the_good_ones_around_it(self, broker):
+        async with connected(broker) as source:
+            messages = [b'{"a": 1, "b": 1}', b"{", b"", b'{"a": 2, "b": 2}']
+            await publish(broker, "t", *messages)
+            await asyncio.sleep(0.1)
+            assert [value for _, value in await arriving(source, 4)] == [1.0, 1.0, 2.0, 2.0]
+            with pytest.raises(DecodeError, match="2 messages rejected, the first: not JSON") as told:
+                await source.read()
+            assert told.value.rejected == 2
+            await publish(broker, "t", b'{"a": 3, "b": 3}')
+            assert await arriving(source, 2) == [(0, 3.0), (1, 3.0)]
+
+    async def test_packets_may_come_in_any_pieces(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            stream = fake.send(*(json.dumps({"a": number, "b": 0}).encode() for number in range(40)))
+            for at in range(0, len(stream), 7):
+                fake.writer.write(stream[at : at + 7])
+                await asyncio.sleep(0.001)
+            values = [value for column, value in await arriving(source, 80) if column == 0]
+            assert values == list(range(40))
+
+    async def test_a_flood_is_bounded_and_counted(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            many = fake.send(b'{"a": 1, "b": 2}') * 40_000
+            fake.writer.write(many)
+            for _ in range(500):
+                await asyncio.sleep(0.01)
+                if source.overflowed == 30_000:
+                    break
+            assert source.overflowed == 30_000
+            assert len((await source.read()).samples) == 50_000
+            fake.writer.write(fake.send(b'{"a": 7, "b": 8}'))
+            assert await arriving(source, 2) == [(0, 7.0), (1, 8.0)]
+
+
+class TestAcknowledgement:
+    async def test_comes_when_the_samples_have_been_handed_over_and_not_before(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            fake.writer.write(fake.send(b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', qos=1))
+            await asyncio.sleep(0.05)
+            assert "PubAck" not in fake.kinds()
+            await source.read()
+            await asyncio.sleep(0.05)
+            assert [each.packet_id for each in fake.got if isinstance(each, mqtt5.PubAckPacket)] == [1, 2]
+
+    async def test_is_given_to_malformed_messages_too(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            fake.writer.write(fake.send(b"{", qos=1))
+            with pytest.raises(DecodeError):
+                await source.read()
+            await asyncio.sleep(0.05)
+            assert fake.kinds()[-1] == "PubAck"
+
+
+class TestRefusals:
+    async def test_a_wrong_password_is_told_by_its_name(self, fake):
+        fake.connack = mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode.BAD_USER_NAME_OR_PASSWORD)
+        async with listening(fake.serve) as port:
+            assert (await refused(port)).endswith("the broker refuses us: BAD_USER_NAME_OR_PASSWORD")
+
+    async def test_a_refused_subscription_is_told_with_its_topic(self, fake):
+        fake.granted = mqtt5.SubAckReasonCode.NOT_AUTHORIZED
+        async with listening(fake.serve) as port:
+            assert "subscription to 't': NOT_AUTHORIZED" in await refused(port)
+
+    async def test_a_broker_of_the_old_protocol_hangs_up(self):
+        port = free_port()
+        with Broker(mqtt5_port=free_port(), mqtt311_port=port):
+            await asyncio.sleep(0.2)
+            assert "MQTT 3.1.1 only" in await refused(port)
+
+    async def test_a_broker_of_the_old_protocol_answers_in_it(self):
+        async def unacceptable(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"\x20\x02\x00\x01")  # CONNACK of 3.1.1: unacceptable protocol version
+            await asyncio.sleep(5)
+
+        async with listening(unacceptable) as port:
+            assert "does not speak MQTT 5" in await refused(port)
+
+    async def test_what_is_no_broker_is_refused(self, monkeypatch):
+        monkeypatch.setattr(link, "_ANSWER_S", 0.2)
+
+        async def web(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            await asyncio.sleep(5)
+
+        async with listening(web) as port:
+            assert f"127.0.0.1:{port}" in await refused(port)
+
+    async def test_silence_is_no_answer(self, monkeypatch):
+        monkeypatch.setattr(link, "_ANSWER_S", 0.1)
+        async with listening(silence) as port:
+            assert "no answer to CONNECT within 0.1 s" in await refused(port)
+
+    async def test_a_subscription_that_nobody_answers_is_told(self, monkeypatch):
+        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(mqtt5.ConnAckPacket().write())
+            await silence(reader, writer)
+
+        monkeypatch.setattr(link, "_ANSWER_S", 0.1)
+        async with listening(deaf) as port:
+            assert "not answered a subscription for 0.1 s" in await refused(port)
+
+    async def test_a_name_that_does_not_resolve_is_told(self):
+        source = Mqtt("m", config(1, url="mqtt://no-such-host.invalid"), clock=SystemClock())
+        with pytest.raises(NotConnected, match=r"no-such-host\.invalid:1883: .*(not known|resolution)"):
+            await source.connect()
+
+    async def test_a_cancelled_attempt_leaves_nothing_behind(self):
+        async with listening(silence) as port:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1), connected(port):
+                    pass
+
+    async def test_a_password_that_is_not_there_is_a_config_error(self, monkeypatch):
+        monkeypatch.delenv("NO_SUCH_SECRET", raising=False)
+        with pytest.raises(ConfigError, match="NO_SUCH_SECRET"):
+            async with connected(1, username="gw", password={"env": "NO_SUCH_SECRET"}):
+                pass
+
+
+class TestSession:
+    async def test_every_attempt_is_a_connection_of_its_own(self, fake, monkeypatch):
+        monkeypatch.setenv("MQTT_PASSWORD", "hush")
+        login = {"username": "gw", "password": {"env": "MQTT_PASSWORD"}}
+        async with listening(fake.serve) as port, connected(port, **login) as source:
+            await source.connect()
+            hellos = [packet for packet in fake.got if isinstance(packet, mqtt5.ConnectPacket)]
+        assert [(each.username, each.password) for each in hellos] == [("gw", b"hush")] * 2
+        assert all(each.client_id.startswith("dxad-motor-") for each in hellos)
+        assert fake.kinds()[:3] == ["Connect", "Subscribe", "Disconnect"]
+
+    async def test_the_client_id_can_be_given(self, fake):
+        async with listening(fake.serve) as port, connected(port, client_id="gw-7"):
+            assert fake.got[0].client_id == "gw-7"
+
+    async def test_bounds_what_the_broker_may_send(self, fake):
+        async with (
+            listening(fake.serve) as port,
+            connected(port, decode={"kind": "json", "max_payload": "1KiB"}),
+        ):
+            assert fake.got[0].max_packet_size == 1024 + 65_536
+            assert fake.got[0].receive_max == 2_000
+
+    async def test_a_larger_packet_ends_the_connection_before_it_is_kept(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            fake.writer.write(b"\x30\x80\x80\x80\x40" + bytes(70_000))  # it announces 128 MiB
+            assert "a packet larger than" in await lost(source)
+
+    async def test_a_dead_link_is_noticed_by_its_keep_alive(self, fake):
+        fake.connack = mqtt5.ConnAckPacket(server_keep_alive=1)
+        async with listening(fake.serve) as port, connected(port) as source:
+            await asyncio.sleep(1.2)
+            assert fake.kinds().count("PingReq") == 2
+            fake.pongs = False
+            assert "not answered a ping for 0.5 s" in await lost(source, bound_s=1.5)
+
+    async def test_a_broker_that_wants_no_keep_alive_is_not_stormed(self, fake):
+        fake.connack = mqtt5.ConnAckPacket(server_keep_alive=0)
+        async with listening(fake.serve) as port, connected(port) as source:
+            await asyncio.sleep(0.2)
+            assert "PingReq" not in fake.kinds()
+            fake.writer.write(fake.send(b'{"a": 1, "b": 1}'))
+            await source.read()
+
+    async def test_is_proved_alive_for_one_and_a_half_keep_alives(self, fake):
+        async with listening(fake.serve) as port, connected(port, keep_alive=20) as source:
+            ahead_s = (source.alive_until - SystemClock().now()) / NS_PER_S
+            assert 28.0 < ahead_s <= 30.0
+        assert source.alive_until == 0
+
+    async def test_a_broker_that_says_why_it_goes_is_quoted(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            reason = mqtt5.DisconnectReasonCode.SERVER_SHUTTING_DOWN
+            fake.writer.write(mqtt5.DisconnectPacket(reason_code=reason).write())
+            assert "the broker says SERVER_SHUTTING_DOWN" in await lost(source)
+
+    async def test_closing_does_not_wait_for_a_broker_that_takes_nothing(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            fake.writer.transport.pause_reading()
+            source._link.acknowledge([1] * 2_000_000)
+            async with asyncio.timeout(1):
+                await source.close()
+
+    async def test_never_publishes(self, fake):
+        async with listening(fake.serve) as port:
+            async with connected(port) as source:
+                fake.writer.write(fake.send(b'{"a": 1, "b": 1}', b"{", qos=1))
+                await source.read()
+            await asyncio.sleep(0.05)
+            assert set(fake.kinds()) == {"Connect", "Subscribe", "PubAck", "Disconnect"}
+
+
+PASSWORD = "hush"
+
+
+@pytest.fixture
+def mosquitto(tmp_path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A mosquitto that knows the user `gw`; its port and process."""
+    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+    if program is None or shutil.which("mosquitto_passwd") is None:
+        pytest.skip("mosquitto is not installed (apt install mosquitto)")
+    port = free_port()
+    users, settings = tmp_path / "users", tmp_path / "mosquitto.conf"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "gw", PASSWORD], check=True, capture_output=True)
+    users.chmod(0o644)
+    settings.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {users}\n"
+        + ("user root\n" if os.getuid() == 0 else "")
+    )
+    with subprocess.Popen([program, "-c", settings], stderr=subprocess.DEVNULL) as process:
+        wait_for(port)
+        yield port, process
+        process.kill()
+
+
+def wait_for(port: int) -> None:
+    for _ in range(250):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    pytest.fail("mosquitto does not listen")
+
+
+@pytest.fixture
+def login(monkeypatch) -> dict[str, Any]:
+    monkeypatch.setenv("MQTT_PASSWORD", PASSWORD)
+    return {"username": "gw", "password": {"env": "MQTT_PASSWORD"}}
+
+
+class TestMosquitto:
+    @pytest.mark.parametrize("qos", [0, 1])
+    async def test_messages_arrive(self, mosquitto, login, qos):
+        port, _ = mosquitto
+        async with connected(port, qos=qos, **login) as source:
+            messages = [json.dumps({"a": number, "b": -number}).encode() for number in range(100)]
+            await publish(port, "t", *messages, qos=qos, username="gw", password=PASSWORD.encode())
+            values = await arriving(source, 200)
+            assert [value for column, value in values if column == 0] == list(range(100))
+
+    async def test_a_wrong_password_is_told(self, mosquitto, login, monkeypatch):
+        monkeypatch.setenv("MQTT_PASSWORD", "wrong")
+        assert "the broker refuses us: NOT_AUTHORIZED" in await refused(mosquitto[0], **login)
+
+    async def test_packets_over_the_bound_are_kept_away_and_the_others_come(self, mosquitto, login):
+        port, _ = mosquitto
+        async with connected(port, **login) as source:
+            messages = [b'{"a": 1, "b": "%s"}' % (b"x" * 400_000), b'{"a": 2, "b": 2}']
+            await publish(port, "t", *messages, username="gw", password=PASSWORD.encode())
+            assert await arriving(source, 2) == [(0, 2.0), (1, 2.0)]
+
+    async def test_a_killed_broker_is_noticed_at_once(self, mosquitto, login):
+        port, process = mosquitto
+        async with connected(port, **login) as source:
+            process.send_signal(signal.SIGKILL)
+            assert f"127.0.0.1:{port}" in await lost(source, bound_s=1.0)
