@@ -8,8 +8,9 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from dxad.errors import ModelRefusedError
 from dxad.fields import Section
@@ -45,6 +46,22 @@ class Manifest(Section, strict=False):
     )
     golden_scores: tuple[float, ...]
     sha256: str = Field("", description="of model.tflite")
+    checksum: str = Field("", description="sha256 of all other values; without it, none of them is checked")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        width, inputs = len(self.channels), self.rows * len(self.channels)
+        if not len(self.units) == len(self.fill) == width:
+            raise ValueError("units and fill want one value for each channel")
+        if not len(self.spans) == len(self.scales) > 0 or min(*self.spans, *self.scales) <= 0:
+            raise ValueError("spans and scales want the same number of positive values")
+        if any(not 0 <= column < width for column in self.contribution_columns):
+            raise ValueError("contribution_columns names a channel that is not there")
+        if len(self.golden_windows) != len(self.golden_scores) or any(
+            len(each) != inputs for each in self.golden_windows
+        ):
+            raise ValueError("golden_windows want one score each, and a value for each row and channel")
+        return self
 
     @property
     def calibration(self) -> Calibration:
@@ -92,12 +109,19 @@ def read(folder: Path) -> Bundle:
         raise ModelRefusedError(
             f"{folder}: model.tflite has sha256 {found[:12]}…, not {manifest.sha256[:12]}…"
         )
+    if manifest.checksum and manifest.checksum != _checksum(manifest):
+        raise ModelRefusedError(f"{folder}/manifest.json: its values are not those it was written with")
     return Bundle(manifest, blob)
+
+
+def _checksum(manifest: Manifest) -> str:
+    return hashlib.sha256(manifest.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
 
 
 def write(folder: Path, manifest: Manifest, blob: bytes) -> Bundle:
     """Write a bundle into a new folder and make it last."""
     manifest = manifest.model_copy(update={"sha256": hashlib.sha256(blob).hexdigest()})
+    manifest = manifest.model_copy(update={"checksum": _checksum(manifest)})
     folder.mkdir(parents=True)
     for name, content in (
         ("model.tflite", blob),

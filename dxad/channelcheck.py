@@ -85,12 +85,13 @@ class ChannelCheck:
             same = fresh & (value == self._value)
             self._still = np.where(fresh, np.where(same, self._still + 1, 0), self._still)
             self._still_rows = np.where(fresh & ~same, 0, self._still_rows + 1)
-            self._absent = np.where(fresh | (state == State.HELD), 0, self._absent + 1)
+            valid = fresh | (state == State.HELD)
+            self._absent = np.where(valid, 0, self._absent + 1)
             self._value = np.where(fresh, value, self._value)
             self._longest = np.maximum(self._longest, self._still)
             self._unchanged += same
             self._fresh += fresh
-            self._seen |= fresh
+            self._seen |= valid
             doubtful[row] = self._stuck | self._missing
         self._next = rows.first + len(rows)
         return doubtful

@@ -5,9 +5,10 @@ is replaced by the later file.
 """
 
 import difflib
+import fnmatch
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -261,14 +262,17 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     channels = tuple(chain.from_iterable(each.declared(name) for name, each in sources.items()))
     for name, source in sources.items():
         if source.period is None:
+            open_sources.add(name)
             yield ("sources", name, "period"), 'is missing; the step of its grid, for example "100ms"'
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
     for name, raw in _tables(document, "pipelines").items():
-        if isinstance(raw, dict):
-            yield from _check_patterns(("pipelines", name), raw, channels, open_sources)
+        if not isinstance(raw, dict):
+            continue
+        unknown = list(_check_patterns(("pipelines", name), raw, channels, open_sources))
+        yield from unknown
         pipeline = _valid(PipelineSection, raw)
-        if pipeline is not None and not open_sources:
+        if pipeline is not None and not unknown and not _asks_for(pipeline.channels, open_sources):
             yield from _check_shape(("pipelines", name), pipeline, sources)
 
 
@@ -279,20 +283,21 @@ def _check_patterns(
     for place, pattern in enumerate(patterns if isinstance(patterns, list) else ()):
         if not isinstance(pattern, str) or "." not in pattern or matching([pattern], channels):
             continue
-        if pattern.partition(".")[0] in open_sources:
+        if _asks_for([pattern], open_sources):
             continue
         close = difflib.get_close_matches(pattern, [each.id for each in channels], 1)
         hint = f", did you mean {close[0]!r}?" if close else ""
         yield (*at, "channels", place), f"no channel {pattern!r}{hint}"
 
 
+def _asks_for(patterns: Iterable[str], sources: set[str]) -> bool:
+    """Whether a pattern may mean a channel of one of these sources."""
+    return any(fnmatch.filter(sources, pattern.partition(".")[0]) for pattern in patterns)
+
+
 def _check_shape(
     at: Key, pipeline: PipelineSection, sources: Mapping[str, SourceSection]
 ) -> Iterator[tuple[Key, str]]:
-    if not matching(
-        pipeline.channels, chain.from_iterable(each.declared(name) for name, each in sources.items())
-    ):
-        return  # told by `_check_patterns`
     try:
         period = shape(pipeline, sources).joined.period
     except ShapeError as error:

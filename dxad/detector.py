@@ -17,6 +17,8 @@ __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
 
 BAD_MOST: Final = 0.2
 """A window with a larger share of bad cells is not scored."""
+_SCORE_MOST: Final = float(np.finfo(np.float32).max)
+"""A score that overflowed in single precision: as large as can be, and finite, so that it can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,9 @@ class Detector:
             kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
             scores = self.model.score(kept)
             places = kept.last - rows.first
-            raw[places] = scores.values
+            raw[places] = np.minimum(scores.values, _SCORE_MOST)
             if scores.contributions is not None:
-                contributions[places] = np.nan_to_num(scores.contributions, nan=0.0)
+                contributions[places] = np.nan_to_num(scores.contributions, nan=0.0, posinf=_SCORE_MOST)
         return Scored(raw, self._judged(raw), contributions, int(np.count_nonzero(~usable)))
 
     def best(self, rows: Rows) -> tuple[float, float] | None:
@@ -113,6 +115,11 @@ class Detector:
         if np.isnan(judged).all():
             return None
         return float(np.nanmax(raw)), float(np.nanmax(judged))
+
+    def restart(self) -> None:
+        """Rows were lost: no window and no mean shall reach across the hole."""
+        self._windows = WindowBuffer(rows=self.rows, channels=self._width, hop=self._windows.hop)
+        self.forgive()
 
     def forgive(self) -> None:
         """The scores so far measured a sensor that was lying: they shall not weigh on the next ones."""

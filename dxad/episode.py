@@ -92,14 +92,24 @@ class ProcessEpisode(_Episode):
 
     def update(self, first: int, judged: F8, limit: float, calibration: Calibration) -> list[Event]:
         """Take in the scores of consecutive rows, which the rings hold already."""
-        transitions = self._alarm.update(first, judged.tolist(), limit)
-        if (self._alarm.active or self._alarm.pending or transitions) and not np.isnan(judged).all():
-            self._peak = max(self._peak, float(np.nanmax(judged)))
-        elif not transitions:
+        events, begin = [], first
+        for each in self._alarm.update(first, judged.tolist(), limit):
+            self._climb(judged[begin - first : each.slot + 1 - first], each.onset - begin)
+            events.append(self._told(each, limit, calibration))
+            begin = each.slot + 1
+        lasts = self._alarm.active or self._alarm.pending
+        self._climb(judged[begin - first :], self._alarm.onset - begin if lasts else len(judged))
+        return events
+
+    def _climb(self, judged: F8, onset: int) -> None:
+        """Raise the peak of the excursion that began at place `onset` of these rows, or before them."""
+        if onset >= 0:
             self._peak = 0.0
+        excursion = judged[max(0, onset) :]
+        if not np.isnan(excursion).all():
+            self._peak = max(self._peak, float(np.nanmax(excursion)))
         if self.incident is not None:
-            self.incident.peak_score = max(self.incident.peak_score, self._peak)
-        return [self._told(each, limit, calibration) for each in transitions]
+            self.incident.peak_score = self._peak
 
     def _told(self, transition: Transition, limit: float, calibration: Calibration) -> Event:
         if transition.kind == "raised":
@@ -138,13 +148,14 @@ class SensorEpisode(_Episode):
     def update(self, first: int, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
         """Take in which cells of consecutive rows are doubtful, and what is wrong after the last of them."""
         counts = doubtful.sum(axis=1).astype(np.float64)
+        most = float(counts.max())
         events = []
         for transition in self._alarm.update(first, counts.tolist(), 0.5):
             if transition.kind == "raised":
                 onset = min([transition.onset, *(each.since for each in troubles)]) * self._period
                 found = self._contributors(troubles)
                 self.incident = Incident(
-                    self._identity, "sensor", self._section.severity, onset, found, counts.max(), 0.5, {}
+                    self._identity, "sensor", self._section.severity, onset, found, most, 0.5, {}
                 )
                 self._told_of = _names(troubles)
                 events.append(self._event("opened", transition.slot))
@@ -154,7 +165,7 @@ class SensorEpisode(_Episode):
         if self.incident is not None and _names(troubles) - self._told_of:
             self._told_of = _names(troubles)
             self.incident.contributors = self._contributors(troubles)
-            self.incident.peak_score = max(self.incident.peak_score, float(counts.max()))
+            self.incident.peak_score = max(self.incident.peak_score, most)
             self.incident.updates += 1
             events.append(self._event("updated", first + len(counts) - 1))
         return events

@@ -69,4 +69,5 @@ def identity(*parts: object) -> str:
 
 def rfc3339(utc_ns: int) -> str:
     """A UTC time with microseconds, as RFC 3339 writes it."""
-    return (_EPOCH + timedelta(microseconds=utc_ns // 1000)).isoformat().replace("+00:00", "Z")
+    moment = _EPOCH + timedelta(microseconds=utc_ns // 1000)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

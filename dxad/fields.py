@@ -5,7 +5,7 @@ import fnmatch
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainSerializer,
     ValidationError,
     WithJsonSchema,
     model_validator,
@@ -103,12 +104,30 @@ def _size_bytes(value: Any) -> int:
     return _quantity(value, _UNITS_BYTES, ("MiB", "GiB"))
 
 
+def _written(units: dict[str, int]) -> Callable[[int], str]:
+    """Back to the string: in the largest unit that leaves no fraction."""
+
+    def written(value: int) -> str:
+        name, size = max((each for each in units.items() if value % each[1] == 0), key=lambda each: each[1])
+        return f"{value // size}{name}"
+
+    return written
+
+
 Duration = Annotated[
-    int, BeforeValidator(_duration_ns), WithJsonSchema({"type": "string", "examples": ["250ms", "24h"]})
+    int,
+    BeforeValidator(_duration_ns),
+    PlainSerializer(_written(_UNITS_NS), when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["250ms", "24h"]}),
 ]
 """Nanoseconds, written as a string with a unit: ns, us, ms, s, min, h or d."""
 
-Size = Annotated[int, BeforeValidator(_size_bytes), WithJsonSchema({"type": "string", "examples": ["64MiB"]})]
+Size = Annotated[
+    int,
+    BeforeValidator(_size_bytes),
+    PlainSerializer(_written(_UNITS_BYTES), when_used="json"),
+    WithJsonSchema({"type": "string", "examples": ["64MiB"]}),
+]
 """Bytes, written as a string with a unit: B, KiB, MiB or GiB."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]

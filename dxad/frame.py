@@ -50,20 +50,29 @@ class Feature:
 
     def advance(self) -> None:
         """Take in what the source's ring has sealed since the last call."""
-        reading = self._feed.ring.read(self._cursor, self._feed.ring.sealed)
+        source, columns = self._feed.ring, list(self._feed.columns)
+        reading = source.read(self._cursor, source.sealed)
         self._cursor = reading.first + len(reading.values)
+        if reading.lost:
+            self._forget(reading.first)
         if not len(reading.values):
             return
-        columns = list(self._feed.columns)
         made = self._transform.apply(
-            Rows(
-                reading.first, self._feed.ring.period, reading.values[:, columns], reading.states[:, columns]
-            )
+            Rows(reading.first, source.period, reading.values[:, columns], reading.states[:, columns])
         )
         fresh = made.first + np.arange(len(made)) >= self.ring.sealed
         if fresh.any():
             skipped = int(np.argmax(fresh))
             self.ring.append(made.first + skipped, made.values[skipped:], made.states[skipped:])
+
+    def _forget(self, before: int) -> None:
+        """Rows were overwritten: pass over as many empty ones as no transform's memory reaches across."""
+        source = self._feed.ring
+        shape = (source.slots, len(self._feed.columns))
+        nothing = Rows(
+            before - source.slots, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
+        )
+        self._transform.apply(nothing)
 
 
 class Frame:
@@ -76,6 +85,11 @@ class Frame:
         """Rows that were overwritten before they were read."""
         self._feeds = tuple(feeds)
         self._next = max(-(-feed.ring.sealed * feed.ring.period // period) for feed in feeds)
+
+    @property
+    def next(self) -> int:
+        """The row that will be read next, if it is not overwritten before."""
+        return self._next
 
     @property
     def complete(self) -> int:

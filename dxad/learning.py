@@ -79,10 +79,6 @@ class Learning:
                 self._health.raise_condition("model.failed", self._pipeline.name, f"learning failed: {error}")
                 if self._pipeline.detector is None and self._section.start == "if_missing":
                     self._asked.set()  # the next rows may do
-            else:
-                self.error = None
-                self._health.clear("model.failed", self._pipeline.name)
-                self._health.clear("model.missing", self._pipeline.name)
             finally:
                 self.state = "idle"
                 self._pipeline.recorder = None
@@ -117,6 +113,9 @@ class Learning:
             self._pipeline.offer(self._load())
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        self.error = None
+        self._health.clear("model.failed", self._pipeline.name)
+        self._health.clear("model.missing", self._pipeline.name)
         version: str = answer["version"]
         log.info(
             "%s: learned model %s from %d rows, windows of %d",

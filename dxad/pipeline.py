@@ -100,7 +100,7 @@ class Pipeline:
         self._backlog = backlog
         self._health = health
         self._transforms = list(stages.transforms())
-        start = 0
+        start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
         self.scores = RingBuffer(_SCORE, period=period, slots=history, start=start)
@@ -111,6 +111,7 @@ class Pipeline:
         self._sensor = SensorEpisode(identity, section.alarm, period, clock)
         self._lost_before = 0
         self._refused = 0
+        self._failing = False
         self._successor: Detector | None = None
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
@@ -176,8 +177,9 @@ class Pipeline:
         )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
-        if self.recorder is not None:
-            self.recorder.push(shaped)
+        recorder = self.recorder  # once: the event loop takes it away when it has enough
+        if recorder is not None:
+            recorder.push(shaped)
         scored = self._score(shaped)
         self._remember(shaped, scored)
         sensor = self._sensor.update(rows.first, doubtful, self.check.troubles)
@@ -206,6 +208,8 @@ class Pipeline:
             self._lost.add(lost)
             self._lost_before += lost
             self._transforms = list(self.stages.transforms())
+            if self.detector is not None:
+                self.detector.restart()
 
     def _score(self, shaped: Rows) -> Scored:
         nothing = np.full(len(shaped), np.nan)
@@ -217,9 +221,13 @@ class Pipeline:
             scored = self.detector.apply(shaped)
         except ModelError as error:
             self._health.raise_condition("model.failed", self.name, str(error))
+            self._failing = True
             self._unscored.add(len(shaped))
             return empty
         done = int(np.count_nonzero(~np.isnan(scored.raw)))
+        if done and self._failing:
+            self._health.clear("model.failed", self.name)
+            self._failing = False
         self._scored.add(done)
         self._unscored.add(len(shaped) - done)
         self._refused = self._refused + scored.refused if not done else 0

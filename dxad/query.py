@@ -88,7 +88,7 @@ async def _execute(pipeline: Pipeline, asked: _Overrides, worker: Worker, clock:
 
 
 def _why_not(pipeline: Pipeline, asked: _Overrides) -> str:
-    have = pipeline.rows.sealed - pipeline.rows.oldest if pipeline.rows.sealed else 0
+    have = pipeline.rows.sealed - pipeline.rows.oldest
     if pipeline.detector is None:
         return f"pipeline {pipeline.name!r} has no model yet; it has seen {have} rows"
     need = pipeline.detector.rows

@@ -66,11 +66,10 @@ class RingBuffer:
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
         self._claimed = first + len(values)
-        for slot in range(max(self.sealed, first - self.slots), first):
-            place = slot % self.slots
-            self._values[place] = np.nan
-            self._states[place] = 0
-            self._reasons[place] = 0
+        skipped = np.arange(max(self.sealed, self._claimed - self.slots), first) % self.slots
+        self._values[skipped] = np.nan
+        self._states[skipped] = 0
+        self._reasons[skipped] = 0
         places = np.arange(first, first + len(values)) % self.slots
         self._values[places] = values
         self._states[places] = states

@@ -36,7 +36,8 @@ class Stage:
 
     def __init__(self, capacity: int) -> None:
         self.overflowed = 0
-        self.messages = 0
+        self._messages = 0
+        self._message = 0
         self._buffer = bytearray(capacity * SAMPLE.itemsize)
         self._view = memoryview(self._buffer)
         self._used = 0
@@ -53,7 +54,8 @@ class Stage:
             arrival: the stream clock now.
             stamp: the device's own time, UTC nanoseconds; 0 where it gave none.
         """
-        self.messages += 1
+        self._message = self._messages
+        self._messages += 1
         self._arrival = arrival
         self._stamp = stamp
 
@@ -66,7 +68,7 @@ class Stage:
             self.overflowed += 1
             return
         _PACK.pack_into(
-            self._view, at, self.messages, self._stamp, self._arrival, value, column, quality, reason
+            self._view, at, self._message, self._stamp, self._arrival, value, column, quality, reason
         )
         self._used = at + SAMPLE.itemsize
 
@@ -84,14 +86,20 @@ class Sealed:
     rows: int = 0
     folded: int = 0
     """Samples that shared a slot and a channel with a later one: combined, not lost."""
+    late: int = 0
+    """Samples whose slots were skipped, after a sleep so long that the ring cannot hold them."""
 
 
 class Sealer:
     """Turns staged samples into sealed rows of a ring.
 
     Only samples whose quality is not BAD make a cell good; a BAD one marks a cell that nothing better fills.
-    A cell without a sample is HELD while the last good value is no older than its column's `hold`.
+    A cell without a sample is HELD while the last good value is no older than its column's `hold`. What is
+    held by session ends with the session's proof of life, and with a BAD sample, which takes it back.
     """
+
+    _CELLS_AT_ONCE: Final = 1 << 18
+    """Bounds the memory of a seal after a long sleep."""
 
     def __init__(self, ring: RingBuffer, *, folds: Sequence[Fold], holds_ns: Sequence[int]) -> None:
         """Seal rows of `ring`; `folds` and `holds_ns` are by column, a hold below zero asks `valid_until`."""
@@ -100,8 +108,9 @@ class Sealer:
         self._folds: Final = tuple(folds)
         self._combined = tuple(column for column, fold in enumerate(folds) if fold != "last")
         self._holds_ns = np.asarray(holds_ns, dtype=np.int64)
-        self._times = np.empty(0, dtype=np.int64)
-        self._samples = np.empty(0, dtype=SAMPLE)
+        self._by_session = self._holds_ns < 0
+        self._waiting = [(np.empty(0, dtype=SAMPLE), np.empty(0, dtype=np.int64))]
+        """Samples of slots that are not due yet, with their times, block by block."""
         self._last_value = np.full(columns, np.nan)
         self._last_slot = np.full(columns, np.iinfo(np.int64).min // 2, dtype=np.int64)
 
@@ -113,8 +122,7 @@ class Sealer:
         if late:
             samples, times = samples[in_time], times[in_time]
         if len(times):
-            self._samples = np.concatenate((self._samples, samples)) if len(self._samples) else samples
-            self._times = np.concatenate((self._times, times)) if len(self._times) else times
+            self._waiting.append((samples, times))
         return late
 
     def seal(self, until: int, *, valid_until: int = 0) -> Sealed:
@@ -126,24 +134,39 @@ class Sealer:
                 held by session stay valid so long.
         """
         ring, period = self._ring, self._ring.period
-        first, stop = ring.sealed, until // period
-        if stop <= first:
+        stop = until // period
+        if stop <= ring.sealed:
             return Sealed()
-        first = max(first, stop - ring.slots)  # after a long sleep, only what the ring can hold
-        rows = stop - first
-        values = np.full((rows, len(ring.channels)), np.nan)
-        states = np.zeros((rows, len(ring.channels)), dtype=np.uint8)
-        reasons = np.zeros((rows, len(ring.channels)), dtype=np.uint8)
+        first = max(ring.sealed, stop - ring.slots)  # after a long sleep, only what the ring can hold
+        samples = np.concatenate([samples for samples, _ in self._waiting])
+        times = np.concatenate([times for _, times in self._waiting])
+        at_once = max(1, self._CELLS_AT_ONCE // len(ring.channels))
         folded = 0
-        if len(self._times):
-            due = self._times < stop * period
-            folded = self._fold(
-                self._samples[due], self._times[due] // period - first, values, states, reasons
-            )
-            self._samples, self._times = self._samples[~due], self._times[~due]
+        for begin in range(first, stop, at_once):
+            end = min(stop, begin + at_once)
+            due = (times >= begin * period) & (times < end * period)
+            rows = times[due] // period - begin
+            folded += self._seal_rows(begin, end - begin, samples[due], rows, valid_until)
+        early = times >= stop * period
+        self._waiting = [(samples[early], times[early])]
+        return Sealed(stop - first, folded, int(np.count_nonzero(times < first * period)))
+
+    def _seal_rows(
+        self,
+        first: int,
+        rows: int,
+        samples: npt.NDArray[np.void],
+        row: npt.NDArray[np.int64],
+        valid_until: int,
+    ) -> int:
+        """Seal so many rows with the samples that belong to them; returns how many were folded."""
+        shape = (rows, len(self._ring.channels))
+        values = np.full(shape, np.nan)
+        states, reasons = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
+        folded = self._fold(samples, row, values, states, reasons) if len(samples) else 0
         self._hold(first, values, states, valid_until)
-        ring.append(first, values, states, reasons)
-        return Sealed(rows, folded)
+        self._ring.append(first, values, states, reasons)
+        return folded
 
     def _fold(
         self,
@@ -154,11 +177,6 @@ class Sealer:
         reasons: npt.NDArray[np.uint8],
     ) -> int:
         """Write each slot's samples into its cell; returns how many were combined with another."""
-        kept = row >= 0  # after a long sleep some are older than the ring
-        if not kept.all():
-            samples, row = samples[kept], row[kept]
-        if not len(samples):
-            return 0
         columns = samples["column"].astype(np.int64)
         cell = row * values.shape[1] + columns
         # BAD samples first, so that any other overwrites them; then by device time, ties by arrival.
@@ -222,11 +240,12 @@ class Sealer:
         source = np.where(newest >= first, newest - first + 1, 0)
         carried = np.take_along_axis(spread, source, axis=0)
         period = self._ring.period
-        by_session = self._holds_ns < 0
-        age_ns = (slot - newest) * period
-        valid = np.where(by_session, slot * period <= valid_until, age_ns <= self._holds_ns)
+        taken_back = np.maximum.accumulate(np.where(states == State.BAD, slot, -1), axis=0) > newest
+        proved = (slot * period <= valid_until) & ~taken_back
+        valid = np.where(self._by_session, proved, (slot - newest) * period <= self._holds_ns)
         held = (states == State.EMPTY) & valid & ~np.isnan(carried)
         values[held] = carried[held]
         states[held] = State.HELD
+        ended = self._by_session & ((states[-1] == State.EMPTY) | (states[-1] == State.BAD))
         self._last_slot = newest[-1]
-        self._last_value = carried[-1]
+        self._last_value = np.where(ended, np.nan, carried[-1])

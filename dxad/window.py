@@ -1,11 +1,15 @@
 """Stretches of rows for a model, in single precision."""
 
+from typing import Final
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dxad.types import F4, Rows, Windows
 
 __all__ = ["WindowBuffer"]
+
+_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 class WindowBuffer:
@@ -21,7 +25,9 @@ class WindowBuffer:
 
     def push(self, rows: Rows) -> Windows:
         """Take in consecutive rows; returns the windows they complete, none perhaps."""
-        known = np.concatenate((self._tail, rows.values.astype(np.float32)))
+        # What single precision cannot hold stands at its edge: infinities would make scores NaN.
+        single = np.clip(rows.values, -_LARGEST, _LARGEST).astype(np.float32)
+        known = np.concatenate((self._tail, single))
         last = np.arange(self._until_next - 1, len(rows), self.hop)
         self._until_next = self._until_next + self.hop * len(last) - len(rows)
         ends = last + len(self._tail)

@@ -42,7 +42,10 @@ class TFLite:
         self.version = found.version
         self.calibration: Calibration | None = found.manifest.calibration
         self._fill = np.asarray(found.manifest.fill, dtype=np.float32)
-        self._owner = np.asarray(found.manifest.contribution_columns, dtype=np.int64)
+        owner = np.asarray(found.manifest.contribution_columns, dtype=np.int64)
+        self._by_owner = np.argsort(owner, kind="stable")
+        """The outputs, those of one channel side by side."""
+        self._owners, self._begins = np.unique(owner[self._by_owner], return_index=True)
         self._columns: list[int] = []
         self._width = 0
         self._graph: _Graph | None = None
@@ -93,12 +96,13 @@ class TFLite:
             raise ModelError("score before load")
         cells = windows.values[:, -self._bundle.manifest.rows :, :][:, :, self._columns]
         bad = np.isnan(cells)
-        values, parts = self._graph.run(np.where(bad, self._fill, cells).reshape(len(cells), -1))
+        values, parts = self._graph.run(
+            np.where(bad, self._fill, cells).reshape(len(cells), self._graph.inputs)
+        )
         contributions = np.zeros((len(cells), self._width))
-        if parts is not None:
-            for output, column in enumerate(self._owner):
-                contributions[:, self._columns[column]] += parts[:, output]
-            mine = contributions[:, self._columns]
+        if parts is not None and len(self._owners):
+            mine = np.zeros((len(cells), len(self._columns)))
+            mine[:, self._owners] = np.add.reduceat(parts[:, self._by_owner], self._begins, axis=1)
             mine[bad.any(axis=1)] = 0.0
             contributions[:, self._columns] = mine
         return Scores(values, contributions)

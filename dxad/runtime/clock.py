@@ -76,8 +76,10 @@ class SteppedClock:
 
         Args:
             ns: how far.
-            settle: how many turns of the event loop each of them, and the end, is given.
+            settle: how many turns of the event loop the beginning, each of them, and the end are given.
         """
+        for _ in range(settle):  # whoever has something to do now does it now
+            await asyncio.sleep(0)
         target = self._now + ns
         while self._sleepers and self._sleepers[0][0] <= target:
             at, _, woken = heapq.heappop(self._sleepers)

@@ -43,6 +43,8 @@ class _Service:
     task: asyncio.Task[None] | None = None
     failures: list[int] = field(default_factory=list)
     logged: set[str] = field(default_factory=set)
+    stopping: bool = False
+    """A service may answer its cancellation with an error: that is logged, and it stays stopped."""
 
 
 class Supervisor:
@@ -76,6 +78,7 @@ class Supervisor:
             service = self._services.pop(name, None)
             if service is None or service.task is None:
                 continue
+            service.stopping = True
             service.task.cancel()
             await asyncio.wait([service.task])
             self._health.clear("service.failed", name)
@@ -96,8 +99,10 @@ class Supervisor:
                 log.info("%s: ended", service.name)
                 return
             except Exception as error:  # noqa: BLE001 - the one place: whatever escapes a service is a bug
-                if not self._may_restart(service, error):
+                if not self._may_restart(service, error) or service.stopping:
                     return
+                if len(service.failures) == 1:
+                    waits.reset()
             else:
                 return
             await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * 1e9))

@@ -60,6 +60,9 @@ def learn(recording: Recording, folder: Path, *, rows_most: int) -> bundle.Bundl
     """
     values = recording.values
     first_calibrated = round(len(values) * (1 - _CALIBRATION_SHARE))
+    if first_calibrated <= _DISTINCT_MIN:
+        need = math.ceil((_DISTINCT_MIN + 1) / (1 - _CALIBRATION_SHARE))
+        raise ModelError(f"{len(values)} rows are too few to learn anything; record at least {need}")
     varied, left_out = _varied(recording, values[:first_calibrated])
     places = np.flatnonzero(varied)
     training, later = values[:first_calibrated, places], values[first_calibrated:, places]
@@ -119,7 +122,9 @@ def _width(rows: int, channels: int, rows_most: int) -> int:
     width = min(rows_most, by_data, _INPUTS_MAX // channels)
     if width < 1:
         need = _ROWS_PER_DIMENSION * channels / (1 - _CALIBRATION_SHARE)
-        raise ModelError(f"{rows} rows are too few to learn {channels} channels; record at least {need:.0f}")
+        raise ModelError(
+            f"{rows} rows for the fit are too few to learn {channels} channels; record at least {need:.0f}"
+        )
     return width
 
 

@@ -22,6 +22,8 @@ from dxad.types import F8, I8
 __all__ = ["LinearDetector", "fit", "windows_of"]
 
 _EXPLAINED: Final = 0.85
+_EXPLAINED_TO_TRIM: Final = 0.5
+"""Fewer components where the odd windows are still among the others, or they would explain themselves."""
 _RIDGE: Final = 300.0
 _LAGS: Final = 2
 _TRIM: Final = 0.10
@@ -62,17 +64,16 @@ def windows_of(rows: F8, width: int) -> F8:
 def fit(rows: F8, width: int) -> LinearDetector:
     """Fit on consecutive rows (n, channels) in which every channel varies; the oddest tenth is left out."""
     windows = windows_of(rows, width)
-    first = _fit(windows, rows)
-    score = first.score(windows)
+    score = _fit(windows, rows, _EXPLAINED_TO_TRIM).score(windows)
     kept = score <= np.quantile(score, 1 - _TRIM)
-    return _fit(windows[kept], rows)
+    return _fit(windows[kept], rows, _EXPLAINED)
 
 
-def _fit(windows: F8, rows: F8) -> LinearDetector:
+def _fit(windows: F8, rows: F8, explained: float) -> LinearDetector:
     n, width, channels = windows.shape
     mean, std = rows.mean(axis=0), rows.std(axis=0)
     z = ((windows - mean) / std).reshape(n, -1)
-    blocks = [_principal(z)]
+    blocks = [_principal(z, explained)]
     owner = [np.tile(np.arange(channels), width)]
     if width > 1:
         blocks.append(_forecast(z, channels))
@@ -86,11 +87,11 @@ def _fit(windows: F8, rows: F8) -> LinearDetector:
     )
 
 
-def _principal(z: F8) -> F8:
+def _principal(z: F8, explained: float) -> F8:
     """The projection onto what the leading components do not explain, (inputs, inputs)."""
     variance, vectors = np.linalg.eigh(z.T @ z / len(z))
     share = np.cumsum(variance[::-1]) / max(float(variance.sum()), 1e-300)
-    leading = vectors[:, ::-1][:, : int(np.searchsorted(share, _EXPLAINED)) + 1]
+    leading = vectors[:, ::-1][:, : int(np.searchsorted(share, explained)) + 1]
     projection: F8 = np.eye(z.shape[1]) - leading @ leading.T
     return projection
 

@@ -3,7 +3,7 @@
 Source: S. W. Smith, "The Scientist and Engineer's Guide to DSP", ch. 15.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -14,6 +14,9 @@ from dxad.plugin import Plugin
 from dxad.types import F8, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Smooth"]
+
+_SPAN_MAX: Final = 10_000
+"""Rows; each of them costs an addition per batch."""
 
 
 class Config(TransformSection):
@@ -35,14 +38,17 @@ class Smooth:
         """The same channels.
 
         Raises:
-            ConfigError: no channel matches, or the span is no whole number of rows.
+            ConfigError: no channel matches, or the span is no whole number of rows, or far too many.
         """
         if self._config.span % inputs.period or self._config.span < inputs.period:
             raise ConfigError(f"span is no multiple of the rows' period, {inputs.period / 1e6:g} ms")
+        rows = self._config.span // inputs.period
+        if rows > _SPAN_MAX:
+            raise ConfigError(f"span is {rows} rows; {_SPAN_MAX} at most")
         self._columns = matching(self._config.channels, inputs.channels)
         if not self._columns:
             raise ConfigError(f"no channel matches {', '.join(self._config.channels)}")
-        self._tail = np.full((self._config.span // inputs.period - 1, len(self._columns)), np.nan)
+        self._tail = np.full((rows - 1, len(self._columns)), np.nan)
         return inputs
 
     def apply(self, rows: Rows) -> Rows:

@@ -4,7 +4,7 @@ Formulas, over the values x of the stretch that are known: rms = sqrt(mean(x²))
 peak = max(|x|). Source of the vibration measures: ISO 20816-1:2016, annex A.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 from pydantic import Field
@@ -16,8 +16,10 @@ from dxad.types import F8, U1, Bools, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Summarize"]
 
-_ENOUGH = 0.5
+_ENOUGH: Final = 0.5
 """A stretch of which a smaller share is known yields nothing."""
+_OVER_MAX: Final = 10_000
+"""Rows; each of them costs an operation per batch."""
 
 
 class Config(TransformSection):
@@ -44,13 +46,15 @@ class Summarize:
         """The statistic of each matching channel, at the rate of `every`.
 
         Raises:
-            ConfigError: no channel matches, or a duration is no whole number of rows.
+            ConfigError: no channel matches, or a duration is no whole number of rows, or far too many.
         """
         self._period = self._config.every or inputs.period
         over = self._config.over or self._period
         for key, duration in (("every", self._period), ("over", over)):
             if duration % inputs.period or duration < inputs.period:
                 raise ConfigError(f"{key} is no multiple of the rows' period, {inputs.period / 1e6:g} ms")
+        if over // inputs.period > _OVER_MAX:
+            raise ConfigError(f"a result is made of {over // inputs.period} rows; {_OVER_MAX} at most")
         self._columns = matching(self._config.channels, inputs.channels)
         if not self._columns:
             raise ConfigError(f"no channel matches {', '.join(self._config.channels)}")

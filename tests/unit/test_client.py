@@ -1,0 +1,189 @@
+"""The client of the control socket: against the real server, and against what else may listen there."""
+
+import asyncio
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dxad.client import Client, RequestRefusedError, SyncClient
+from dxad.config import ControlSection
+from dxad.control import Control
+from dxad.errors import ConfigError, ResourceUnavailableError
+
+
+class Gateway:
+    def status(self) -> dict[str, Any]:
+        return {"state": "running"}
+
+    def metrics(self) -> str:
+        return "dxad_uptime_seconds 1\n"
+
+    def pipelines(self) -> tuple[str, ...]:
+        return ("pump",)
+
+    async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
+        return {"success": True, "content": {"pipeline": pipeline, **request}, "error": None}
+
+    def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
+        return {"pipeline": pipeline, "span_s": span_s}
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="dxad-") as folder:
+        yield Path(folder) / "control.sock"
+
+
+@pytest.fixture
+async def daemon(path):
+    async with Control(Gateway(), ControlSection(socket=path)):
+        yield
+
+
+@asynccontextmanager
+async def answering(path: Path, answer: bytes):
+    """Something that answers whatever it hears."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_unix_server(serve, str(path)):
+        yield
+
+
+@pytest.mark.usefixtures("daemon")
+class TestAsking:
+    async def test_status_metrics_query_and_learn(self, path):
+        async with Client(path) as client:
+            assert await client.status() == {"state": "running"}
+            assert await client.metrics() == "dxad_uptime_seconds 1\n"
+            assert await client.learn("pump", span="2min") == {"pipeline": "pump", "span_s": 120.0}
+            assert await client.learn("pump") == {"pipeline": "pump", "span_s": None}
+            answer = await client.query("pump", {"execute": True})
+        assert answer == {"success": True, "content": {"pipeline": "pump", "execute": True}, "error": None}
+
+    async def test_without_an_event_loop(self, path):
+        def ask() -> tuple[object, ...]:
+            client = SyncClient(path)
+            learned = client.learn("pump", span="20s")["span_s"]
+            return client.status()["state"], client.metrics(), client.query("pump", {})["success"], learned
+
+        assert await asyncio.to_thread(ask) == ("running", "dxad_uptime_seconds 1\n", True, 20.0)
+
+    async def test_by_url(self, path):
+        async with Client(f"unix://{path}") as client:
+            assert client.path == path
+            assert await client.status()
+
+    async def test_again_after_it_was_closed(self, path):
+        client = Client(path)
+        await client.status()
+        await client.close()
+        await client.close()
+        await client.status()
+        await client.close()
+
+    @pytest.mark.parametrize("name", ["fan", "a/b", "../status", "ä ?#"])
+    async def test_for_what_there_is_not_is_refused_in_the_daemons_words(self, path, name):
+        async with Client(path) as client:
+            with pytest.raises(RequestRefusedError, match=r"there is only pump|no such path") as refused:
+                await client.query(name, {})
+        assert refused.value.status == 404
+
+    async def test_a_refusal_is_something_that_is_not_available(self, path):
+        async with Client(path) as client:
+            with pytest.raises(ResourceUnavailableError, match="did you mean"):
+                await client._document("GET", "/v1/stats")
+
+
+async def test_the_daemon_may_restart_between_two_requests(path):
+    async with Client(path) as client:
+        for _ in range(2):
+            async with Control(Gateway(), ControlSection(socket=path)):
+                assert await client.query("pump", {})
+
+
+@pytest.mark.parametrize("url", ["http://localhost/x", "unix://host/path", "unix://"])
+def test_an_address_is_a_path_or_a_url_of_one(url):
+    with pytest.raises(ConfigError, match="unix:///path"):
+        Client(url)
+
+
+class TestNobodyThere:
+    async def told(self, path: Path, **options: float) -> str:
+        """What a failing client says; it is not closed, as nobody does whose first request fails."""
+        with pytest.raises(ResourceUnavailableError) as told:
+            await Client(path, **options).status()
+        assert str(path) in str(told.value)
+        assert not isinstance(told.value, RequestRefusedError)
+        return str(told.value)
+
+    async def test_no_socket(self, path):
+        assert "there is no such socket" in await self.told(path)
+
+    async def test_the_socket_of_a_daemon_that_was_killed(self, path):
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+        assert "nobody listens" in await self.told(path)
+
+    async def test_a_file_that_is_no_socket(self, path):
+        path.touch()
+        assert "this is no socket" in await self.told(path)
+
+    @pytest.mark.usefixtures("denied")
+    async def test_a_socket_we_may_not_open(self, path):
+        path.touch()
+        assert f"permission denied; only members of the group {path.group()} may" in await self.told(path)
+
+    @pytest.mark.usefixtures("denied")
+    async def test_a_folder_we_may_not_look_into(self, path):
+        assert "not even look into its folder" in await self.told(path)
+
+
+@pytest.fixture
+async def denied(monkeypatch):
+    """The kernel says no; tests may run as root, to whom it never does."""
+
+    async def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_connection", refuse)
+
+
+class TestSomethingElseThere:
+    async def told(self, path: Path, answer: bytes, *, timeout_s: float = 5.0) -> str:
+        async with answering(path, answer), Client(path, timeout_s=timeout_s) as client:
+            with pytest.raises(ResourceUnavailableError) as told:
+                await client.status()
+        return str(told.value)
+
+    async def test_that_hangs_up(self, path):
+        assert "hung up" in await self.told(path, b"")
+
+    async def test_that_speaks_no_http(self, path):
+        assert "hung up" in await self.told(path, b"220 mail.example.org ESMTP\r\n\r\n")
+
+    @pytest.mark.parametrize("body", [b"<html>", b"[1]", b""])
+    async def test_that_speaks_no_dxad(self, path, body):
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert "is no dxad" in await self.told(path, head + body)
+
+    async def test_that_fails_without_words(self, path):
+        assert await self.told(path, b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}") == "500 Oops"
+
+    async def test_that_says_nothing(self, path):
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(str(path))
+            silent.listen()
+            async with Client(path, timeout_s=0.1) as client:
+                with pytest.raises(ResourceUnavailableError, match=r"no answer within 0\.1 s"):
+                    await client.status()

@@ -1,0 +1,224 @@
+"""Rings of several rates, joined; compared with a join that looks at one cell after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dxad.frame import Feature, Feed, Frame
+from dxad.plugin import load
+from dxad.ringbuffer import RingBuffer
+from dxad.types import Channel, Rows, Schema, State
+
+PERIOD = 100
+"""Of the frame, in nanoseconds."""
+
+
+def ring_of(name: str, columns: int, *, period: int, slots: int, start: int = 0) -> RingBuffer:
+    return RingBuffer(
+        [Channel(f"{name}.c{n}") for n in range(columns)], period=period, slots=slots, start=start
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    value: float
+    state: State
+
+
+Table = list[list[Cell]]
+"""Every slot a ring ever sealed, from its start."""
+
+
+def seal(ring: RingBuffer, table: Sequence[Sequence[Cell]]) -> None:
+    for row in table:
+        values = np.array([[cell.value for cell in row]])
+        ring.append(ring.sealed, values, np.array([[cell.state for cell in row]], dtype=np.uint8))
+
+
+def good(*values: float) -> list[Cell]:
+    return [Cell(value, State.GOOD) for value in values]
+
+
+EMPTY = Cell(np.nan, State.EMPTY)
+
+
+def random_table(rng: np.random.Generator, rows: int, columns: int) -> Table:
+    """Half of the cells hold a value."""
+
+    def cell() -> Cell:
+        if rng.random() < 0.5:
+            return Cell(np.nan, State(rng.choice([State.EMPTY, State.BAD])))
+        return Cell(rng.normal(), State(rng.choice([State.GOOD, State.HELD, State.UNCERTAIN])))
+
+    return [[cell() for _ in range(columns)] for _ in range(rows)]
+
+
+def expected(ring: RingBuffer, table: Table, start: int, column: int, row: int) -> Cell:
+    """One cell of the join, from all that the ring has sealed so far."""
+    sealed = table[: ring.sealed - start]
+    if ring.period <= PERIOD:
+        times = PERIOD // ring.period
+        mine = [
+            sealed[slot - start][column] if start <= slot < ring.sealed else EMPTY
+            for slot in range(row * times, (row + 1) * times)
+        ]
+        known = [cell for cell in mine if not np.isnan(cell.value)]
+        return known[-1] if known else mine[-1]
+    end = (row + 1) * PERIOD
+    began = [slot for slot in range(start, ring.sealed) if slot * ring.period < end and slot >= ring.oldest]
+    if not began:
+        return EMPTY
+    cell = sealed[began[-1] - start][column]
+    return Cell(cell.value, State.HELD if cell.state is State.GOOD else cell.state)
+
+
+class Plant:
+    """A few rings, whose slots are sealed as their time comes."""
+
+    def __init__(self, periods: Sequence[int], tables: Sequence[Table], *, slots: int, begin: int) -> None:
+        self.starts = [begin * PERIOD // period for period in periods]
+        self.tables = tables
+        self.rings = [
+            ring_of(f"r{n}", len(tables[n][0]), period=period, slots=slots, start=start)
+            for n, (period, start) in enumerate(zip(periods, self.starts, strict=True))
+        ]
+        self.frame = Frame(
+            [Feed(ring, tuple(range(len(ring.channels)))) for ring in self.rings], period=PERIOD
+        )
+
+    def advance(self, now: int) -> None:
+        for ring, table, start in zip(self.rings, self.tables, self.starts, strict=True):
+            stop = min(now // ring.period, start + len(table))
+            seal(ring, table[ring.sealed - start : max(ring.sealed, stop) - start])
+
+    def check(self, rows: Rows) -> None:
+        column = 0
+        for ring, table, start in zip(self.rings, self.tables, self.starts, strict=True):
+            for own in range(len(ring.channels)):
+                for place in range(len(rows)):
+                    cell = expected(ring, table, start, own, rows.first + place)
+                    np.testing.assert_array_equal(rows.values[place, column], cell.value)
+                    assert rows.states[place, column] == cell.state
+                column += 1
+
+
+periods = st.lists(st.sampled_from([10, 25, 50, 100, 200, 300]), min_size=1, max_size=3).filter(
+    lambda found: min(found) <= PERIOD
+)
+
+
+@given(periods=periods, begin=st.integers(0, 6), seed=st.integers(0, 2**32), data=st.data())
+def test_rows_are_the_join_of_all_that_is_sealed_each_row_once_and_in_order(periods, begin, seed, data):
+    rows = 8
+    rng = np.random.default_rng(seed)
+    tables = [random_table(rng, rows * PERIOD // period + 1, 2) for period in periods]
+    plant = Plant(periods, tables, slots=rows * PERIOD, begin=begin)
+    next_row, now = None, begin * PERIOD
+    while now < (begin + rows) * PERIOD:
+        now += data.draw(st.integers(PERIOD // 4, 3 * PERIOD))
+        plant.advance(now)
+        while (found := plant.frame.read(data.draw(st.integers(1, 4)))) is not None:
+            assert next_row in (None, found.first)
+            next_row = found.first + len(found)
+            plant.check(found)
+        paced = [ring for ring in plant.rings if ring.period <= PERIOD]
+        done = min(ring.sealed * ring.period // PERIOD for ring in paced)
+        assert next_row in (None, done), "a slow ring delays no fast one, and no row waits that is complete"
+        assert plant.frame.waiting == 0
+    assert plant.frame.lost == 0
+
+
+def test_a_frame_begins_with_the_first_row_that_all_rings_can_fill():
+    fine = ring_of("fine", 1, period=10, slots=100, start=15)
+    coarse = ring_of("coarse", 1, period=200, slots=100, start=1)
+    frame = Frame([Feed(fine, (0,)), Feed(coarse, (0,))], period=PERIOD)
+    seal(fine, [good(float(slot)) for slot in range(15, 40)])
+    rows = frame.read(10)
+    assert (rows.first, rows.values[:, 0].tolist()) == (2, [29.0, 39.0])
+
+
+def test_only_the_columns_of_a_feed_are_joined_in_its_order():
+    ring = ring_of("s", 3, period=PERIOD, slots=10)
+    seal(ring, [good(1.0, 2.0, 3.0)])
+    frame = Frame([Feed(ring, (2, 0))], period=PERIOD)
+    frame._next = 0
+    assert [channel.id for channel in frame.schema.channels] == ["s.c2", "s.c0"]
+    assert frame.read(1).values.tolist() == [[3.0, 1.0]]
+
+
+@pytest.mark.parametrize("period", [10, 100])
+def test_rows_that_were_overwritten_are_counted_and_the_rest_is_read(period):
+    ring = ring_of("s", 1, period=period, slots=5 * PERIOD // period)
+    frame = Frame([Feed(ring, (0,))], period=PERIOD)
+    seal(ring, [good(float(slot)) for slot in range(20 * PERIOD // period)])
+    rows = frame.read(100)
+    assert (rows.first, len(rows), frame.lost) == (15, 5, 15)
+    assert not np.isnan(rows.values).any()
+
+
+def test_a_frame_that_is_told_to_skip_passes_over_the_oldest_rows():
+    ring = ring_of("s", 1, period=PERIOD, slots=50)
+    frame = Frame([Feed(ring, (0,))], period=PERIOD)
+    seal(ring, [good(float(slot)) for slot in range(10)])
+    frame.skip(frame.waiting - 4)
+    frame.skip(frame.waiting - 4)
+    assert frame.read(100).values[:, 0].tolist() == [6.0, 7.0, 8.0, 9.0]
+    assert frame.lost == 6
+
+
+def test_a_coarse_ring_that_has_sealed_nothing_is_empty_and_delays_nobody():
+    fast = ring_of("fast", 1, period=PERIOD, slots=10)
+    slow = ring_of("slow", 1, period=10 * PERIOD, slots=10)
+    frame = Frame([Feed(fast, (0,)), Feed(slow, (0,))], period=PERIOD)
+    seal(fast, [good(1.0)] * 3)
+    rows = frame.read(10)
+    assert rows.values[:, 0].tolist() == [1.0] * 3
+    assert (rows.states[:, 1] == State.EMPTY).all()
+
+
+def test_a_pipeline_of_coarse_rings_alone_goes_at_the_pace_of_the_slowest():
+    slow = ring_of("slow", 1, period=3 * PERIOD, slots=10)
+    frame = Frame([Feed(slow, (0,))], period=PERIOD)
+    seal(slow, [good(1.0), good(2.0)])
+    assert frame.read(10).values[:, 0].tolist() == [1.0] * 3 + [2.0] * 3
+
+
+def summarized(ring: RingBuffer, *, every: int, slots: int = 100) -> Feature:
+    plugin = load("transforms", "summarize")
+    section = plugin.config(type="summarize", stat="mean", every=f"{every}ns", channels=("s.*",))
+    transform = plugin.build(section)
+    schema = transform.outputs(Schema(ring.channels, ring.period))
+    return Feature(Feed(ring, tuple(range(len(ring.channels)))), transform, schema, slots=slots)
+
+
+@given(start=st.integers(0, 30), cuts=st.lists(st.integers(0, 17), min_size=1, max_size=8))
+def test_a_feature_is_a_ring_at_the_rate_of_its_results_however_its_source_is_cut(start, cuts):
+    ring = ring_of("s", 1, period=10, slots=1000, start=start)
+    feature = summarized(ring, every=50)
+    for n in cuts:
+        seal(ring, [good(float(slot)) for slot in range(ring.sealed, ring.sealed + n)])
+        feature.advance()
+        assert not feature.behind
+    for result in range(start // 5, ring.sealed // 5):
+        reading = feature.ring.read(result, result + 1)
+        known = [float(slot) for slot in range(max(start, 5 * result), 5 * result + 5)]
+        expected = sum(known) / len(known) if len(known) >= 2.5 else np.nan
+        np.testing.assert_array_equal(reading.values, [[expected]])
+    assert feature.ring.sealed == ring.sealed // 5
+
+
+def test_a_feature_that_was_overtaken_mixes_nothing_from_before_with_what_came_after():
+    ring = ring_of("s", 1, period=10, slots=20)
+    feature = summarized(ring, every=50)
+    seal(ring, [good(1000.0)] * 3)
+    feature.advance()
+    seal(ring, [good(1.0)] * 100)
+    feature.advance()
+    made = feature.ring.read(feature.ring.start, feature.ring.sealed)
+    assert feature.ring.sealed == ring.sealed // 5
+    np.testing.assert_array_equal(made.values[:-3], np.nan)
+    np.testing.assert_array_equal(made.values[-3:], 1.0)

@@ -1,0 +1,353 @@
+"""From sealed rows to incidents: what a pipeline tells, what it keeps silent about, and what it counts."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from dxad import bundle
+from dxad.errors import ModelError
+from dxad.models.tflite import TFLite
+from dxad.pipeline import Recorder
+from dxad.training import Recording, learn
+from dxad.types import Calibration, Rows, Scores, State, Windows
+
+FAULT = np.array([0.0, 9.0, 0.0])
+"""What is added to the three channels when something is wrong with the second."""
+
+
+@pytest.fixture
+def learned(tmp_path, normal_rows):
+    """Makes the model that a plant's recorder has led to."""
+
+    def model(plant, rows: int = 600, name: str = "bundle") -> TFLite:
+        recorder = plant.pipeline.record(rows)
+        told = plant.feed(normal_rows(rows))
+        assert told == []
+        assert recorder.full
+        recording = Recording(
+            plant.pipeline.stages.schema.channels,
+            plant.pipeline.stages.schema.period,
+            recorder.take(),
+            plant.pipeline.check.learned(),
+        )
+        plant.pipeline.recorder = None
+        return TFLite(learn(recording, tmp_path / name, rows_most=5))
+
+    return model
+
+
+@pytest.fixture
+def watching(plant, learned):
+    """A plant whose pipeline has learned what is normal."""
+    plant.pipeline.offer(learned(plant))
+    return plant
+
+
+def phases(events) -> list[tuple[str, str]]:
+    return [(event.data["kind"], event.data["phase"]) for event in events]
+
+
+# Learn, swap, score.
+
+
+def test_rows_are_recorded_while_there_is_no_model_and_none_is_scored(plant, normal_rows):
+    recorder = plant.pipeline.record(100)
+    rows = normal_rows(150)
+    rows[20, 1] = np.nan
+    plant.feed(rows, cut=40)
+    expected = np.delete(rows, 20, axis=0)[:100]
+    np.testing.assert_array_equal(recorder.take(), expected)
+    assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (0, 150)
+
+
+@pytest.mark.parametrize("cuts", [[1] * 60, [7, 50, 3], [60]])
+def test_every_row_is_counted_once_across_a_change_of_the_model(plant, learned, normal_rows, cuts):
+    model = learned(plant)
+    rows = iter(normal_rows(180))
+    for following in (None, model, TFLite(model._bundle)):
+        if following is not None:
+            plant.pipeline.offer(following)
+        for n in cuts:
+            plant.feed(np.array([next(rows) for _ in range(n)]))
+    sealed = plant.ring.sealed - plant.ring.start
+    assert plant.counted("rows_scored") + plant.counted("rows_unscored") == sealed == 600 + 180
+    assert plant.counted("rows_scored") == 120, "rows of the past fill the first window of each model"
+
+
+def test_the_old_model_is_closed_when_the_new_one_has_taken_over(plant, learned, normal_rows):
+    old = learned(plant)
+    plant.pipeline.offer(old)
+    plant.feed(normal_rows(10))
+    new = TFLite(old._bundle)
+    plant.pipeline.offer(new)
+    assert plant.pipeline.detector.model is old, "not between a batch's beginning and its end"
+    plant.feed(normal_rows(1))
+    assert plant.pipeline.detector.model is new
+    with pytest.raises(ModelError, match="score before load"):
+        old.score(Windows(np.zeros(1, dtype=np.int64), np.zeros((1, 5, 3), dtype=np.float32), np.zeros(1)))
+
+
+def test_a_model_that_is_not_for_this_pipeline_leaves_the_old_one_at_work(
+    watching, make_plant, learned, normal_rows
+):
+    watching.feed(normal_rows(10))
+    before = watching.pipeline.detector
+    other = make_plant(channels=("s.x", "s.y", "s.z"))
+    with pytest.raises(ModelError, match=r"wants channel 's\.x'"):
+        watching.pipeline.offer(learned(other, name="other"))
+    watching.feed(normal_rows(10))
+    assert watching.pipeline.detector is before
+
+
+def test_normal_running_tells_nothing(watching, normal_rows):
+    assert watching.feed(normal_rows(2000, seed=3), cut=7) == []
+    assert watching.conditions == {}
+    assert watching.pipeline.snapshot()["incidents"] == []
+
+
+# Excursions.
+
+
+def test_an_excursion_opens_one_process_incident_and_closes_it_after_the_delay(watching, normal_rows):
+    rows = normal_rows(300, seed=4)
+    rows[100:150] += FAULT
+    begun = watching.ring.sealed
+    told = watching.feed(rows, cut=5)
+    assert phases(told) == [("process", "opened"), ("process", "closed")]
+    opened, closed = told
+    assert opened.data["contributors"][0]["channel"] == "s.b"
+    onset = watching.clock.utc((begun + 100) * watching.ring.period)
+    assert 0 <= opened.data["onset_utc_ns"] - onset <= 3 * watching.ring.period
+    assert opened.data["after_onset_s"] == 0.5, "the on-delay"
+    assert closed.data["after_onset_s"] >= 5.0 + 1.0, "the fault and the off-delay"
+    assert opened.subject == closed.subject
+    assert watching.counted("incidents") == 1
+
+
+@pytest.mark.parametrize("cut", [1, 3, 64, None])
+def test_the_same_rows_tell_the_same_events_however_they_are_cut(make_plant, learned, normal_rows, cut):
+    told = []
+    for n, this_cut in enumerate((cut, 10)):
+        plant = make_plant()
+        plant.pipeline.offer(learned(plant, name=f"bundle{n}"))
+        rows = normal_rows(400, seed=4)
+        rows[100:150] += FAULT
+        rows[250:290] -= FAULT
+        told.append([(each.id, each.time_utc, each.data) for each in plant.feed(rows, cut=this_cut)])
+    assert told[0] == told[1]
+    assert len(told[0]) == 4
+
+
+def test_an_excursion_that_is_shorter_than_the_delay_is_not_told(watching, normal_rows):
+    rows = normal_rows(100, seed=5)
+    rows[50] += FAULT / 4
+    assert watching.feed(rows) == []
+
+
+def test_a_configured_limit_goes_before_the_model_s(make_plant, learned, normal_rows):
+    plant = make_plant(alarm={"limit": 1e12, "on_delay": "100ms"})
+    plant.pipeline.offer(learned(plant))
+    rows = normal_rows(100, seed=4)
+    rows[50:] += FAULT
+    assert plant.feed(rows) == []
+    assert plant.pipeline.limit == 1e12
+
+
+def test_a_reading_beyond_all_measure_is_one_incident_told_in_finite_numbers(watching, normal_rows):
+    rows = normal_rows(100, seed=6)
+    rows[50:, 1] = 1e300 * np.arange(1, 51)
+    (opened,) = watching.feed(rows)
+    assert np.isfinite(opened.data["peak_score"])
+    assert "s.b" in {each["channel"] for each in opened.data["contributors"]}
+    assert all(0 <= each["share"] <= 1 for each in opened.data["contributors"])
+
+
+# Sensors.
+
+
+@pytest.fixture
+def patient(make_plant, learned):
+    """A plant that watches, and waits longer for the process than it takes to tell a stuck sensor."""
+    plant = make_plant(alarm={"on_delay": "1500ms", "off_delay": "1s"})
+    plant.pipeline.offer(learned(plant))
+    return plant
+
+
+def test_a_stuck_channel_is_a_sensor_incident_and_no_process_incident(patient, normal_rows):
+    rows = normal_rows(200, seed=7)
+    rows[100:, 1] = rows[99, 1]
+    told = patient.feed(rows, cut=4)
+    assert phases(told) == [("sensor", "opened")]
+    (opened,) = told
+    assert opened.data["contributors"] == [{"channel": "s.b", "share": 1.0, "trouble": "stuck"}]
+    assert patient.pipeline.snapshot()["troubles"] == ["s.b stuck"]
+
+
+def test_after_a_stuck_channel_is_well_again_the_incident_closes_and_no_other_opens(patient, normal_rows):
+    rows = normal_rows(400, seed=7)
+    rows[100:200, 1] = rows[99, 1]
+    assert phases(patient.feed(rows, cut=4)) == [("sensor", "opened"), ("sensor", "closed")]
+    later = normal_rows(100, seed=8)
+    later[50:] += FAULT
+    assert phases(patient.feed(later)) == [("process", "opened")], "it watches as before"
+
+
+@pytest.mark.parametrize("state", [State.EMPTY, State.BAD])
+@pytest.mark.parametrize("columns", [[2], [0, 1, 2]], ids=["one channel", "the source"])
+def test_what_is_missing_is_a_sensor_incident_and_no_process_incident(watching, normal_rows, state, columns):
+    rows = normal_rows(200, seed=9)
+    rows[100:, columns] = np.nan
+    states = np.where(np.isnan(rows), state, State.GOOD).astype(np.uint8)
+    told = watching.feed(rows, states, cut=10)
+    assert phases(told)[0] == ("sensor", "opened")
+    assert {kind for kind, _ in phases(told)} == {"sensor"}
+    names = {each["channel"] for each in told[-1].data["contributors"]}
+    assert names == {f"s.{'abc'[column]}" for column in columns}
+    assert {each["trouble"] for each in told[-1].data["contributors"]} == {"missing"}
+
+
+def test_a_hole_shorter_than_the_delay_is_not_told(watching, normal_rows):
+    rows = normal_rows(100, seed=9)
+    rows[50:54] = np.nan
+    assert watching.feed(rows) == []
+
+
+def test_when_nothing_can_be_scored_the_gateway_says_that_it_is_blind(watching, normal_rows):
+    rows = normal_rows(60, seed=9)
+    rows[20:, :2] = np.nan
+    watching.feed(rows, cut=1)
+    assert watching.conditions == {"pipeline.blind": "too many channels are missing or bad: s.a, s.b"}
+    watching.feed(normal_rows(20, seed=10), cut=1)
+    assert watching.conditions == {}
+
+
+# The gateway's own troubles.
+
+
+class Failing:
+    """A model that fails when it is told to."""
+
+    version = "failing"
+    calibration = Calibration(2.0)
+
+    def __init__(self) -> None:
+        self.error: ModelError | None = None
+
+    def load(self, _channels, rows):
+        return rows or 1
+
+    def score(self, windows):
+        if self.error is not None:
+            raise self.error
+        return Scores(np.zeros(len(windows)))
+
+    def close(self):
+        pass
+
+
+def test_a_model_that_fails_is_a_condition_until_it_scores_again(plant, normal_rows):
+    model = Failing()
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    model.error = ModelError("inference failed: out of memory")
+    assert plant.feed(normal_rows(10)) == []
+    assert plant.conditions == {"model.failed": "inference failed: out of memory"}
+    model.error = None
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+    assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (20, 10)
+
+
+def test_a_condition_of_somebody_else_is_not_cleared_by_scoring(watching, normal_rows):
+    watching.health.raise_condition("model.failed", "p", "learning failed")
+    watching.feed(normal_rows(10))
+    assert watching.conditions == {"model.failed": "learning failed"}
+
+
+def test_rows_that_were_overwritten_are_counted_as_lost_and_no_window_reaches_across(
+    plant, learned, normal_rows
+):
+    model = learned(plant)
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    before = plant.counted("rows_scored")
+    sealed = normal_rows(6000, seed=3)
+    for begin, end in pairwise(range(0, 6001, 1000)):
+        plant.seal(sealed[begin:end])
+    assert plant.pipeline.step() == []
+    assert plant.counted("rows_lost") == 2000
+    width = plant.pipeline.detector.rows
+    assert plant.counted("rows_scored") - before == 4000 - (width - 1)
+    total = sum(plant.counted(f"rows_{name}") for name in ("scored", "unscored", "lost"))
+    assert total == plant.ring.sealed - plant.ring.start
+
+
+def test_a_pipeline_with_a_short_backlog_skips_the_oldest_rows_and_counts_them(make_plant, normal_rows):
+    plant = make_plant(backlog=50)
+    plant.feed(normal_rows(40))
+    plant.feed(normal_rows(200))
+    assert plant.counted("rows_lost") == 150
+    assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 90
+
+
+# What it remembers.
+
+
+def test_it_remembers_rows_and_scores_from_its_beginning_and_no_further(watching, normal_rows):
+    pipeline = watching.pipeline
+    assert pipeline.rows.oldest == watching.ring.start
+    rows = normal_rows(100)
+    watching.feed(rows)
+    reading = pipeline.rows.read(pipeline.rows.sealed - 100, pipeline.rows.sealed)
+    np.testing.assert_array_equal(reading.values, rows)
+    scores = pipeline.scores.read(pipeline.rows.sealed - 100, pipeline.rows.sealed).values
+    assert np.isfinite(scores).all()
+    parts = pipeline.parts.read(pipeline.rows.sealed - 100, pipeline.rows.sealed).values
+    np.testing.assert_allclose(parts.sum(axis=1), scores[:, 0], rtol=1e-4)
+
+
+def test_transforms_come_before_the_model_and_the_memory(make_plant, normal_rows):
+    plant = make_plant(transforms=[{"type": "scale", "factor": 2.0, "channels": ["s.a"]}])
+    rows = normal_rows(50)
+    plant.feed(rows, cut=9)
+    reading = plant.pipeline.rows.read(plant.ring.start, plant.ring.sealed)
+    np.testing.assert_array_equal(reading.values, rows * [2.0, 1.0, 1.0])
+
+
+def test_a_snapshot_says_what_there_is_to_know(watching, normal_rows):
+    watching.feed(normal_rows(50))
+    shown = watching.pipeline.snapshot()
+    assert shown["channels"] == ["s.a", "s.b", "s.c"]
+    assert (shown["period_ms"], shown["scored"], shown["unscored"], shown["lost"]) == (100.0, 50, 600, 0)
+    assert shown["rows"] == 650
+    assert shown["limit"] == pytest.approx(watching.pipeline.limit, abs=1e-4)
+    assert shown["model"] == {"version": watching.pipeline.detector.model.version, "rows": 5}
+    assert 0 < shown["score"] < shown["limit"]
+    watching.feed(normal_rows(50) + FAULT)
+    (incident,) = watching.pipeline.snapshot()["incidents"]
+    assert incident["kind"] == "process"
+
+
+def test_it_is_due_when_a_row_is_complete(plant, normal_rows):
+    assert not plant.pipeline.due
+    plant.seal(normal_rows(1))
+    assert plant.pipeline.due
+    plant.pipeline.step()
+    assert not plant.pipeline.due
+
+
+def test_a_recorder_takes_whole_rows_until_it_is_full():
+    recorder = Recorder(2, 3)
+    values = np.array([[1.0, 1.0], [np.nan, 2.0], [3.0, 3.0], [4.0, 4.0], [5.0, 5.0]])
+    states = np.ones(values.shape, dtype=np.uint8)
+    for piece in (slice(0, 2), slice(2, 5)):
+        assert not recorder.full
+        recorder.push(Rows(0, 1, values[piece], states[piece]))
+    assert recorder.full
+    np.testing.assert_array_equal(recorder.take(), values[[0, 2, 3]])
+
+
+def test_a_learned_bundle_says_how_long_its_channels_stand_still(plant, learned):
+    made: bundle.Bundle = learned(plant)._bundle
+    assert made.manifest.stuck_rows == {"s.a": 10, "s.b": 10, "s.c": 10}

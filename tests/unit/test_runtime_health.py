@@ -1,0 +1,89 @@
+"""A condition is told when it begins and when it ends, whatever happens in between."""
+
+import logging
+
+import pytest
+
+from dxad.runtime.clock import SteppedClock
+from dxad.runtime.health import CONDITIONS, Health
+
+
+@pytest.fixture
+def clock() -> SteppedClock:
+    return SteppedClock(start=1_000_000_000)
+
+
+@pytest.fixture
+def health(clock, caplog) -> Health:
+    caplog.set_level(logging.INFO)
+    return Health(clock)
+
+
+def told(caplog) -> list[tuple[str, str]]:
+    return [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+async def test_it_is_logged_once_when_it_begins_and_once_when_it_ends(health, clock, caplog):
+    health.raise_condition("source.down", "plc", "refused")
+    await clock.step(1_500_000_000)
+    health.raise_condition("source.down", "plc", "reset by peer")
+    await clock.step(1_000_000_000)
+    health.clear("source.down", "plc", "25 rows without data")
+    health.clear("source.down", "plc", "25 rows without data")
+    assert told(caplog) == [
+        ("ERROR", "source.down plc: refused"),
+        ("INFO", "source.down plc: over after 2.5 s, 25 rows without data"),
+    ]
+
+
+async def test_it_keeps_its_beginning_and_shows_its_latest_detail(health, clock):
+    health.raise_condition("source.down", "plc", "refused")
+    await clock.step(3_000_000_000)
+    health.raise_condition("source.down", "plc", "reset by peer")
+    (shown,) = health.snapshot()
+    assert shown == {
+        "code": "source.down",
+        "severity": "error",
+        "subject": "plc",
+        "detail": "reset by peer",
+        "meaning": CONDITIONS["source.down"].meaning,
+        "for_s": 3.0,
+    }
+
+
+async def test_conditions_are_told_apart_by_code_and_subject_the_oldest_first(health, clock):
+    for code, subject in (("source.down", "b"), ("source.down", "a"), ("sink.down", "a")):
+        health.raise_condition(code, subject, "")
+        await clock.step(1)
+    assert [(each.code, each.subject) for each in health.active] == [
+        ("source.down", "b"), ("source.down", "a"), ("sink.down", "a"),
+    ]  # fmt: skip
+    health.clear("source.down", "a")
+    assert [(each.code, each.subject) for each in health.active] == [("source.down", "b"), ("sink.down", "a")]
+
+
+def test_a_subject_that_is_gone_takes_its_conditions_along(health, caplog):
+    health.raise_condition("source.down", "plc", "refused")
+    health.raise_condition("source.rejecting", "plc", "not JSON")
+    health.raise_condition("source.down", "vib", "refused")
+    caplog.clear()
+    health.forget("plc")
+    assert [each.subject for each in health.active] == ["vib"]
+    assert told(caplog) == []
+
+
+def test_a_warning_is_logged_as_one(health, caplog):
+    health.raise_condition("sink.down", "reasoning", "refused")
+    assert told(caplog) == [("WARNING", "sink.down reasoning: refused")]
+
+
+def test_a_condition_that_is_not_in_the_table_is_a_bug(health):
+    with pytest.raises(KeyError):
+        health.raise_condition("source.on_fire", "plc", "")
+
+
+def test_what_was_seen_of_them_does_not_change_later(health):
+    health.raise_condition("source.down", "plc", "refused")
+    seen = health.active
+    health.clear("source.down", "plc")
+    assert len(seen) == 1
