@@ -1,4 +1,5 @@
-"""The commands: a file each, which `dxad.__main__` imports when its command is called.
+"""The commands: `dxad NAME` is the function NAME of the module NAME, imported when it is called.
 
-Most are clients of a running daemon's control socket; `run`, `check` and `demo` read a configuration.
+Most ask a running daemon over its control socket; `run`, `check` and `demo` read a configuration. What they
+share stands in `options` (flags, exit statuses), `view` (the picture of a status) and `cells` (its parts).
 """

@@ -81,7 +81,10 @@ class _Stage:
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="Of the plant's noise and the fault's hour."
 )
-@click.option("--keep", type=click.Path(path_type=Path), help="Leave config, log, labels and database here.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path, file_okay=False, resolve_path=True), metavar="DIR",
+    help="Leave config, log, labels and database here.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the verdict as JSON, and nothing else.")
 def demo(fault: str, seed: int, keep: Path | None, as_json: bool) -> None:
     """Watch dxad do its job on a simulated pump.
@@ -138,6 +141,9 @@ async def _demo(fault: str, seed: int, keep: Path | None, as_json: bool) -> Verd
 
 
 def _prepare(folder: Path) -> None:
+    """Make room for a run; what an earlier one left goes, anything else stays."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / "demo.toml").exists():
+        raise _DemoError(f"{folder} is not empty and holds no earlier demo; choose another folder")
     (folder / "conf.d").mkdir(parents=True, exist_ok=True)
     for old in ("labels.jsonl", "dxad.log"):
         (folder / old).unlink(missing_ok=True)
@@ -157,7 +163,7 @@ def _example(name: str) -> Path:
 def _overlay(folder: Path, control: Path, endpoints: Document, url: str) -> None:
     """What differs from the example here and now: where things are."""
     text = f"""\
-state_dir = "{folder.resolve()}/state"
+state_dir = "{folder}/state"
 control.socket = "{control}"
 sources.motor.url = "{endpoints["motor"]}"
 sources.plc.url = "{endpoints["plc"]}"
@@ -176,7 +182,7 @@ async def _simulator(folder: Path, fault: str, seed: int, onset_s: float) -> Asy
         sys.executable, "-m", "hw_sim", "run", "--json", "--until-stdin-closes",
         "--seed", str(seed), *breaks, "--labels", str(folder / "labels.jsonl"),
         "--mqtt-port", "0", "--mqtt311-port", "0", "--modbus-port", "0", "--opcua-port", "0",
-        "--serial-link", str(folder.resolve() / "vib"),
+        "--serial-link", str(folder / "vib"),
     ]  # fmt: skip
     with (folder / "hw_sim.log").open("wb") as log:
         child = await asyncio.create_subprocess_exec(

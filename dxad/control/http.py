@@ -121,14 +121,11 @@ def _connection(request: web.BaseRequest) -> Connection:
 
 
 async def _read(request: web.BaseRequest, most: int) -> bytes:
-    too_large = Refusal(413, f"the body is longer than {most} bytes")
-    if (request.content_length or 0) > most:
-        raise too_large
     found = bytearray()
     async for chunk in request.content.iter_any():
         found += chunk
         if len(found) > most:
-            raise too_large
+            raise Refusal(413, f"the body is longer than {most} bytes")
     return bytes(found)
 
 

@@ -64,7 +64,9 @@ async def test_the_first_snippet_as_written(sensor):
 
 
 async def test_schemas_buffers_and_overrides_as_written(sensor):
-    config = PipelineConfig(name="anomaly_detection", buffer_size=1000, batch_size=32, metadata={"owner": "me"})
+    config = PipelineConfig(
+        name="anomaly_detection", buffer_size=1000, batch_size=32, metadata={"owner": "me"}
+    )
     pipeline = PipelineResource(config)
     pipeline.add_source(
         IoTResource("sensor1", endpoint="mqtt://sensor1"),
@@ -80,9 +82,7 @@ async def test_schemas_buffers_and_overrides_as_written(sensor):
     )
     pipeline.add_sink(ReasoningInputResource("reasoning"))
     async with pipeline:
-        response = await pipeline.query(
-            {"execute": True, "config": {"window_size": 100, "threshold": 0.95}}
-        )
+        response = await pipeline.query({"execute": True, "config": {"window_size": 100, "threshold": 0.95}})
         assert response.success, response.error
         result = response.content["result"]
         assert result["channels"] == ["sensor1.normalized"]
@@ -98,7 +98,7 @@ async def _pushed(pipeline: PipelineResource, resource: IoTResource, values) -> 
     for value in values:
         await resource.push({"value": value})
         await asyncio.sleep(0)
-    while (await pipeline.query({})).content["rows"] < len(values):
+    while (await pipeline.query({})).content["rows"] < len(values):  # noqa: ASYNC110 - it can only be asked
         await asyncio.sleep(0.01)
 
 
@@ -212,7 +212,7 @@ async def test_a_detector_learns_from_what_it_has_seen():
         await detector.learn()
     async with pipeline:
         await _pushed(pipeline, resource, _noise(5))
-        with pytest.raises(ModelError, match="too few|nothing to learn"):
+        with pytest.raises(ModelError, match=r"too few|nothing to learn"):
             await detector.learn()
         await _pushed(pipeline, resource, [10 + math.sin(i / 5) + v / 50 for i, v in enumerate(_noise(400))])
         version = await detector.learn()
