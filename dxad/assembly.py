@@ -153,7 +153,6 @@ class Assembly:
         self.scoring = Scoring(
             self.pipelines.values(),
             self.worker,
-            clock=clock,
             on_event=self._tell,
         )
         self.ticker = Ticker(
@@ -191,10 +190,14 @@ class Assembly:
     def _wake(self) -> None:
         self.scoring.wake()
 
+    def _spare_bytes(self) -> int:
+        """What `memory_max` leaves; nothing in process, where the caller sizes the rings."""
+        return self.config.memory_max - sum(memory(self.config).values()) if self._ring_rows is None else 0
+
     def _check_memory(self) -> None:
         sizes = memory(self.config)
         total, most = sum(sizes.values()), self.config.memory_max
-        if total > most:
+        if self._spare_bytes() < 0:
             largest = max(sizes, key=lambda name: sizes[name])
             raise ConfigError(
                 f"the buffers need {total / 2**20:.1f} MiB, memory_max allows {most / 2**20:.1f} MiB; "
@@ -288,8 +291,9 @@ class Assembly:
         if learn is None or shelf is None:
             return None
         return Learning(
-            pipeline, learn, shelf, load=partial(self._load, name), clock=self._clock, health=self.health
-        )
+            pipeline, learn, shelf, load=partial(self._load, name), spare_bytes=self._spare_bytes(),
+            clock=self._clock, health=self.health,
+        )  # fmt: skip
 
     def _deliver(self, name: str, section: SinkSection, sink: Sink | None) -> Deliver:
         if sink is None:

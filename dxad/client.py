@@ -16,10 +16,10 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import orjson
 
-from dxad.errors import ConfigError, ResourceUnavailableError
+from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 from dxad.types import Document
 
-__all__ = ["DEFAULT_SOCKET", "Client", "RequestRefusedError", "SyncClient"]
+__all__ = ["DEFAULT_SOCKET", "Client", "SyncClient"]
 
 T = TypeVar("T")
 
@@ -28,15 +28,6 @@ DEFAULT_SOCKET: Final = Path("/run/dxad/control.sock")
 _TIMEOUT_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 75.0
 """A query may wait a minute for rows."""
-
-
-class RequestRefusedError(ResourceUnavailableError):
-    """The daemon answers, but not what was asked: it says why."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        self.status = status
-        """The HTTP status: 403 not allowed, 404 no such pipeline, 409 not in this configuration …"""
-        super().__init__(detail)
 
 
 class Client:

@@ -1,8 +1,10 @@
 """The life of the daemon: load, build, start, answer, stop.
 
-run ─▶ config ─▶ outbox open ─▶ Assembly ─▶ supervisor starts services ─▶ control socket ─▶ READY=1
-                                                                              │ SIGTERM, SIGINT
-exit 0 ◀─ outbox closed ◀─ last events stored ◀─ services stopped, consumers last ◀┘
+run ─▶ config ─▶ Assembly ─▶ control socket ─▶ outbox open ─▶ supervisor starts services ─▶ READY=1
+                                                                             │ SIGTERM, SIGINT
+exit 0 ◀─ socket gone ◀─ outbox closed ◀─ last events stored ◀─ services stopped ◀┘
+
+The socket comes first and goes last: a second daemon ends there, before it has touched a file or a device.
 """
 
 import asyncio
@@ -35,8 +37,8 @@ log = logging.getLogger(__name__)
 
 _SWITCH_S: Final = 0.0005
 """With Python's default of 5 ms, a busy inference thread delays the event loop by 11 ms at p99."""
-_STALLED_NS: Final = 10 * NS_PER_S
-"""A beat or a batch that takes longer than this is a hang, and the watchdog shall see it."""
+_STALLED_S: Final = {"the event loop": 10.0, "inference": 10.0, "the disk": 30.0}
+"""What takes longer than this is a hang, and the watchdog shall see it; an SD card may take seconds."""
 
 
 def run(path: Path) -> int:
@@ -72,17 +74,15 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
     loop.set_default_executor(ThreadPoolExecutor(max_workers=2, thread_name_prefix="resolver"))
     sys.setswitchinterval(_SWITCH_S)
     _make_room(config.state_dir)
+    outbox = Outbox(
+        config.state_dir / config.outbox.path,
+        max_bytes=config.outbox.max_size,
+        commit_window_s=PROFILES[config.profile][1],
+        health=health,
+        metrics=metrics,
+        clock=clock,
+    )
     async with AsyncExitStack() as stack:
-        outbox = await stack.enter_async_context(
-            Outbox(
-                config.state_dir / config.outbox.path,
-                max_bytes=config.outbox.max_size,
-                commit_window_s=PROFILES[config.profile][1],
-                health=health,
-                metrics=metrics,
-                clock=clock,
-            )
-        )
         assembly = Assembly(
             config, boot=boot_id(), clock=clock, health=health, metrics=metrics, outbox=outbox
         )
@@ -90,10 +90,11 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
         gateway = Gateway(
             assembly, clock=clock, health=health, metrics=metrics, config_path=path or Path("-")
         )
+        await stack.enter_async_context(Control(gateway, config.control))
+        await stack.enter_async_context(outbox)
         supervisor = await stack.enter_async_context(Supervisor(clock, health))
         for name, service in assembly.services().items():
             supervisor.start(name, service)
-        await stack.enter_async_context(Control(gateway, config.control))
         supervisor.start("watchdog", _Watchdog(assembly, clock).run)
         gc.collect()
         gc.freeze()  # what is built now lives for ever: no collection need look at it again
@@ -117,7 +118,7 @@ def _make_room(state_dir: Path) -> None:
 
 
 class _Watchdog:
-    """Tells systemd that data moves: the beat beats, and no batch of inference hangs."""
+    """Tells systemd that data moves: the beat beats, no batch of inference and no commit hangs."""
 
     def __init__(self, assembly: Assembly, clock: Clock) -> None:
         self._assembly = assembly
@@ -131,10 +132,15 @@ class _Watchdog:
             await self._clock.sleep_until(self._clock.now() + int(interval_s / 3 * NS_PER_S))
 
     def _alive(self) -> bool:
-        now = self._clock.now()
-        beating = now - self._assembly.ticker.last < _STALLED_NS
-        busy = self._assembly.scoring.busy_since
-        scoring = busy is None or now - busy < _STALLED_NS
-        if not (beating and scoring):
-            log.error("watchdog: %s hangs", "the event loop" if not beating else "inference")
-        return beating and scoring
+        for name, silent_s in self._silent_s().items():
+            if silent_s > _STALLED_S[name]:
+                log.error("watchdog: %s hangs, for %.0f s now", name, silent_s)
+                return False
+        return True
+
+    def _silent_s(self) -> dict[str, float]:
+        return {
+            "the event loop": (self._clock.now() - self._assembly.ticker.last) / NS_PER_S,
+            "inference": self._assembly.worker.busy_s,
+            "the disk": self._assembly.outbox.busy_s,
+        }

@@ -13,6 +13,7 @@ ModelRefusedError           the same for a model that was looked at and is not s
 Rejected                    dead-letter the records it names, go on with the others
 OutboxFull                  apply the quota: the oldest of the least important lane goes
 ResourceUnavailableError    the caller asked a pipeline that is not initialised or not reachable
+RequestRefusedError         the daemon was reached and will not do what was asked: ask otherwise
 ==========================  ====================================================================
 
 Anything else is a bug: the supervisor logs it once, restarts the service, and gives up in the end.
@@ -33,6 +34,7 @@ __all__ = [
     "OutboxFull",
     "Problem",
     "Rejected",
+    "RequestRefusedError",
     "ResourceUnavailableError",
 ]
 
@@ -110,3 +112,12 @@ class OutboxFull(DxadError):  # noqa: N818 - an instruction
 
 class ResourceUnavailableError(DxadError):
     """The pipeline is not initialised, or its daemon does not answer."""
+
+
+class RequestRefusedError(ResourceUnavailableError):
+    """The daemon answers, but not what was asked: it says why."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        """The HTTP status: 403 not allowed, 404 no such pipeline, 409 not in this configuration …"""
+        super().__init__(detail)

@@ -88,7 +88,7 @@ class Gateway:
         """Learn anew what is normal, from the rows that come now.
 
         Raises:
-            ConfigError: this pipeline is not made for it.
+            ConfigError: this pipeline is not made for it, or the span needs more memory than there is.
         """
         learning = self._assembly.learnings.get(pipeline)
         if learning is None:

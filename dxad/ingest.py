@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _SESSION: Final = -1
 """The hold of a column that stays valid while the source's session is proved alive."""
 _CONNECT_TIMEOUT_S: Final = 20.0
+_POLL_LATENESS_MOST_NS: Final = NS_PER_S
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
 
 
@@ -91,7 +92,9 @@ class Ingest:
         return list(self._section.channel_sections().values())
 
     def _default_lateness(self) -> int:
-        return 0 if self._section.polled or self._by_message else self.ring.period
+        if self._section.polled:  # only a poll that still waits for its answers makes a slot wait
+            return min(self.ring.period, _POLL_LATENESS_MOST_NS)
+        return 0 if self._by_message else self.ring.period
 
     def _hold_ns(self, channel: ChannelSection) -> int:
         hold = channel.hold if channel.hold is not None else self._section.hold

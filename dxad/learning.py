@@ -17,7 +17,7 @@ import orjson
 
 from dxad import bundle
 from dxad.config import LearnSection
-from dxad.errors import ModelError
+from dxad.errors import ConfigError, ModelError
 from dxad.pipeline import Pipeline
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -41,10 +41,14 @@ class Learning:
         shelf: Path,
         *,
         load: Callable[[], Model],
+        spare_bytes: int = 0,
         clock: Clock,
         health: Health,
     ) -> None:
-        """Put bundles on `shelf`; `load` makes the model of the one that is current there."""
+        """Put bundles on `shelf`; `load` makes the model of the one that is current there.
+
+        `spare_bytes` of memory may be taken for a longer recording than the configured one.
+        """
         self._pipeline = pipeline
         self._section = section
         self._shelf = shelf
@@ -53,15 +57,31 @@ class Learning:
         self._health = health
         self._asked = asyncio.Event()
         self._rows = self._rows_of(section.span)
+        self._rows_most = self._rows + max(0, spare_bytes) // self._row_bytes
         self.state: Literal["idle", "recording", "fitting"] = "idle"
         self.error: str | None = None
 
     def _rows_of(self, span: int) -> int:
         return max(1, span // self._pipeline.stages.schema.period)
 
+    @property
+    def _row_bytes(self) -> int:
+        return 8 * len(self._pipeline.stages.schema.channels)
+
     def ask(self, span: int | None = None) -> int:
-        """Learn anew from the next `span` nanoseconds of complete rows; returns how many rows that is."""
-        self._rows = self._rows_of(span or self._section.span)
+        """Learn anew from the next `span` nanoseconds of complete rows; returns how many rows that is.
+
+        Raises:
+            ConfigError: so many rows would take more memory than `memory_max` leaves.
+        """
+        rows = self._rows_of(span or self._section.span)
+        if rows > self._rows_most:
+            most_s = self._rows_most * self._pipeline.stages.schema.period / NS_PER_S
+            raise ConfigError(
+                f"recording {rows} rows takes {rows * self._row_bytes / 2**20:.0f} MiB; "
+                f"memory_max has room for {self._rows_most}, a span of {most_s:.0f}s"
+            )
+        self._rows = rows
         self._asked.set()
         return self._rows
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 
 from dxad.event import Event
 from dxad.pipeline import Pipeline
-from dxad.runtime.clock import Clock
 from dxad.runtime.worker import Worker
 
 __all__ = ["Scoring"]
@@ -19,17 +18,14 @@ class Scoring:
         pipelines: Iterable[Pipeline],
         worker: Worker,
         *,
-        clock: Clock,
         on_event: Callable[[Event], None],
     ) -> None:
         """Step `pipelines` on `worker`; `on_event` is called on the event loop for each event, in order."""
         self._pipelines = tuple(pipelines)
         self._worker = worker
-        self._clock = clock
         self._on_event = on_event
         self._wake = asyncio.Event()
-        self.busy_since: int | None = None
-        """When the batch that is being scored was handed over; the watchdog looks at it."""
+        self._found: list[Event] = []
 
     def tick(self, _now: int) -> None:
         """Look whether anything is due."""
@@ -45,11 +41,16 @@ class Scoring:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self.busy_since = self._clock.now()
-            events = await self._worker.run(self._step)
-            self.busy_since = None
-            for event in events:
-                self._on_event(event)
+            batch = asyncio.create_task(self._worker.run(self._step), name="inference")
+            try:
+                await asyncio.shield(batch)
+            finally:
+                if not batch.done():
+                    await asyncio.wait([batch])  # cancelled: what is being found now is told all the same
+                found, self._found = self._found, []
+                for event in found:
+                    self._on_event(event)
 
-    def _step(self) -> list[Event]:
-        return [event for pipeline in self._pipelines for event in pipeline.step()]
+    def _step(self) -> None:
+        for pipeline in self._pipelines:
+            self._found += pipeline.step()

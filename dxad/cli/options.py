@@ -39,7 +39,7 @@ def to_daemon(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("-c", "--config", type=_FILE, help="Take the socket from this configuration.")
     @functools.wraps(command)
     def asking(*args: Any, socket: Path | None, config: Path | None, **others: Any) -> None:
-        from dxad.client import RequestRefusedError
+        from dxad.errors import RequestRefusedError
 
         try:
             command(*args, socket=_socket(socket, config), **others)

@@ -203,6 +203,11 @@ class Outbox:
 
     # -- numbers ------------------------------------------------------------------------------------------
 
+    @property
+    def busy_s(self) -> float:
+        """For how long the store thread has been at what it does now: a disk may hang."""
+        return 0.0 if self._thread is None else self._thread.busy_s
+
     def snapshot(self) -> dict[str, Any]:
         """The state as a JSON object."""
         return {**self._report.snapshot(), "in_memory": len(self._unsaved), "degraded": self._degraded}

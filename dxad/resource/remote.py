@@ -25,12 +25,16 @@ class RemotePipeline:
         Raises:
             ResourceUnavailableError: it does not.
         """
-        names = (await self._client.status())["pipelines"]
-        if self.name not in names:
-            raise ResourceUnavailableError(
-                f"the daemon has no pipeline {self.name!r}, only {', '.join(names)}"
-            )
-        self._open = True
+        try:
+            names = (await self._client.status())["pipelines"]
+            if self.name not in names:
+                raise ResourceUnavailableError(
+                    f"the daemon has no pipeline {self.name!r}, only {', '.join(names)}"
+                )
+            self._open = True
+        finally:
+            if not self._open:
+                await self._client.close()
 
     async def query(self, request: Document | None = None) -> ResourceResponse:
         """Ask the daemon, see `dxad.query`.

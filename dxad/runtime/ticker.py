@@ -12,7 +12,7 @@ class Ticker:
 
     def __init__(self, clock: Clock, *, period: int, calls: Sequence[Callable[[int], None]]) -> None:
         """Call each of `calls` with the time of the beat, in nanoseconds."""
-        self.last = 0
+        self.last = clock.now()
         """When it last beat; the watchdog looks at it."""
         self._clock = clock
         self._period = period

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dxad.client import Client, RequestRefusedError, SyncClient
+from dxad.client import Client, SyncClient
 from dxad.config import ControlSection
 from dxad.control import Control
-from dxad.errors import ConfigError, ResourceUnavailableError
+from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 
 
 class Gateway:

@@ -270,6 +270,21 @@ async def test_a_block_of_a_finished_poll_seals_its_slot_at_once(rig):
     assert rig.column() == ([5.0], [State.GOOD])
 
 
+@pytest.mark.parametrize("period_s", [0.1, 5.0])
+async def test_a_slot_waits_a_period_but_a_second_at_most_for_a_poll_that_is_under_way(monkeypatch, period_s):
+    monkeypatch.setattr(Config, "polled", True)
+    rig = Rig(period=f"{period_s * 1000:g}ms")
+    wait_s = min(period_s, 1.0)
+    async with rig.running():
+        await rig.step(period_s + wait_s - 0.05)
+        through = START + round(period_s * NS_PER_S)
+        await rig.deliver(rig.source.block(5.0, ago=round(wait_s * NS_PER_S), through=through))
+        assert rig.column() == ([5.0], [State.GOOD])
+        await rig.step(period_s + 0.05)
+    assert rig.count("samples_late") == 0
+    assert rig.ring.sealed == START // rig.ring.period + 2
+
+
 async def test_an_even_stream_is_timed_by_counting():
     rig = Rig(period="10ms", clock="counted", lateness="40ms")
     async with rig.running():

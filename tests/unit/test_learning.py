@@ -10,7 +10,7 @@ import pytest
 
 from dxad import bundle
 from dxad.config import LearnSection
-from dxad.errors import ModelError
+from dxad.errors import ConfigError, ModelError
 from dxad.learning import Learning
 from dxad.models.tflite import TFLite
 from dxad.types import NS_PER_S
@@ -31,7 +31,14 @@ def children(monkeypatch) -> list[asyncio.subprocess.Process]:
 
 
 class Bench:
-    def __init__(self, plant, folder: Path, children: list[asyncio.subprocess.Process], **section) -> None:
+    def __init__(
+        self,
+        plant,
+        folder: Path,
+        children: list[asyncio.subprocess.Process],
+        spare_bytes: int = 0,
+        **section,
+    ) -> None:
         self.plant = plant
         self.children = children
         self.shelf = folder / "models" / "p"
@@ -40,6 +47,7 @@ class Bench:
             LearnSection.model_validate({"span": "20s"} | section),
             self.shelf,
             load=lambda: TFLite.at(self.shelf),
+            spare_bytes=spare_bytes,
             clock=plant.clock,
             health=plant.health,
         )
@@ -114,6 +122,14 @@ async def test_while_there_is_no_model_it_records_and_learns_and_the_pipeline_sw
     assert plant.pipeline.detector.model.version == made.version
     assert plant.counted("rows_scored") == 10
     assert plant.counted("rows_unscored") == 300
+
+
+def test_a_span_that_memory_has_no_room_for_is_refused(make_bench):
+    bench = make_bench(spare_bytes=100 * 3 * 8)
+    assert bench.learning.ask(30 * NS_PER_S) == 300
+    with pytest.raises(ConfigError, match=r"recording 301 rows .* room for 300, a span of 30s"):
+        bench.learning.ask(30 * NS_PER_S + NS_PER_S // 10)
+    assert bench.learning.ask() == 200
 
 
 async def test_it_learns_on_demand_and_again(make_bench, normal_rows):

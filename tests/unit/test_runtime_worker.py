@@ -1,0 +1,37 @@
+"""A thread that does one thing after the other, and that a watchdog can look at."""
+
+import asyncio
+import threading
+
+import pytest
+
+from dxad.runtime.worker import Worker
+
+
+@pytest.fixture
+def worker():
+    thread = Worker("w")
+    yield thread
+    thread.close()
+
+
+async def test_calls_run_in_order_and_give_their_result_or_their_error(worker):
+    ran = []
+    results = await asyncio.gather(*(worker.run(lambda i=i: ran.append(i) or i) for i in range(5)))
+    assert ran == results == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError):
+        await worker.run(lambda: 1 / 0)
+
+
+async def test_it_is_busy_while_something_runs_also_after_nobody_waits_for_it_any_more(worker):
+    go_on = threading.Event()
+    assert worker.busy_s == 0
+    task = asyncio.create_task(worker.run(lambda: go_on.wait(5)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    first = worker.busy_s
+    assert worker.busy_s >= first > 0
+    go_on.set()
+    await worker.run(lambda: None)
+    assert worker.busy_s == 0

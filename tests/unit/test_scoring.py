@@ -1,0 +1,74 @@
+"""The inference thread's service: what a batch found is told, however the batch or the service ends."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from dxad.runtime.worker import Worker
+from dxad.scoring import Scoring
+
+
+@pytest.fixture
+def worker():
+    thread = Worker("inference")
+    yield thread
+    thread.close()
+
+
+def _pipeline(step):
+    return SimpleNamespace(due=True, step=step)
+
+
+async def _turns(until) -> None:
+    async with asyncio.timeout(5):
+        while not until():
+            await asyncio.to_thread(lambda: None)
+
+
+async def test_a_stop_in_the_middle_of_a_batch_loses_nothing_of_it(worker):
+    begun, go_on, told = threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        go_on.wait(5)
+        return ["an incident"]
+
+    scoring = Scoring([_pipeline(slow)], worker, on_event=told.append)
+    task = asyncio.create_task(scoring.run())
+    scoring.wake()
+    await _turns(begun.is_set)
+    task.cancel()
+    go_on.set()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert told == ["an incident"]
+
+
+async def test_a_pipeline_that_breaks_does_not_take_the_others_events_along(worker):
+    told = []
+
+    def broken():
+        raise ZeroDivisionError
+
+    scoring = Scoring([_pipeline(lambda: ["an incident"]), _pipeline(broken)], worker, on_event=told.append)
+    scoring.wake()
+    with pytest.raises(ZeroDivisionError):
+        await scoring.run()
+    assert told == ["an incident"]
+
+
+async def test_it_steps_only_when_something_is_due(worker):
+    steps = []
+    pipeline = SimpleNamespace(due=False, step=lambda: steps.append(1) or [])
+    scoring = Scoring([pipeline], worker, on_event=lambda _: None)
+    task = asyncio.create_task(scoring.run())
+    scoring.tick(0)
+    await asyncio.sleep(0)
+    assert not steps
+    pipeline.due = True
+    scoring.tick(0)
+    await _turns(lambda: len(steps) == 1)
+    task.cancel()
+    await asyncio.wait([task])
