@@ -48,6 +48,7 @@ class _Lazy(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog='Completion: eval "$(_DXAD_COMPLETE=bash_source dxad)" in ~/.bashrc, or zsh_source, fish_source.',
 )
+@click.version_option(package_name="dxad")
 def main() -> None:
     """Sensors in, explained incidents out: anomaly detection at the edge.
 

@@ -15,6 +15,8 @@ Kind = Literal["process", "sensor"]
 Phase = Literal["opened", "updated", "closed"]
 
 _TOP: Final = 5
+_DEVIATION_MOST: Final = 1e6
+"""Beyond this, how far a channel has moved makes no difference to its rank."""
 _SEVERE: Final = ("high", "critical")
 
 
@@ -118,6 +120,10 @@ def contributors(
 ) -> list[Contributor]:
     """The channels that make most of an excursion, the largest first.
 
+    They are ranked by their part in the score and half their part in the squared deviations, added: a residual
+    is blind to a channel that moves the way it often does, a deviation to one that has lost its relation to
+    the others (after the combined index of H. H. Yue and S. J. Qin, Ind. Eng. Chem. Res. 40, 2001, p. 4403).
+
     Args:
         channels: what the columns are.
         parts: (n, channels), what each channel adds to the score, row by row.
@@ -126,26 +132,28 @@ def contributors(
     """
     usual = np.array([calibration.usual.get(channel.id, 0.0) for channel in channels])
     total = np.maximum(np.nansum(parts, axis=0) - usual * len(parts), 0.0)
-    whole = float(total.sum()) or 1.0
-    found = []
-    for place in np.argsort(-total, kind="stable")[:_TOP]:
-        if total[place] <= 0:
-            break
-        channel = channels[place]
-        seen = _mean(values[:, place])
-        typical, spread = calibration.normal.get(channel.id, (None, 0.0))
-        deviation = None if seen is None or typical is None or not spread else (seen - typical) / spread
-        found.append(
-            Contributor(
-                channel.id,
-                channel.unit,
-                share=round(float(total[place]) / whole, 4),
-                seen=None if seen is None else float(f"{seen:.6g}"),
-                typical=None if typical is None else float(f"{typical:.6g}"),
-                deviation_sd=None if deviation is None else round(deviation, 2),
-            )
-        )
-    return found
+    shares = total / (float(total.sum()) or 1.0)
+    everyone = [
+        _contributor(channel, share, values[:, place], calibration)
+        for place, (channel, share) in enumerate(zip(channels, shares.tolist(), strict=True))
+    ]
+    squares = np.array([min(abs(each.deviation_sd or 0.0), _DEVIATION_MOST) ** 2 for each in everyone])
+    rank = shares + squares / max(float(squares.sum()), 1.0) / 2
+    return [everyone[place] for place in np.argsort(-rank, kind="stable")[:_TOP] if rank[place] > 0]
+
+
+def _contributor(channel: Channel, share: float, column: F8, calibration: Calibration) -> Contributor:
+    seen = _mean(column)
+    typical, spread = calibration.normal.get(channel.id, (None, 0.0))
+    deviation = None if seen is None or typical is None or not spread else (seen - typical) / spread
+    return Contributor(
+        channel.id,
+        channel.unit,
+        share=round(share, 4),
+        seen=None if seen is None else float(f"{seen:.6g}"),
+        typical=None if typical is None else float(f"{typical:.6g}"),
+        deviation_sd=None if deviation is None else round(deviation, 2),
+    )
 
 
 def _mean(column: F8) -> float | None:

@@ -33,6 +33,8 @@ _NOISE: Final = {"x": 0.35, "y": 0.42, "z": 0.3}
 """Standard deviation of the broadband part, mm/s."""
 _LOAD_EXPONENT: Final = 1.5
 _BALL_PASSES: Final = 3.58
+_TONE: Final = 0.9
+"""The tone's part in the power that wear adds; the rest is noise."""
 _FEELS: Final = {"x": 1.0, "y": 1.0, "z": 0.15}
 """How much of a radial bearing's wear each axis feels."""
 
@@ -114,4 +116,5 @@ class Vibration:
             return 0.0
         healthy = math.sqrt((_SHAFT[axis] ** 2 + _SECOND[axis] ** 2) / 2 + _NOISE[axis] ** 2)
         added = healthy * math.sqrt((1 + wear) ** 2 - 1)
-        return added * (math.sin(_BALL_PASSES * phase) + math.sqrt(0.5) * rough)
+        tone = math.sqrt(2 * _TONE) * math.sin(_BALL_PASSES * phase)
+        return added * (tone + math.sqrt(1 - _TONE) * rough)

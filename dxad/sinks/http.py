@@ -25,6 +25,7 @@ from pydantic import Field
 from dxad import event
 from dxad.errors import Backoff, NotConnected, Rejected
 from dxad.fields import Duration, Secret, SinkSection
+from dxad.links import words
 from dxad.plugin import Plugin
 from dxad.types import NS_PER_S, Record
 
@@ -157,6 +158,11 @@ class Http:
             ) from error
         except aiohttp.ServerDisconnectedError as error:
             raise NotConnected(f"POST {url}: the peer hung up without an answer") from error
+        except aiohttp.ClientConnectorError as error:
+            # Its own words repeat the address and asyncio's; those of a TLS failure are the ones to read.
+            tls = isinstance(error, aiohttp.ClientSSLError)
+            why = _one_line(str(error)) if tls else words(error.os_error)
+            raise NotConnected(f"POST {url}: {why}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NotConnected(f"POST {url}: {_one_line(str(error)) or type(error).__name__}") from error
         head = _one_line(text.decode(errors="replace"))

@@ -135,9 +135,10 @@ def test_a_severe_incident_takes_the_critical_lane(severity, lane):
 
 def test_a_channel_is_named_with_what_was_seen_and_what_is_usual():
     (opened,) = Bench().feed([3, 3, 3])
-    first, second = opened.data["contributors"]
+    first, second, third = opened.data["contributors"]
     assert first == {"channel": "s.b", "unit": "l/min", "share": 0.9608, "seen": 100.5, "typical": 100.0}
-    assert second == {"channel": "s.c", "share": 0.0392, "seen": 3.0}
+    assert (second["channel"], second["share"], second["deviation_sd"]) == ("s.a", 0.0, 3.0)
+    assert third == {"channel": "s.c", "share": 0.0392, "seen": 3.0}
 
 
 def test_a_grid_that_counts_messages_has_no_time_but_now():
@@ -151,8 +152,18 @@ def blamed(parts, values, calibration=CALIBRATION):
 
 
 def test_only_what_a_channel_adds_above_its_usual_counts():
-    found = blamed([[0.1, 4.1, 1.1]] * 10, [[14.0, 100.0, NAN]] * 10)
+    found = blamed([[0.1, 4.1, 1.1]] * 10, [[10.0, 100.0, NAN]] * 10)
     assert [(each.channel, each.share) for each in found] == [("s.b", 0.8), ("s.c", 0.2)]
+
+
+def test_a_channel_that_the_score_is_blind_to_is_named_by_how_far_it_has_moved():
+    found = blamed([[0.1, 4.1, 1.1]] * 10, [[14.0, 100.0, NAN]] * 10)
+    assert [(each.channel, each.share) for each in found] == [("s.b", 0.8), ("s.a", 0.0), ("s.c", 0.2)]
+
+
+def test_how_far_a_channel_has_moved_counts_little_within_a_standard_deviation():
+    found = blamed([[0.1, 4.1, 1.1]] * 10, [[11.0, 100.0, NAN]] * 10)
+    assert [each.channel for each in found] == ["s.b", "s.c", "s.a"]
 
 
 def test_a_deviation_is_in_standard_deviations_of_normal_running():
