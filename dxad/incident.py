@@ -120,9 +120,10 @@ def contributors(
 ) -> list[Contributor]:
     """The channels that make most of an excursion, the largest first.
 
-    They are ranked by their part in the score and half their part in the squared deviations, added: a residual
-    is blind to a channel that moves the way it often does, a deviation to one that has lost its relation to
-    the others (after the combined index of H. H. Yue and S. J. Qin, Ind. Eng. Chem. Res. 40, 2001, p. 4403).
+    They are ranked by their part in the score and half their part in the squared deviations, added: a
+    residual is blind to a channel that moves the way it often does, a deviation to one that has lost its
+    relation to the others (after the combined index of H. H. Yue and S. J. Qin, Ind. Eng. Chem. Res. 40,
+    2001, p. 4403).
 
     Args:
         channels: what the columns are.

@@ -15,6 +15,8 @@ __all__ = ["Injected", "Verdict", "injected", "judge", "summary"]
 
 _TOP: Final = 3
 _SIZE_AT_S: Final = 10.0
+_KINDS: Final = {"sensor_stuck": "sensor", "source_down": "sensor"}
+"""Of the incident that a fault should make, where it is not the process's."""
 _LOSSES: Final = ("late", "overflowed", "messages_rejected")
 
 
@@ -80,7 +82,7 @@ def judge(
     """
     reasons: list[str] = []
     sources = {name: _source(each) for name, each in status.get("sources", {}).items()}
-    reasons += [f"source {name} delivered nothing" for name, each in sources.items() if not each["rows"]]
+    reasons += [f"source {name} delivered nothing" for name, each in sources.items() if not each["samples"]]
     lost = _lost(status)
     reasons += [f"lost: {name}: {count}" for name, count in lost.items()]
     onset = float("inf") if fault is None else fault.onset_utc_s
@@ -92,6 +94,8 @@ def judge(
             reasons.append("the fault was never injected")
         elif found is None:
             reasons.append(f"{wanted} was not found")
+        elif found["data"]["kind"] != _KINDS.get(wanted, "process"):
+            reasons.append(f"{wanted} was taken for a fault of another kind: {found['data']['kind']}")
         elif not _names(found, fault.channels):
             reasons.append(f"the label's channels are not the top contributors: {_top(found)}")
     document: Document = {
