@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import SchemaSerializer, core_schema
 
 from dxad import plugin
 from dxad.errors import ConfigError, Problem
@@ -83,7 +85,9 @@ class AlarmSection(Section):
     )
     on_delay: Duration = Field(NS_PER_S, description="how long the score must stay above the limit")
     off_delay: Duration = Field(30 * NS_PER_S, description="how long it must stay below the off-limit")
-    severity: Literal["low", "medium", "high", "critical"] = "high"
+    severity: Literal["low", "medium", "high", "critical"] = Field(
+        "high", description="what an incident is told with; high and critical take the critical lane"
+    )
 
 
 class LearnSection(Section):
@@ -116,15 +120,17 @@ class PipelineSection(Section):
     transforms: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = (
         Field((), strict=False, description="transforms of the joined rows, in this order")
     )
-    model: Annotated[ModelSection, plugin.section("models", ModelSection)]
-    learn: LearnSection | None = None
-    alarm: AlarmSection = AlarmSection()
+    model: Annotated[ModelSection, plugin.section("models", ModelSection)] = Field(
+        description="what scores the rows"
+    )
+    learn: LearnSection | None = Field(None, description="without it, nothing is learned")
+    alarm: AlarmSection = Field(AlarmSection(), description="when a score becomes an alarm")
 
 
 class Config(Section):
     """Everything dxad is told; see `config/dxad.toml` for each key with its default."""
 
-    gateway: GatewaySection = GatewaySection()
+    gateway: GatewaySection = Field(GatewaySection(), description="who this gateway is")
     state_dir: Path = Field(
         Path("/var/lib/dxad"), strict=False, description="where dxad keeps what must last"
     )
@@ -132,14 +138,16 @@ class Config(Section):
         "balanced", description="latency against processor time and flash wear"
     )
     memory_max: Size = Field(128 * 2**20, description="refuse a configuration whose rings need more")
-    log: Level = "info"
-    control: ControlSection = ControlSection()
-    outbox: OutboxSection = OutboxSection()
+    log: Level = Field("info", description="what is logged: this and what is worse")
+    control: ControlSection = Field(ControlSection(), description="the control socket")
+    outbox: OutboxSection = Field(OutboxSection(), description="store and forward")
     sources: dict[Identifier, Annotated[SourceSection, plugin.section("sources", SourceSection)]] = Field(
-        min_length=1
+        min_length=1, description="what is read, by name"
     )
-    pipelines: dict[Identifier, PipelineSection] = Field({})
-    sinks: dict[Identifier, Annotated[SinkSection, plugin.section("sinks", SinkSection)]] = Field({})
+    pipelines: dict[Identifier, PipelineSection] = Field({}, description="what is watched, by name")
+    sinks: dict[Identifier, Annotated[SinkSection, plugin.section("sinks", SinkSection)]] = Field(
+        {}, description="where events go, by name"
+    )
 
     @property
     def channels(self) -> tuple[Channel, ...]:
@@ -179,6 +187,12 @@ def load(path: Path) -> Config:
     if state_dir and "state_dir" not in document:
         document["state_dir"] = state_dir
     config = parse(document, lines, str(path))
+    misplaced = [
+        Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
+        for key, kind in _in_process(config)
+    ]
+    if misplaced:
+        raise ConfigError(problems=misplaced)
     return config.model_copy(update={"state_dir": path.parent / config.state_dir})
 
 
@@ -206,7 +220,28 @@ def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of the configuration, for editors."""
-    return Config.model_json_schema(mode="validation")
+    found = Config.model_json_schema(mode="validation", schema_generator=_AsWritten)
+    return {"$schema": _AsWritten.schema_dialect, **found}
+
+
+class _AsWritten(GenerateJsonSchema):
+    """Shows the default of a duration or a size as the string that one would write."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        shown = super().default_schema(schema)
+        if shown.get("type") == "string" and isinstance(shown.get("default"), int):
+            written = SchemaSerializer(schema["schema"]).to_python(schema["default"], mode="json")
+            shown["default"] = written
+        return shown
+
+
+def _in_process(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name, source in config.sources.items():
+        if source.in_process:
+            yield ("sources", name, "type"), "source"
+    for name, sink in config.sinks.items():
+        if sink.in_process:
+            yield ("sinks", name, "type"), "sink"
 
 
 def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:

@@ -179,7 +179,7 @@ class Secret(Section):
 class ChannelSection(Section):
     """What is said of one channel, whatever its source."""
 
-    unit: str = ""
+    unit: str = Field("", description="of the values")
     range: tuple[float, float] | None = Field(
         None, strict=False, description="the values that are physically possible; others are bad"
     )
@@ -207,7 +207,7 @@ class SourceSection(Section):
         "arrival", description="whence a sample has its time: its arrival, or its number in an even stream"
     )
     lateness: Duration | None = Field(
-        None, description="how long a slot stays open after its end; default: one period, none if polled"
+        None, description="how long a slot waits after its end; default: one period, of a poll at most 1s"
     )
     hold: Duration | Literal["session"] | None = Field(
         None, description="how long a value stays valid without a new one; default: two periods"
@@ -217,6 +217,8 @@ class SourceSection(Section):
         None, description="reconnect after so long without a sample; default: 10 periods, at least 5 s"
     )
 
+    in_process: ClassVar[bool] = False
+    """Whether it is of use to Python code alone, and has no place in a file."""
     polled: ClassVar[bool] = False
     """Whether the source asks on the grid, so that a slot is complete when the poll has ended."""
 
@@ -254,6 +256,9 @@ class SinkSection(Section):
     max_attempts: int = Field(
         10, gt=0, description="refusals after which a record goes to the dead letters; outages do not count"
     )
+
+    in_process: ClassVar[bool] = False
+    """Whether it is of use to Python code alone, and has no place in a file."""
 
     def lane_set(self) -> frozenset[Lane]:
         """The lanes as the outbox names them."""

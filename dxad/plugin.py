@@ -94,7 +94,8 @@ def section(family: Family, parent: type[Section], *, key: str = "type") -> GetP
         return core_schema.no_info_plain_validator_function(validated)
 
     def json_schema(_schema: Any, handler: Any) -> dict[str, Any]:
-        kinds = [load(family, name).config.__pydantic_core_schema__ for name in names(family)]
-        return {"anyOf": [handler(each) for each in kinds]}
+        kinds = [load(family, name).config for name in names(family)]
+        shown = [each for each in kinds if not getattr(each, "in_process", False)]
+        return {"anyOf": [handler(each.__pydantic_core_schema__) for each in shown]}
 
     return GetPydanticSchema(schema, json_schema)

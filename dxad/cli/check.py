@@ -16,9 +16,24 @@ if TYPE_CHECKING:
 __all__ = ["check"]
 
 
+def _print_schema(context: click.Context, _option: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    import orjson
+
+    from dxad.config import schema
+
+    click.echo(orjson.dumps(schema(), option=orjson.OPT_INDENT_2))
+    context.exit()
+
+
 @click.command(epilog="Example: dxad check -c /etc/dxad/dxad.toml && systemctl restart dxad")
 @of_config
 @as_json
+@click.option(
+    "--schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+    help="Print the JSON Schema of all configurations instead, for editors.",
+)  # fmt: skip
 def check(config: Path, as_json: bool) -> None:
     """Find every mistake in a configuration.
 

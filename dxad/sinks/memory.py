@@ -19,6 +19,8 @@ __all__ = ["PLUGIN", "Config", "Memory"]
 class Config(SinkSection):
     """`{ type = "memory" }`."""
 
+    in_process = True
+
     type: Literal["memory"]
     capacity: int = Field(1000, gt=0, description="events kept for the reader; the oldest goes first")
 

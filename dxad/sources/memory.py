@@ -32,6 +32,8 @@ class MemoryChannel(ChannelSection):
 class Config(SourceSection):
     """`type = "memory"`, `channels = { value = {} }`."""
 
+    in_process = True
+
     type: Literal["memory"]
     channels: dict[Identifier, MemoryChannel] = Field(description="by name")
 

@@ -54,9 +54,9 @@ class ModbusChannel(ChannelSection):
         alias="register", pattern=r"^(coil|discrete|input|holding):\d{1,5}$", description="space and address"
     )
     encoding: Encoding | None = Field(None, description="default: bool for coil and discrete, else int16")
-    order: Order = "ABCD"
-    scale: float = 1.0
-    offset: float = 0.0
+    order: Order = Field("ABCD", description="of the bytes on the wire")
+    scale: float = Field(1.0, description="value = scale * raw + offset")
+    offset: float = Field(0.0, description="in the unit of the value")
 
     @property
     def space(self) -> Space:
@@ -97,7 +97,7 @@ class Config(SourceSection):
 
     type: Literal["modbus"]
     url: str = Field(description="tcp://host:port")
-    device_id: int = Field(1, ge=0, le=255)
+    device_id: int = Field(1, ge=0, le=255, description="the unit identifier")
     timeout: Duration = Field(NS_PER_S // 2, gt=0, description="how long a device may take to answer")
     channels: dict[Identifier, ModbusChannel] = Field({}, description="by name")
 

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from dxad.decode import Decoder, DecodeTable, decoder
 from dxad.errors import ConfigError, DecodeError, NotConnected
-from dxad.fields import ChannelSection, Identifier, Secret, SourceSection
+from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
 from dxad.links.mqtt import MqttLink, open_link
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
@@ -54,11 +54,17 @@ class Config(SourceSection):
     type: Literal["mqtt"]
     url: str = Field(description="mqtt://host:port")
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
-    qos: Literal[0, 1] = 1
+    qos: Literal[0, 1] = Field(1, description="1: the broker keeps what comes while we are away")
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
-    keep_alive: int = Field(15, ge=4, le=3600, description="seconds")
-    username: str | None = None
-    password: Secret | None = None
+    keep_alive: Duration = Field(
+        15 * NS_PER_S,
+        ge=4 * NS_PER_S,
+        le=3600 * NS_PER_S,
+        multiple_of=NS_PER_S,
+        description="how long a broker may be silent before it is asked whether it is there",
+    )
+    username: str | None = Field(None, description="for brokers that want one")
+    password: Secret | None = Field(None, description="a secret by reference")
     decode: DecodeTable = Field({"kind": "json"}, validate_default=True, description="default: json")
     channels: dict[Identifier, MqttChannel] = Field({}, description="by name")
 
@@ -169,7 +175,7 @@ class Mqtt:
             login["password"] = config.password.read().encode()
         return mqtt5.ConnectPacket(
             client_id=config.client_id or f"dxad-{self._name}-{secrets.token_hex(3)}",
-            keep_alive=config.keep_alive,
+            keep_alive=config.keep_alive // NS_PER_S,
             clean_start=True,
             receive_max=_UNACKNOWLEDGED_MAX,
             max_packet_size=config.decode.max_payload + _HEADER_MAX,

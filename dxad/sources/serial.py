@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from dxad.decode import DecodeTable, decoder
 from dxad.errors import ConfigError, DecodeError
-from dxad.fields import ChannelSection, Identifier, Section, SourceSection
+from dxad.fields import ChannelSection, Identifier, Section, Size, SourceSection
 from dxad.links.serial import SerialLink
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
@@ -28,7 +28,7 @@ class Framing(Section):
     """`framing = { kind = "line" }`."""
 
     kind: Literal["line"] = "line"
-    max_length: int = Field(1024, ge=8, le=65_536, description="bytes; a longer line is rejected")
+    max_length: Size = Field(1024, ge=8, le=65_536, description="a longer line is rejected")
 
 
 class Config(SourceSection):
@@ -36,11 +36,13 @@ class Config(SourceSection):
 
     type: Literal["serial"]
     port: str = Field(min_length=1, description="a device file; one in /dev/serial/by-id keeps its name")
-    baudrate: int = Field(115_200, gt=0)
-    clock: Literal["arrival", "counted"] = "counted"
-    framing: Framing = Framing()
-    checksum: Literal["none", "xor"] = "none"
-    decode: DecodeTable
+    baudrate: int = Field(115_200, gt=0, description="bits a second")
+    clock: Literal["arrival", "counted"] = Field(
+        "counted", description="whence a sample has its time: its arrival, or its number in an even stream"
+    )
+    framing: Framing = Field(Framing(), description="where a message ends")
+    checksum: Literal["none", "xor"] = Field("none", description="xor: *HH at the end, as NMEA 0183 has it")
+    decode: DecodeTable = Field(description="of a message into values")
     channels: dict[Identifier, ChannelSection] = Field(
         {}, description="by column; default: all columns, bare"
     )

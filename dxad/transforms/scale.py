@@ -16,7 +16,7 @@ class Config(TransformSection):
     """`{ type = "scale", channels = ["plc.flow"], factor = 0.06, unit = "m3/h" }`."""
 
     type: Literal["scale"]
-    factor: float = Field(1.0, strict=False)
+    factor: float = Field(1.0, strict=False, description="result = factor * value + offset")
     offset: float = Field(0.0, strict=False, description="in the unit of the result")
     unit: str | None = Field(None, description="the unit of the result; default: unchanged")
 

@@ -26,7 +26,9 @@ class Config(TransformSection):
     """`{ type = "summarize", channels = ["vib.*"], stat = "rms", every = "100ms" }`."""
 
     type: Literal["summarize"]
-    stat: Literal["rms", "mean", "min", "max", "peak"] = "rms"
+    stat: Literal["rms", "mean", "min", "max", "peak"] = Field(
+        "rms", description="what a stretch of rows becomes"
+    )
     every: Duration | None = Field(None, description="the time between two results; default: one row")
     over: Duration | None = Field(None, description="how far back a result reaches; default: `every`")
 

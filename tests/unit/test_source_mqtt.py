@@ -347,7 +347,7 @@ class TestSession:
             await source.read()
 
     async def test_is_proved_alive_for_one_and_a_half_keep_alives(self, fake):
-        async with listening(fake.serve) as port, connected(port, keep_alive=20) as source:
+        async with listening(fake.serve) as port, connected(port, keep_alive="20s") as source:
             ahead_s = (source.alive_until - SystemClock().now()) / NS_PER_S
             assert 28.0 < ahead_s <= 30.0
         assert source.alive_until == 0

@@ -126,7 +126,7 @@ class TestLines:
             assert told.value.rejected == 2
 
     async def test_an_overlong_one_is_rejected_however_it_ends(self, device):
-        async with joined(device, framing={"kind": "line", "max_length": 16}) as source:
+        async with joined(device, framing={"kind": "line", "max_length": "16B"}) as source:
             device.send(b"1" * 40 + b",2\r\n3,4\r\n")
             assert await arriving(source, 2) == [3.0, 4.0]
             with pytest.raises(DecodeError, match="a line of 42 bytes"):

@@ -1,0 +1,175 @@
+"""The README's commands and snippets, as they stand there, on the bench that they describe."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dxad import config
+from dxad.resource import PipelineResource
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+EXAMPLE = "config/examples/demo.toml"
+SOCKET = "/tmp/dxad-demo/control.sock"
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
+DEMO, SIMULATE, RUN, TEST = (
+    next(each for each in COMMANDS if mark in each) for mark in ("dxad demo", "hw_sim", "dxad run", "pytest")
+)
+
+
+class Stage:
+    """The simulator and the daemon, started as the README says, but at free ports, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.example = folder / "demo.toml"
+        self.socket = folder / "c.sock"
+        self.bin = Path(sys.executable).parent
+        self.environment = os.environ | {"PATH": f"{self.bin}:{os.environ['PATH']}"}
+        self.endpoints: dict[str, str] = {}
+
+    def here(self, command: str) -> list[str]:
+        """A command of the README for this stage."""
+        return shlex.split(command.replace(EXAMPLE, str(self.example)).replace(SOCKET, str(self.socket)))
+
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        log = (self.folder / f"{Path(command[0]).name}.log").open("w")
+        with log:
+            return subprocess.Popen(
+                command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+
+    def run(self, command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment | environment, capture_output=True, text=True,
+            timeout=30, check=False,
+        )  # fmt: skip
+
+    def configure(self) -> None:
+        shutil.copyfile(ROOT / EXAMPLE, self.example)
+        (self.folder / "conf.d").mkdir()
+        (self.folder / "conf.d" / "here.toml").write_text(
+            f'state_dir = "{self.folder}/state"\ncontrol.socket = "{self.socket}"\n'
+            f'sources.motor.url = "{self.endpoints["motor"]}"\nsources.plc.url = "{self.endpoints["plc"]}"\n'
+            f'sources.drive.url = "{self.endpoints["drive"]}"\nsources.vib.port = "{self.endpoints["vib"]}"\n'
+            'pipelines.pump.learn.span = "12s"\n'
+        )
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.communicate(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    stage = Stage(tmp_path_factory.mktemp("r"))
+    free = "--json --mqtt-port 0 --mqtt311-port 0 --modbus-port 0 --opcua-port 0 --serial-link"
+    simulator = stage.start([*stage.here(SIMULATE), *free.split(), str(stage.folder / "vib")])
+    try:
+        stage.endpoints = json.loads(simulator.stdout.readline())
+        stage.configure()
+        daemon = stage.start(stage.here(RUN))
+        try:
+            _wait_for_a_score(stage)
+            yield stage
+        finally:
+            _end(daemon)
+    finally:
+        _end(simulator)
+
+
+def _wait_for_a_score(stage: Stage) -> None:
+    deadline = time.monotonic() + 40
+    while stage.run(["dxad", "query", "pump", "-c", str(stage.example)]).returncode != 0:
+        assert time.monotonic() < deadline, (stage.folder / "dxad.log").read_text()
+        time.sleep(0.5)
+
+
+def test_every_block_says_what_it_is():
+    assert {kind for kind, _ in BLOCKS} == {"sh", "toml", "python", "text"}
+
+
+def test_the_two_commands_install_what_the_project_offers_and_run_it():
+    assert DEMO.split(" && ") == [
+        "python3 -m venv .venv", ".venv/bin/pip install -q '.[sim]'", ".venv/bin/dxad demo",
+    ]  # fmt: skip
+    assert TEST.split(" && ") == [
+        "python3 -m venv .venv", ".venv/bin/pip install -q -e '.[dev]'", ".venv/bin/pytest -q",
+    ]  # fmt: skip
+    marked = README[README.index("<!-- test -->") :]
+    assert TEST in marked, "which is what .ci/run looks for"
+
+
+LOOKS = [each for each in COMMANDS if each not in {DEMO, SIMULATE, RUN, TEST}]
+
+
+@pytest.mark.parametrize("command", LOOKS, ids=[" ".join(each.split()[:2]) for each in LOOKS])
+def test_a_command_does_what_it_is_there_for(stage, command):
+    if command.startswith("curl") and shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    done = stage.run(stage.here(command))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    if "/v1/" in command:
+        found = json.loads(done.stdout)
+        assert found.get("success", True), found
+
+
+def test_the_configuration_is_whole(tmp_path):
+    (text,) = (text for kind, text in BLOCKS if kind == "toml")
+    (tmp_path / "dxad.toml").write_text(text)
+    found = config.load(tmp_path / "dxad.toml")
+    assert set(found.sources) == {"plc", "vib"}
+    assert config.shape(found.pipelines["pump"], found.sources).outputs.channels
+
+
+@pytest.mark.parametrize(
+    "text", [text for kind, text in BLOCKS if kind == "python"], ids=["inside", "outside"]
+)
+def test_a_snippet_prints_a_score(stage, text):
+    endpoint = f"{stage.endpoints['motor']}/plant/motor"
+    done = stage.run(
+        [sys.executable, "-c", text.replace(SOCKET, str(stage.socket))], DXAD_ENDPOINT_MOTOR=endpoint
+    )
+    assert done.returncode == 0, done.stderr
+    assert 0 <= float(done.stdout) <= 1
+
+
+def test_the_picture_has_the_words_of_the_program():
+    picture = next(text for kind, text in BLOCKS if kind == "text" and "dxad demo" in text)
+    for source in ("dxad/cli/view.py", "dxad/cli/verdict.py"):
+        words = set(re.findall(r'"([A-Z]{4,}|injected|verdict|events)"', (ROOT / source).read_text()))
+        assert words, source
+        assert all(word in picture for word in words), words
+
+
+def test_the_tree_names_only_what_is_there():
+    tree = next(text for kind, text in BLOCKS if kind == "text" and text.startswith("dxad/\n"))
+    inside = re.findall(r"(\S+\.py|\w+/)(?=\s)", tree[: tree.index("\nconfig/")].removeprefix("dxad/\n"))
+    assert len(inside) > 20
+    for name in inside:
+        assert (ROOT / "dxad" / name).exists(), name
+    linked = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert linked
+    for path in linked:
+        assert (ROOT / path).exists(), path
+
+
+def test_the_remote_face_is_the_one_of_the_readme():
+    assert callable(PipelineResource.connect)
