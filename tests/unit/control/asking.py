@@ -1,0 +1,139 @@
+"""The control socket from its clients' side, and behind it a gateway that only remembers."""
+
+import asyncio
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dxad.config import ControlSection
+from dxad.control import Control
+from dxad.control.limits import Limits
+from dxad.errors import ConfigError
+
+CURL = shutil.which("curl")
+
+
+class Remembering:
+    """A gateway with one pipeline, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ("pump",)
+        self.conditions: list[dict[str, str]] = []
+        self.extra: dict[str, Any] = {}
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.learned: list[tuple[str, float | None]] = []
+        self.busy = asyncio.Event()
+        self.busy.set()
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "gateway": "test",
+            "state": "running",
+            "conditions": self.conditions,
+            "sources": {"plc": {"rows": 7}},
+            "pipelines": {name: {"score": 0.5} for name in self.names},
+            "sinks": {"log": {"pending": 0}},
+            "outbox": {"bytes": 4096},
+            **self.extra,
+        }
+
+    def metrics(self) -> str:
+        return "dxad_uptime_seconds 1\n"
+
+    def pipelines(self) -> tuple[str, ...]:
+        return self.names
+
+    async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
+        await self.busy.wait()
+        self.asked.append((pipeline, request))
+        if request.get("execute") == "fail":
+            return {"success": False, "content": None, "error": "no model yet"}
+        return {"success": True, "content": {"echo": len(str(request))}, "error": None}
+
+    def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
+        if pipeline == "fixed":
+            raise ConfigError("pipeline 'fixed' has no [pipelines.fixed.learn] in its configuration")
+        self.learned.append((pipeline, span_s))
+        return {"pipeline": pipeline, "of_rows": 200}
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def detail(self) -> str:
+        assert self.headers["content-type"].startswith("application/problem+json")
+        assert self.json["status"] == self.status
+        return self.json["detail"]
+
+
+@asynccontextmanager
+async def serving(gateway, path: Path, *, limits: Limits | None = None, **section) -> AsyncIterator[Control]:
+    async with Control(gateway, ControlSection(socket=path, **section), limits=limits) as control:
+        yield control
+
+
+@asynccontextmanager
+async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_unix_connection(str(path), limit=2**24)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+async def say(path: Path, data: bytes) -> Reply:
+    """Send these bytes, and take what comes until the end; status 0 if nothing does."""
+    async with connected(path) as (reader, writer), asyncio.timeout(5):
+        with suppress(OSError):  # it may have heard enough
+            writer.write(data)
+            await writer.drain()
+        raw = await hear(reader)
+    if not raw:
+        return Reply(0, {}, b"")
+    head, _, body = raw.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return Reply(int(lines[0].split()[1]), headers, body)
+
+
+async def hear(reader: asyncio.StreamReader) -> bytes:
+    heard = b""
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            heard += data
+    return heard
+
+
+async def ask(path: Path, method: str, target: str, body: object = None, *headers: str) -> Reply:
+    raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    head = [f"{method} {target} HTTP/1.1", "Host: dxad", "Connection: close", f"Content-Length: {len(raw)}"]
+    return await say(path, "\r\n".join([*head, *headers, "", ""]).encode() + raw)
+
+
+async def soon(true) -> None:
+    async with asyncio.timeout(3):
+        while not true():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.005)
+
+
+@contextmanager
+def asking_and_not_listening(path: Path) -> Iterator[None]:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
+        yield

@@ -1,0 +1,214 @@
+"""What the outbox does with files that are damaged, old or new, and with disks that fail."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+
+import pytest
+
+from dxad.errors import ConfigError, NotConnected, OutboxFull
+from dxad.outbox import Outbox, database, front, schema
+from dxad.types import Lane
+from tests.unit.outbox.records import codes, file_size_limit, ids, overwrite, pragma, record, sql, until
+
+ALL = frozenset(Lane)
+MIB = 2**20
+
+Make = Callable[..., Outbox]
+
+
+class TestDamage:
+    async def test_a_record_whose_checksum_does_not_fit_is_never_delivered(self, make, path, metrics):
+        async with make() as box:
+            for each in "abc":
+                await box.append(record(each))
+        sql(path, "UPDATE records SET body = x'00' WHERE id = 'b'")
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert ids(await box.fetch("s", 2)) == ["a", "c"]
+            assert sql(path, "SELECT id, reason FROM dead_letters") == [("b", "damaged")]
+            assert metrics.total("dxad_records_dead_total", reason="damaged") == 1
+            assert (box.backlog("s").pending, box.snapshot()["dead_letters"]) == (2, 1)
+
+    @pytest.mark.parametrize("damage", ["header", "pages", "text"])
+    async def test_a_damaged_file_is_set_aside(self, make, path, caplog, damage):
+        async with make() as box:
+            for n in range(200):
+                await box.append(record(f"a{n}", size=1000))
+        match damage:
+            case "header":
+                overwrite(path, 0, bytes(100))
+            case "pages":
+                for page in range(1, 8):
+                    overwrite(path, page * 4096, b"\xff" * 64)
+            case _:
+                path.write_text("this is no database, " * 100)
+        async with make() as box:
+            assert await box.append(record("new")) == 1
+            (aside,) = path.parent.glob("outbox.db.damaged-2023*Z")
+            assert box.snapshot()["set_aside"] == str(aside)
+            assert "set aside" in caplog.text
+
+    async def test_damage_found_while_running_starts_a_fresh_file_without_losing_what_comes(
+        self, make, path, clock
+    ):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            for n in range(200):
+                await box.append(record(f"a{n}", size=1000))
+            await box.ack("s", await box.fetch("s", 100))
+            await box.append(record("last"))
+            await pragma(box, "wal_checkpoint(TRUNCATE)")
+            overwrite(path, 4096, os.urandom(path.stat().st_size - 4096))
+            await pragma(box, "shrink_memory")  # or it would go on with the pages it has in memory
+            stored = box.append(record("after"))
+            await until(lambda: box.snapshot()["degraded"])
+            while not stored.done():
+                await clock.step(1_000_000_000)
+            assert stored.result() > 0
+            assert ids(await box.fetch("s", 10)) == ["after"]
+            assert box.snapshot()["set_aside"]
+
+    async def test_a_file_of_a_newer_dxad_is_refused(self, make, path):
+        sql(path, "PRAGMA user_version=99")
+        with pytest.raises(ConfigError, match="schema 99"):
+            await make().open()
+
+
+class TestBrokenDisk:
+    @staticmethod
+    @asynccontextmanager
+    async def without_disk(make, tmp_path) -> AsyncIterator[Outbox]:
+        """An outbox that cannot make its file: there is no such folder, until a test makes it."""
+        async with make(tmp_path / "gone" / "outbox.db") as box:
+            await box.subscribe("s", ALL)
+            yield box
+
+    async def test_records_wait_in_memory_and_become_durable_when_it_heals(
+        self, make, tmp_path, clock, health
+    ):
+        async with self.without_disk(make, tmp_path) as box:
+            waiting = [box.append(record(each)) for each in "ab"]
+            await clock.step(60_000_000_000)
+            assert codes(health) == {"outbox.degraded"}
+            assert box.snapshot()["in_memory"] == 2
+            assert not any(each.done() for each in waiting)
+            (tmp_path / "gone").mkdir()
+            while not waiting[0].done():
+                await clock.step(1_000_000_000)
+            assert [each.result() for each in waiting] == [1, 2]
+            assert not health.active
+            assert sql(tmp_path / "gone" / "outbox.db", "SELECT id FROM records") == [("a",), ("b",)]
+            assert ids(await box.fetch("s", 10)) == ["a", "b"]
+
+    async def test_sinks_are_served_from_memory(self, make, tmp_path):
+        async with self.without_disk(make, tmp_path) as box:
+            waiting = box.append(record("alarm"))
+            await box.wait("s")
+            (alarm,) = await box.fetch("s", 10)
+            assert (alarm.id, alarm.seq) == ("alarm", 0)
+            await box.ack("s", [alarm])
+            assert await waiting == 0
+            assert box.snapshot()["in_memory"] == 0
+            assert await box.fetch("s", 10) == []
+
+    async def test_memory_lets_go_of_a_record_only_when_all_sinks_have_it(self, make, tmp_path):
+        async with self.without_disk(make, tmp_path) as box:
+            await box.subscribe("other", ALL)
+            box.append(record("alarm"))
+            await box.ack("s", await box.fetch("s", 10))
+            assert await box.fetch("s", 10) == []
+            await box.refuse("other", await box.fetch("other", 10), "no", most=1)
+            assert await box.fetch("other", 10) == []
+            assert box.snapshot()["in_memory"] == 1
+
+    async def test_memory_is_bounded(self, make, tmp_path, monkeypatch, metrics, health):
+        async with self.without_disk(make, tmp_path) as box:
+            monkeypatch.setattr(front, "_MEMORY_MAX", 10_000)
+            bulk = [box.append(record(f"b{n}", Lane.BULK, 1000)) for n in range(5)]
+            critical = [box.append(record(f"c{n}", Lane.CRITICAL, 1000)) for n in range(12)]
+            assert all(isinstance(each.exception(), OutboxFull) for each in bulk)
+            assert [each.done() for each in critical] == [True] * 2 + [False] * 10
+            assert metrics.by_label("dxad_records_dropped_total", "lane") == {"bulk": 5, "critical": 2}
+            assert codes(health) == {"outbox.degraded", "outbox.full"}
+
+    async def test_closing_says_what_is_lost(self, make, tmp_path, metrics):
+        async with self.without_disk(make, tmp_path) as box:
+            waiting = box.append(record("a"))
+            await box.close()
+            assert isinstance(waiting.exception(), NotConnected)
+            assert metrics.total("dxad_records_dropped_total") == 1
+
+    async def test_a_restart_on_it_remembers_the_sinks_once_it_heals(self, make, path, clock):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            for each in "ab":
+                await box.append(record(each))
+            await box.ack("s", await box.fetch("s", 1))
+        hidden = path.rename(path.with_name("hidden"))
+        path.mkdir()  # what cannot be opened as a file
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert box.snapshot()["degraded"]
+            path.rmdir()
+            hidden.rename(path)
+            while box.snapshot()["degraded"]:
+                await clock.step(1_000_000_000)
+            assert ids(await box.fetch("s", 10)) == ["b"]
+
+    async def test_failing_in_the_middle_loses_nothing_that_was_acknowledged(self, make, clock, health):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            for n in range(20):
+                await box.append(record(f"a{n}", size=1000))
+            with file_size_limit(32 * 1024):
+                waiting = [box.append(record(f"b{n}", size=1000)) for n in range(20)]
+                await until(lambda: box.snapshot()["degraded"])
+                assert codes(health) == {"outbox.degraded"}
+            while not all(each.done() for each in waiting):
+                await clock.step(1_000_000_000)
+            assert ids(await box.fetch("s", 100)) == [f"a{n}" for n in range(20)] + [
+                f"b{n}" for n in range(20)
+            ]
+            assert not health.active
+
+    async def test_a_full_one_is_still_read_from(self, make, clock):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            await box.append(record("a", size=1000))
+            await pragma(box, "max_page_count=1")  # SQLite takes the present size: no page to spare
+            waiting = box.append(record("b", size=20_000))
+            await until(lambda: box.snapshot()["degraded"])
+            assert "full" in box.snapshot()["degraded"]
+            assert ids(await box.fetch("s", 10)) == ["a", "b"]
+            await box.ack("s", await box.fetch("s", 1))
+            assert ids(await box.fetch("s", 10)) == ["b"]
+            await pragma(box, "max_page_count=100000")
+            while not waiting.done():
+                await clock.step(1_000_000_000)
+            assert ids(await box.fetch("s", 10)) == ["b"]
+
+
+class TestSchema:
+    def test_version_is_the_number_of_migrations(self, empty_file):
+        assert sql(empty_file, "PRAGMA user_version") == [(database.SCHEMA_VERSION,)]
+        with closing(sqlite3.connect(":memory:")) as connection:
+            schema.apply(connection)
+            assert connection.execute("PRAGMA user_version").fetchone() == (database.SCHEMA_VERSION,)
+
+    async def test_a_commit_is_synced_and_nothing_is_mapped(self, make):
+        async with make() as box:
+            assert await pragma(box, "synchronous") == [(2,)]
+            assert await pragma(box, "journal_mode") == [("wal",)]
+            assert await pragma(box, "mmap_size") == [(0,)]
+
+    def test_the_daemons_process_never_loads_sqlite_utils(self, tmp_path):
+        script = (
+            "import sys; from pathlib import Path; from dxad.outbox import Outbox, database\n"
+            "database.open_file(Path(sys.argv[1])).close(); assert 'sqlite_utils' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / "new.db")], check=True)
+        assert sql(tmp_path / "new.db", "PRAGMA journal_mode") == [("wal",)]
