@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -304,11 +305,19 @@ class TestTop:
     @pytest.mark.usefixtures("gateway")
     async def test_ends_well_with_ctrl_c(self):
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dxad", "top", "--every", "0.1", cwd=ROOT, stdout=PIPE, stderr=PIPE
-        )
-        assert b"running" in await child.stdout.readline()
-        child.send_signal(2)
-        _, told = await child.communicate()
+            sys.executable, "-m", "dxad", "top", "--every", "0.1", cwd=ROOT, stdout=PIPE, stderr=PIPE,
+            # A shell that runs the tests in the background has it ignored, and children inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        try:
+            assert b"running" in await child.stdout.readline()
+            child.send_signal(signal.SIGINT)
+            async with asyncio.timeout(10):
+                _, told = await child.communicate()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
         assert (child.returncode, told) == (0, b"")
 
 
