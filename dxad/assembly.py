@@ -153,6 +153,7 @@ class Assembly:
         self.scoring = Scoring(
             self.pipelines.values(),
             self.worker,
+            health=health,
             on_event=self._tell,
         )
         self.ticker = Ticker(
@@ -176,6 +177,12 @@ class Assembly:
         for name in self.outbox.sinks - self.delivers.keys():
             log.warning("sink %s is no longer configured: what waited for it alone is dropped", name)
             await self.outbox.unsubscribe(name)
+
+    def interrupt(self) -> None:
+        """All services have ended: close the incidents that are open, while the outbox still takes events."""
+        for pipeline in self.pipelines.values():
+            for event in pipeline.interrupt():
+                self._tell(event)
 
     def close(self) -> None:
         """Let go of threads and models, once the services have stopped."""

@@ -153,7 +153,8 @@ def install(shelf: Path, bundle: Path, *, keep: int = 5) -> Path:
     link.unlink(missing_ok=True)
     link.symlink_to(target.name)
     link.replace(shelf / "current")
-    for old in sorted(shelf.glob("[0-9]*-*"))[:-keep]:
+    by_number = sorted(shelf.glob("[0-9]*-*"), key=lambda each: int(each.name.split("-")[0]))
+    for old in by_number[:-keep]:
         if old != target:
             shutil.rmtree(old)
     return target

@@ -79,6 +79,8 @@ class ChannelCheck:
     def apply(self, rows: Rows) -> Bools:
         """Watch consecutive rows; True (n, channels) where a cell must not be believed."""
         doubtful = np.zeros(rows.values.shape, dtype=np.bool_)
+        self._changes = [(0, self.troubles)]
+        last = self._stuck | self._missing
         for row in range(len(rows)):
             value, state = rows.values[row], rows.states[row]
             fresh = (state == State.GOOD) | (state == State.UNCERTAIN)
@@ -93,8 +95,16 @@ class ChannelCheck:
             self._fresh += fresh
             self._seen |= valid
             doubtful[row] = self._stuck | self._missing
+            if (doubtful[row] != last).any():
+                last = doubtful[row]
+                self._next = rows.first + row + 1
+                self._changes.append((row, self.troubles))
         self._next = rows.first + len(rows)
         return doubtful
+
+    def troubles_at(self, row: int) -> list[Trouble]:
+        """The channels that cannot be believed after this row, by its place among those watched last."""
+        return next(troubles for first, troubles in reversed(self._changes) if first <= row)
 
     @property
     def _stuck(self) -> Bools:

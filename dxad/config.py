@@ -8,12 +8,12 @@ import difflib
 import fnmatch
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
@@ -51,6 +51,10 @@ __all__ = [
 ]
 
 
+_SOCKET_BYTES: Final = 107
+"""Source: `man 7 unix`, sun_path and its end."""
+
+
 class GatewaySection(Section):
     """Who this gateway is."""
 
@@ -63,6 +67,13 @@ class ControlSection(Section):
     socket: Path = Field(Path("/run/dxad/control.sock"), strict=False, description="path of the Unix socket")
     group: str | None = Field(None, description="the group that may read; default: the daemon's own")
     admin_group: str = Field("dxad-admin", description="the group that may change things")
+
+    @field_validator("socket")
+    @classmethod
+    def _fits(cls, path: Path) -> Path:
+        if len(os.fsencode(path)) > _SOCKET_BYTES:
+            raise ValueError(f"{path}: a socket's path has {_SOCKET_BYTES} bytes at most")
+        return path
 
 
 class OutboxSection(Section):
@@ -94,7 +105,7 @@ class LearnSection(Section):
     """Learning what is normal, from the pipeline's own rows."""
 
     span: Duration = Field(
-        3600 * NS_PER_S, description="how much of the plant's normal running to learn from"
+        3600 * NS_PER_S, gt=0, description="how much of the plant's normal running to learn from"
     )
     window_rows: int = Field(
         10, ge=1, le=64, description="rows per window at most; fewer where data is short"
@@ -302,13 +313,26 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
     for name, raw in _tables(document, "pipelines").items():
-        if not isinstance(raw, dict):
-            continue
-        unknown = list(_check_patterns(("pipelines", name), raw, channels, open_sources))
-        yield from unknown
-        pipeline = _valid(PipelineSection, raw)
-        if pipeline is not None and not unknown and not _asks_for(pipeline.channels, open_sources):
-            yield from _check_shape(("pipelines", name), pipeline, sources)
+        if isinstance(raw, dict):
+            yield from _check_pipeline(("pipelines", name), raw, channels, sources, open_sources)
+
+
+def _check_pipeline(
+    at: Key,
+    raw: Mapping[str, Any],
+    channels: tuple[Channel, ...],
+    sources: Mapping[str, SourceSection],
+    open_sources: set[str],
+) -> Iterator[tuple[Key, str]]:
+    yield from _check_patterns(at, raw, channels, open_sources)
+    pipeline = _valid(PipelineSection, raw)
+    if pipeline is None or _asks_for(pipeline.channels, open_sources):
+        return
+    known = tuple(each for each in pipeline.channels if matching([each], channels))
+    for key, text in _check_shape(at, pipeline.model_copy(update={"channels": known}), sources):
+        # What matches nothing may do so because a pattern is mistyped, which was told already.
+        if known == pipeline.channels or key[-1] != "channels":
+            yield key, text
 
 
 def _check_patterns(
@@ -320,9 +344,12 @@ def _check_patterns(
             continue
         if _asks_for([pattern], open_sources):
             continue
-        close = difflib.get_close_matches(pattern, [each.id for each in channels], 1)
-        hint = f", did you mean {close[0]!r}?" if close else ""
-        yield (*at, "channels", place), f"no channel {pattern!r}{hint}"
+        yield (*at, "channels", place), _no_channel(pattern, channels)
+
+
+def _no_channel(pattern: str, channels: Sequence[Channel]) -> str:
+    close = difflib.get_close_matches(pattern, [each.id for each in channels], 1)
+    return f"no channel {pattern!r}" + (f", did you mean {close[0]!r}?" if close else "")
 
 
 def _asks_for(patterns: Iterable[str], sources: set[str]) -> bool:
@@ -334,10 +361,14 @@ def _check_shape(
     at: Key, pipeline: PipelineSection, sources: Mapping[str, SourceSection]
 ) -> Iterator[tuple[Key, str]]:
     try:
-        period = shape(pipeline, sources).joined.period
+        found = shape(pipeline, sources)
     except ShapeError as error:
         yield (*at, *error.key), str(error)
         return
+    period = found.joined.period
+    for place, pattern in enumerate(pipeline.required):
+        if not matching([pattern], found.outputs.channels):
+            yield (*at, "required", place), _no_channel(pattern, found.outputs.channels)
     if pipeline.window is not None and (pipeline.window < period or pipeline.window % period):
         yield (
             (*at, "window"),

@@ -8,12 +8,15 @@ The socket comes first and goes last: a second daemon ends there, before it has 
 """
 
 import asyncio
+import fcntl
 import gc
 import logging
+import os
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -73,7 +76,6 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=2, thread_name_prefix="resolver"))
     sys.setswitchinterval(_SWITCH_S)
-    _make_room(config.state_dir)
     outbox = Outbox(
         config.state_dir / config.outbox.path,
         max_bytes=config.outbox.max_size,
@@ -91,11 +93,14 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
             assembly, clock=clock, health=health, metrics=metrics, config_path=path or Path("-")
         )
         await stack.enter_async_context(Control(gateway, config.control))
+        stack.enter_context(_claimed(config.state_dir))
         await stack.enter_async_context(outbox)
+        await assembly.forget_removed_sinks()
+        stack.callback(assembly.interrupt)
         supervisor = await stack.enter_async_context(Supervisor(clock, health))
         for name, service in assembly.services().items():
             supervisor.start(name, service)
-        supervisor.start("watchdog", _Watchdog(assembly, clock).run)
+        supervisor.start("watchdog", _Watchdog(assembly, supervisor, clock).run)
         gc.collect()
         gc.freeze()  # what is built now lives for ever: no collection need look at it again
         gateway.state = "running"
@@ -110,18 +115,29 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
         log.info("stopping")
 
 
-def _make_room(state_dir: Path) -> None:
+@contextmanager
+def _claimed(state_dir: Path) -> Iterator[None]:
+    """The state directory, made if need be, for us alone: two outboxes in one file would fight."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise ConfigError(f"state_dir {state_dir}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigError(f"state_dir {state_dir}: another dxad works there") from None
+    finally:
+        os.close(descriptor)
 
 
 class _Watchdog:
     """Tells systemd that data moves: the beat beats, no batch of inference and no commit hangs."""
 
-    def __init__(self, assembly: Assembly, clock: Clock) -> None:
+    def __init__(self, assembly: Assembly, supervisor: Supervisor, clock: Clock) -> None:
         self._assembly = assembly
+        self._supervisor = supervisor
         self._clock = clock
 
     async def run(self) -> None:
@@ -132,6 +148,10 @@ class _Watchdog:
             await self._clock.sleep_until(self._clock.now() + int(interval_s / 3 * NS_PER_S))
 
     def _alive(self) -> bool:
+        gone = {"ticker", "scoring"} - set(self._supervisor.running)
+        if gone:
+            log.error("watchdog: %s has ended", ", ".join(sorted(gone)))
+            return False
         for name, silent_s in self._silent_s().items():
             if silent_s > _STALLED_S[name]:
                 log.error("watchdog: %s hangs, for %.0f s now", name, silent_s)

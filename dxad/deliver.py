@@ -92,7 +92,7 @@ class Deliver:
             await self._forward()
         except errors.Backoff as error:
             self._note_down(str(error))
-            return error.seconds
+            return max(error.seconds, self._waits.next_s())
         except (NotConnected, ConfigError) as error:
             # Even what is configured wrong may heal: a secret's file appears. The records wait anyway.
             self._note_down(str(error))

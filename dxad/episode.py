@@ -53,9 +53,20 @@ class _Episode:
 
     def _event(self, phase: Phase, slot: int) -> Event:
         """The incident's event at the end of the row `slot`."""
-        assert self.incident is not None
-        utc, onset = self._utc((slot + 1) * self._period), self._utc(self.incident.onset)
-        return self.incident.event(phase, utc=utc, onset_utc=onset)
+        incident = self.incident
+        assert incident is not None
+        if phase == "opened":  # once: the clocks may be set between one event and the next
+            incident.onset_utc = self._utc(incident.onset)
+        return incident.event(phase, utc=self._utc((slot + 1) * self._period))
+
+    def interrupt(self, slot: int) -> Event | None:
+        """The gateway ends after row `slot`: close the incident, if one is open, and say why."""
+        if self.incident is None:
+            return None
+        self.incident.evidence["interrupted"] = True
+        event = self._event("closed", slot)
+        self.incident = None
+        return event
 
     def _utc(self, at: int) -> int:
         """A grid that counts messages, with a period of 1, has no time but now."""
@@ -80,6 +91,7 @@ class ProcessEpisode(_Episode):
         self._rows_ring = rows
         self._parts_ring = parts
         self._peak = 0.0
+        self._told_peak = 0.0
         self._alarm = Alarm(
             off_share=section.off_limit,
             on_rows=self._rows(section.on_delay),
@@ -92,13 +104,33 @@ class ProcessEpisode(_Episode):
 
     def update(self, first: int, judged: F8, limit: float, calibration: Calibration) -> list[Event]:
         """Take in the scores of consecutive rows, which the rings hold already."""
-        events, begin = [], first
+        events: list[Event] = []
+        begin = first
         for each in self._alarm.update(first, judged.tolist(), limit):
-            self._climb(judged[begin - first : each.slot + 1 - first], each.onset - begin)
+            stretch = judged[begin - first : each.slot + 1 - first]
+            events += self._grown(begin, stretch, calibration)
+            self._climb(stretch, each.onset - begin)
             events.append(self._told(each, limit, calibration))
             begin = each.slot + 1
+        stretch = judged[begin - first :]
+        events += self._grown(begin, stretch, calibration)
         lasts = self._alarm.active or self._alarm.pending
-        self._climb(judged[begin - first :], self._alarm.onset - begin if lasts else len(judged))
+        self._climb(stretch, self._alarm.onset - begin if lasts else len(judged))
+        return events
+
+    def _grown(self, begin: int, judged: F8, calibration: Calibration) -> list[Event]:
+        """Tell anew each time the score has doubled: an upset that gets worse is news, its noise is not."""
+        events: list[Event] = []
+        while self.incident is not None:
+            doubled = np.flatnonzero(judged >= 2 * self._told_peak)
+            if not len(doubled):
+                break
+            place = int(doubled[0])
+            self._told_peak = self.incident.peak_score = float(judged[place])
+            self.incident.contributors = self._evidence(begin + place, begin + place, calibration)
+            self.incident.updates += 1
+            events.append(self._event("updated", begin + place))
+            begin, judged = begin + place + 1, judged[place + 1 :]
         return events
 
     def _climb(self, judged: F8, onset: int) -> None:
@@ -118,19 +150,20 @@ class ProcessEpisode(_Episode):
                 "process",
                 self._section.severity,
                 onset=transition.onset * self._period,
-                contributors=self._evidence(transition, calibration),
+                contributors=self._evidence(transition.onset, transition.slot, calibration),
                 peak_score=self._peak,
                 limit=limit,
                 evidence={},
             )
+            self._told_peak = self._peak
             return self._event("opened", transition.slot)
         event = self._event("closed", transition.slot)
         self.incident, self._peak = None, 0.0
         return event
 
-    def _evidence(self, transition: Transition, calibration: Calibration) -> list[Contributor]:
-        """Who made the excursion: from all rows whose scores the judgement has averaged, to now."""
-        start, stop = max(0, transition.onset - max(calibration.spans) + 1), transition.slot + 1
+    def _evidence(self, first: int, last: int, calibration: Calibration) -> list[Contributor]:
+        """Who made the scores of these rows, with all those before that the judgement has averaged."""
+        start, stop = max(0, first - max(calibration.spans) + 1), last + 1
         parts = self._parts_ring.read(start, stop).values
         values = self._rows_ring.read(start, stop).values
         return contributors(self._rows_ring.channels, parts, values, calibration)

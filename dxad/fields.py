@@ -7,7 +7,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -85,11 +85,18 @@ def _explained(error: ErrorDetails, known: list[str]) -> InitErrorDetails:
     }
 
 
+_LARGEST: Final = 2.0**61
+"""Nanoseconds or bytes: sums of a few of these still fit into 64 bits."""
+
+
 def _quantity(value: Any, units: dict[str, int], examples: tuple[str, str]) -> int:
     if isinstance(value, str):
         found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", value)
         if found and found[2] in units:
-            return round(float(found[1]) * units[found[2]])
+            amount = float(found[1]) * units[found[2]]
+            if amount > _LARGEST:
+                raise ValueError(f"{value!r} is too large")
+            return round(amount)
         raise ValueError(f"{value!r} is not a number and one of the units {', '.join(units)}")
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError(f'{value} has no unit; write "{value}{examples[0]}" or "{value}{examples[1]}"')  # noqa: TRY004 - pydantic collects ValueErrors
@@ -161,7 +168,7 @@ class Secret(Section):
         if self.env is not None:
             if self.env not in os.environ:
                 raise ConfigError(f"the environment has no variable {self.env}")
-            return os.environ[self.env]
+            return os.environ[self.env].rstrip("\r\n")
         if self.credential is not None:
             folder = os.environ.get("CREDENTIALS_DIRECTORY")
             if folder is None:
@@ -171,7 +178,9 @@ class Secret(Section):
             assert self.file is not None
             path = self.file
         try:
-            return path.read_text().rstrip("\n")
+            return path.read_text().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"secret {path}: is not UTF-8") from error
         except OSError as error:
             raise ConfigError(f"secret {path}: {error.strerror}") from error
 
@@ -214,7 +223,9 @@ class SourceSection(Section):
     )
     keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
     max_silence: Duration | None = Field(
-        None, description="reconnect after so long without a sample; default: 10 periods, at least 5 s"
+        None,
+        description="reconnect after so long without a sample; default: 10 periods, the longest hold or 5 s, "
+        "and not while the session is proved alive",
     )
 
     in_process: ClassVar[bool] = False

@@ -72,6 +72,8 @@ class Incident:
     limit: float
     evidence: Document
     updates: int = 0
+    onset_utc: int = 0
+    """The onset's wall time, as it was first told."""
 
     @property
     def id(self) -> str:
@@ -79,13 +81,12 @@ class Incident:
         where = self.identity
         return identity(where.gateway, where.boot, where.pipeline, self.kind, self.onset)
 
-    def event(self, phase: Phase, *, utc: int, onset_utc: int) -> Event:
+    def event(self, phase: Phase, *, utc: int) -> Event:
         """What is told of it now.
 
         Args:
             phase: `updated` may come any number of times.
             utc: now, UTC nanoseconds.
-            onset_utc: its onset, likewise.
         """
         number = self.updates if phase == "updated" else 0
         data: Document = {
@@ -94,8 +95,8 @@ class Incident:
             "kind": self.kind,
             "severity": self.severity,
             "pipeline": self.identity.pipeline,
-            "onset_utc_ns": onset_utc,
-            "after_onset_s": round((utc - onset_utc) / 1e9, 3),
+            "onset_utc_ns": self.onset_utc,
+            "after_onset_s": round((utc - self.onset_utc) / 1e9, 3),
             "peak_score": round(self.peak_score, 4),
             "limit": round(self.limit, 4),
             "contributors": [each.document() for each in self.contributors],

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from dxad.errors import Backoff as BackoffAsked
-from dxad.errors import DecodeError, NotConnected
+from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import ChannelSection, SourceSection
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.backoff import Backoff
@@ -34,6 +34,7 @@ _SESSION: Final = -1
 """The hold of a column that stays valid while the source's session is proved alive."""
 _CONNECT_TIMEOUT_S: Final = 20.0
 _POLL_LATENESS_MOST_NS: Final = NS_PER_S
+_LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
 
 
@@ -66,9 +67,8 @@ class Ingest:
         period = ring.period
         self._by_message = section.period is None
         self._lateness = self._default_lateness() if section.lateness is None else section.lateness
-        self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S)
         holds_ns = [self._hold_ns(each) for each in self._sections]
-        self._by_exception = all(hold == _SESSION for hold in holds_ns)
+        self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *holds_ns)
         self._sealer = Sealer(ring, folds=[each.fold for each in self._sections], holds_ns=holds_ns)
         self._sample_clock: SampleClock = ArrivalClock()
         if section.clock == "counted" and not self._by_message:
@@ -79,6 +79,7 @@ class Ingest:
         self._down_since: int | None = None
         self._newest: int | None = None
         self._rejected_at: int | None = None
+        self._late_blocks = 0
         self._count = {
             name: metrics.counter(f"dxad_{name}_total", source=self.name)
             for name in (
@@ -120,7 +121,8 @@ class Ingest:
         except BackoffAsked as asked:
             self._broke(str(asked))
             return asked.seconds
-        except NotConnected as error:
+        except (NotConnected, ConfigError) as error:
+            # Even what is configured wrong may heal: a secret's file appears, a server learns a node.
             self._broke(str(error))
         return self._backoff.next_s()
 
@@ -135,11 +137,11 @@ class Ingest:
         self.connected = True
         while True:
             try:
-                async with asyncio.timeout(self._silence_ns / NS_PER_S):
+                async with asyncio.timeout(None if self._by_message else self._silence_ns / NS_PER_S):
                     block = await self.source.read()
             except TimeoutError as error:
-                if self._by_exception and self._alive_until > self._clock.now():
-                    continue  # nothing has changed, and the session is proved alive
+                if self._section.max_silence is None and self._alive_until > self._clock.now():
+                    continue  # there was nothing to say, and the session is proved alive
                 raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s") from error
             except DecodeError as error:
                 self._count["messages_rejected"].add(error.rejected)
@@ -184,11 +186,21 @@ class Ingest:
                 "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
             ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
         times = samples["message"] if self._by_message else self._sample_clock.times(samples)
-        self._count["samples_late"].add(self._sealer.accept(samples, times))
+        late = self._sealer.accept(samples, times)
+        self._count["samples_late"].add(late)
+        self._note_late(all_late=late == len(samples) > 0)
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
+
+    def _note_late(self, *, all_late: bool) -> None:
+        self._late_blocks = self._late_blocks + 1 if all_late else 0
+        if self._late_blocks >= _LATE_BLOCKS:
+            detail = "all samples come after their slots; give it a longer period, or more lateness"
+            self._health.raise_condition("source.late", self.name, detail)
+        elif not all_late:
+            self._health.clear("source.late", self.name)
 
     def tick(self, now: int) -> None:
         """Seal every slot whose time has passed, also when nothing came."""

@@ -5,6 +5,7 @@ Recorder full ─▶ rows to a file ─▶ child process: fit, calibrate, verify
 
 import asyncio
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from dxad import bundle
 from dxad.config import LearnSection
 from dxad.errors import ConfigError, ModelError
 from dxad.pipeline import Pipeline
+from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.types import F8, NS_PER_S, Document, Model
@@ -85,10 +87,16 @@ class Learning:
         self._asked.set()
         return self._rows
 
+    @property
+    def _wanted(self) -> bool:
+        """Whether there is reason to learn unasked."""
+        return self._section.start == "if_missing" and not self._pipeline.has_model
+
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""
-        if self._pipeline.detector is None and self._section.start == "if_missing":
+        if self._wanted:
             self._asked.set()
+        waits = Backoff(first_s=1.0, most_s=60.0)
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -97,11 +105,14 @@ class Learning:
             except ModelError as error:
                 self.error = str(error)
                 self._health.raise_condition("model.failed", self._pipeline.name, f"learning failed: {error}")
-                if self._pipeline.detector is None and self._section.start == "if_missing":
-                    self._asked.set()  # the next rows may do
+            else:
+                waits.reset()
             finally:
                 self.state = "idle"
                 self._pipeline.recorder = None
+            if self._wanted and not self._asked.is_set():
+                await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * NS_PER_S))
+                self._asked.set()  # the next rows may do
 
     async def _learn(self) -> None:
         self.state = "recording"
@@ -125,14 +136,17 @@ class Learning:
 
     async def _adopt(self, values: F8) -> str:
         """Fit a model on these rows, put it on the shelf and let the pipeline swap to it."""
-        self._shelf.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
         try:
-            answer = await self._fit(folder, values)
-            bundle.install(self._shelf, folder / "bundle")
-            self._pipeline.offer(self._load())
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._shelf.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+            try:
+                answer = await self._fit(folder, values)
+                bundle.install(self._shelf, folder / "bundle")
+                self._pipeline.offer(self._load())
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            raise ModelError(f"{self._shelf}: {error.strerror or error}") from error
         self.error = None
         self._health.clear("model.failed", self._pipeline.name)
         self._health.clear("model.missing", self._pipeline.name)
@@ -151,11 +165,12 @@ class Learning:
             "period": schema.period,
             "stuck_rows": self._pipeline.check.learned(),
         }
-        recording = folder / "rows.npz"
-        np.savez(recording, head=np.frombuffer(orjson.dumps(head), dtype=np.uint8), values=values)
+        recording = folder / "rows.npy"
+        np.save(recording, values)
+        recording.with_suffix(".json").write_bytes(orjson.dumps(head))
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "dxad.training", str(recording), str(folder / "bundle"),
-            str(self._section.window_rows),
+            sys.executable, "-P", "-m", "dxad.training", str(recording), str(folder / "bundle"),
+            str(self._section.window_rows), env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         try:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from dxad.channelcheck import ChannelCheck
+from dxad.channelcheck import ChannelCheck, Trouble
 from dxad.config import PipelineSection
 from dxad.detector import Detector, Scored
 from dxad.episode import ProcessEpisode, SensorEpisode
@@ -23,7 +23,19 @@ from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
-from dxad.types import F8, Calibration, Channel, Document, Model, Rows, Schema, State, Transform
+from dxad.types import (
+    F8,
+    NS_PER_S,
+    Bools,
+    Calibration,
+    Channel,
+    Document,
+    Model,
+    Rows,
+    Schema,
+    State,
+    Transform,
+)
 
 __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
@@ -31,6 +43,7 @@ BATCH: Final = 256
 """Rows taken at once, unless said otherwise: enough to catch up fast, few enough to stop soon."""
 _BLIND_AFTER: Final = 3
 """Windows in a row that were too bad to score."""
+_START_NS: Final = 10 * NS_PER_S
 _SCORE: Final = (Channel("score.raw"), Channel("score.judged"))
 
 
@@ -109,9 +122,12 @@ class Pipeline:
             identity, section.alarm, period, clock, rows=self.rows, parts=self.parts
         )
         self._sensor = SensorEpisode(identity, section.alarm, period, clock)
+        self._forget = False
         self._lost_before = 0
         self._refused = 0
         self._failing = False
+        self._starting_rows = self._rows(_START_NS)
+        """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
         self._successor: Detector | None = None
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
@@ -127,6 +143,11 @@ class Pipeline:
         """Whether rows may be waiting: cheap, and asked on the event loop."""
         features = self.stages.features
         return self.stages.frame.waiting > 0 or any(each.behind for each in features)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it scores, or will from its next row on."""
+        return self.detector is not None or self._successor is not None
 
     @property
     def configured_limit(self) -> float | None:
@@ -152,7 +173,7 @@ class Pipeline:
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
-        self.check.forget()
+        self._forget = True  # by the inference thread, which is the one that watches
         self.recorder = Recorder(len(self.stages.schema.channels), rows)
         return self.recorder
 
@@ -165,11 +186,16 @@ class Pipeline:
             self.stages.frame.skip(self.stages.frame.waiting - self._backlog)
         while (rows := self.stages.frame.read(self._batch)) is not None:
             events += self._take(rows)
+            if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
+                self._health.clear("pipeline.behind", self.name)
         return events
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
         self._mind_the_gap()
+        if self._forget:
+            self._forget = False
+            self.check.forget()
         doubtful = self.check.apply(rows)
         shaped = rows.with_values(
             np.where(doubtful, np.nan, rows.values),
@@ -180,9 +206,21 @@ class Pipeline:
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped)
+        if not (doubtful.any() or self._sensor.active):
+            return self._judge(shaped, doubtful, [])
+        # Row by row, since a sensor that is found to lie changes how the next row is judged.
+        events: list[Event] = []
+        for row in range(len(shaped)):
+            one = Rows(
+                shaped.first + row, shaped.period, shaped.values[row : row + 1], shaped.states[row : row + 1]
+            )
+            events += self._judge(one, doubtful[row : row + 1], self.check.troubles_at(row))
+        return events
+
+    def _judge(self, shaped: Rows, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
         scored = self._score(shaped)
         self._remember(shaped, scored)
-        sensor = self._sensor.update(rows.first, doubtful, self.check.troubles)
+        sensor = self._sensor.update(shaped.first, doubtful, troubles)
         if sensor:
             self._forgive()
         events = sensor + self._alarm(shaped, scored)
@@ -207,6 +245,7 @@ class Pipeline:
         if lost:
             self._lost.add(lost)
             self._lost_before += lost
+            self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
             self._transforms = list(self.stages.transforms())
             if self.detector is not None:
                 self.detector.restart()
@@ -230,7 +269,12 @@ class Pipeline:
             self._failing = False
         self._scored.add(done)
         self._unscored.add(len(shaped) - done)
-        self._refused = self._refused + scored.refused if not done else 0
+        if done:
+            self._refused = self._starting_rows = 0
+        elif self._starting_rows > 0:
+            self._starting_rows -= len(shaped)
+        else:
+            self._refused += scored.refused
         if self._refused >= _BLIND_AFTER:
             text = f"too many channels are missing or bad: {', '.join(self._absent(shaped)) or 'none now'}"
             self._health.raise_condition("pipeline.blind", self.name, text)
@@ -261,6 +305,11 @@ class Pipeline:
             return []  # with a sensor missing, the others' correlation says nothing that could be trusted
         calibration = self.detector.calibration or Calibration(limit)
         return self._process.update(shaped.first, scored.judged, limit, calibration)
+
+    def interrupt(self) -> list[Event]:
+        """The pipeline ends: close what is open, since nobody will know when it is over."""
+        slot = self.rows.sealed - 1
+        return [event for each in self.episodes if (event := each.interrupt(slot)) is not None]
 
     @property
     def episodes(self) -> tuple[ProcessEpisode, SensorEpisode]:

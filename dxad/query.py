@@ -29,6 +29,8 @@ from dxad.types import F8, Document, Rows, State
 __all__ = ["answer", "failure", "success"]
 
 _POLL_S: Final = 0.05
+_CELLS_MOST: Final = 20_000
+"""Values in a request of one's own rows: all its windows are scored in one go, on the daemon's thread."""
 
 
 class _Overrides(Section):
@@ -167,6 +169,9 @@ def _score_data(pipeline: Pipeline, data: Mapping[str, list[float]], asked: _Ove
     missing = [name for name in by_id if name not in columns]
     if missing:
         return failure(f"data for channel {missing[0]!r} is missing")
+    cells = sum(map(len, columns.values()))
+    if cells > _CELLS_MOST:
+        return failure(f"{cells} values are too many at once; {_CELLS_MOST} at most")
     if len({len(values) for values in columns.values()}) > 1:
         return failure("the channels have different numbers of rows")
     values = np.array([columns[channel.id] for channel in channels], dtype=np.float64).T

@@ -127,7 +127,7 @@ def run(
     until_stdin_closes: bool,
     as_json: bool,
 ) -> None:
-    r"""Run the pump skid until Ctrl-C.
+    """Run the pump skid until Ctrl-C.
 
     \b
     Everything is on 127.0.0.1; a port of 0 picks a free one. Examples:
@@ -135,7 +135,7 @@ def run(
       python -m hw_sim run --fault bearing_wear@40s --labels labels.jsonl
       python -m hw_sim run --fault source_down@30s..40s:device=plc --duration 60s
       python -m hw_sim run --fault blockage@20s --fault sensor_stuck@1min:channel=plc.flow
-    """
+    """  # noqa: D301 - click's mark of lines that shall stay as they are
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
     places = Places(
         mqtt_port=mqtt_port or ports["mqtt"],

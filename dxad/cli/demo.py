@@ -144,7 +144,10 @@ def _prepare(folder: Path) -> None:
     """Make room for a run; what an earlier one left goes, anything else stays."""
     if folder.exists() and any(folder.iterdir()) and not (folder / "demo.toml").exists():
         raise _DemoError(f"{folder} is not empty and holds no earlier demo; choose another folder")
-    (folder / "conf.d").mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / "conf.d").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _DemoError(f"{folder}: {error.strerror}") from error
     for old in ("labels.jsonl", "dxad.log"):
         (folder / old).unlink(missing_ok=True)
     shutil.rmtree(folder / "state", ignore_errors=True)

@@ -33,6 +33,8 @@ __all__ = ["Outbox"]
 T = TypeVar("T")
 
 _ROWS_AT_ONCE: Final = 256
+_HEAL_MOST_S: Final = 5.0
+"""The disk is ours: nobody is spared by looking at it less often."""
 _MEMORY_MAX: Final = 8 * 2**20
 """Bytes of bodies held while the disk fails; beyond it the oldest of the least important lane goes."""
 
@@ -238,19 +240,21 @@ class Outbox:
     def _end_commit(self, batch: Sequence[Held], done: asyncio.Task[tuple[Committed, Status]]) -> None:
         self._committing = None
         error = done.exception()
-        if isinstance(error, NotConnected):
-            self._degrade(str(error))
-        elif error is not None:
-            for each in batch:
-                self._lose(each, error)
-            raise error  # a bug; the loop logs it
-        else:
-            committed, status = done.result()
-            self._report.adopt(status)
-            self._settle(batch, committed)
-        if self._commit_again:
-            self._commit_again = False
-            self._start_commit()
+        try:
+            if isinstance(error, NotConnected):
+                self._degrade(str(error))
+            elif error is not None:
+                for each in batch:
+                    self._lose(each, error)
+                raise error  # a bug; the loop logs it
+            else:
+                committed, status = done.result()
+                self._report.adopt(status)
+                self._settle(batch, committed)
+        finally:
+            if self._commit_again:
+                self._commit_again = False
+                self._start_commit()
 
     async def _commit(self) -> None:
         """Commit all that is held, and wait until nothing is under way."""
@@ -291,7 +295,7 @@ class Outbox:
         self._shed()
 
     async def _heal(self) -> None:
-        waits = Backoff()
+        waits = Backoff(most_s=_HEAL_MOST_S)
         while self._degraded is not None:
             await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * 1e9))
             await self._commit()

@@ -25,6 +25,7 @@ class Kind:
 
 CONDITIONS: Final = {
     "source.down": Kind("error", "a source has no connection; its channels are missing until it is back"),
+    "source.late": Kind("error", "a source answers more slowly than its period: its slots stay empty"),
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),

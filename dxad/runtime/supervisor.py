@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from dxad.errors import EndOfStream
 from dxad.runtime.backoff import Backoff
@@ -22,6 +22,9 @@ __all__ = ["RestartPolicy", "Supervisor"]
 log = logging.getLogger(__name__)
 
 Run = Callable[[], Awaitable[None]]
+
+_CANCELS: Final = 3
+_CANCEL_AGAIN_S: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,12 @@ class Supervisor:
             if service is None or service.task is None:
                 continue
             service.stopping = True
-            service.task.cancel()
-            await asyncio.wait([service.task])
+            for _ in range(_CANCELS):  # a library may swallow one, and the service go on
+                service.task.cancel()
+                await asyncio.wait([service.task], timeout=_CANCEL_AGAIN_S)
+                if service.task.done():
+                    break
+                log.warning("%s has not ended %g s after it was cancelled", name, _CANCEL_AGAIN_S)
             self._health.clear("service.failed", name)
 
     @property

@@ -55,8 +55,8 @@ class ModbusChannel(ChannelSection):
     )
     encoding: Encoding | None = Field(None, description="default: bool for coil and discrete, else int16")
     order: Order = Field("ABCD", description="of the bytes on the wire")
-    scale: float = Field(1.0, description="value = scale * raw + offset")
-    offset: float = Field(0.0, description="in the unit of the value")
+    scale: float = Field(1.0, allow_inf_nan=False, description="value = scale * raw + offset")
+    offset: float = Field(0.0, allow_inf_nan=False, description="in the unit of the value")
 
     @property
     def space(self) -> Space:

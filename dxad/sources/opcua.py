@@ -248,11 +248,16 @@ class Opcua:
         client, self._client = self._client, None
         if client is None:
             return
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await client.disconnect()
         except (OSError, UaError):
             client.disconnect_socket()
+        if task.cancelling() > cancelled_before:
+            raise asyncio.CancelledError  # asyncua takes it for that of a task of its own, and goes on
 
 
 def _judged(data: ua.DataValue | None) -> tuple[float | None, Quality, Reason]:

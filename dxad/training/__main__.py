@@ -1,4 +1,7 @@
-"""`python -m dxad.training RECORDING.npz BUNDLE ROWS`: learn in a process of its own; prints JSON."""
+"""`python -m dxad.training ROWS.npy BUNDLE WINDOW_ROWS`: learn in a process of its own; prints JSON.
+
+Beside the rows, a `.json` of the same name has their channels, their period and when each is stuck.
+"""
 
 import os
 import sys
@@ -16,9 +19,8 @@ def main() -> int:
     """Learn from a recording; 0 and `{"version", "rows"}`, or 1 and `{"error"}`."""
     recording, folder, rows = sys.argv[1:]
     os.nice(19)
-    with np.load(recording, allow_pickle=False) as stored:
-        head = orjson.loads(stored["head"].tobytes())
-        values = stored["values"].astype(np.float64)
+    values = np.load(recording, allow_pickle=False).astype(np.float64)
+    head = orjson.loads(Path(recording).with_suffix(".json").read_bytes())
     channels = tuple(Channel(each["id"], each["unit"]) for each in head["channels"])
     try:
         made = learn(

@@ -238,6 +238,48 @@ def test_a_second_daemon_on_the_same_socket_is_refused_before_it_touches_anythin
         assert daemon.poll() is None
 
 
+def _told(config: Path, name: str) -> list[dict]:
+    path = config.parent / "state" / name
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@needs_curl
+def test_an_incident_that_is_open_at_a_stop_is_closed_and_a_sink_that_is_gone_is_forgotten(config, sensor):
+    config.write_text(config.read_text() + '[sinks.log]\ntype = "file"\npath = "first.jsonl"\n')
+    with running(config) as daemon:
+        until(lambda: pump(config)["score"] is not None, "scoring", daemon)
+        sensor.shift = 50.0
+        until(lambda: pump(config)["incidents"], "an incident", daemon)
+        until(lambda: _told(config, "first.jsonl"), "the first event", daemon)
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=10) == 0
+    sensor.shift = 0.0
+    with running(config) as daemon:
+        until(lambda: _told(config, "first.jsonl")[-1]["type"] == "dxad.incident.closed", "closed", daemon)
+        first = _told(config, "first.jsonl")
+        assert first[-1]["data"]["interrupted"]
+        assert first[-1]["subject"] == first[0]["subject"]
+        assert set(status(config)["outbox"]["sinks"]) == {"reasoning", "log"}
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait(timeout=10)
+    config.write_text(re.sub(r"\[sinks.reasoning\](.*\n){3}", "", config.read_text()))
+    with running(config) as daemon:
+        until(lambda: set(status(config)["outbox"]["sinks"]) == {"log"}, "the sink forgotten", daemon)
+        assert "sink reasoning is no longer configured" in config.with_name("dxad.log").read_text()
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(config, sensor, folder):
+    other = folder / "other.toml"
+    other.write_text(config.read_text().replace("c.sock", "d.sock"))
+    with running(config):
+        second = subprocess.run(
+            [sys.executable, "-m", "dxad", "run", "-c", str(other)],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    assert second.returncode == 2
+    assert "another dxad works there" in second.stderr
+
+
 def test_systemd_is_told_ready_alive_and_stopping(config, sensor, folder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "n"))

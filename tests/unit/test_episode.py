@@ -107,11 +107,33 @@ def test_what_is_told_does_not_depend_on_how_rows_are_cut(script, cut):
         (SCRIPTS["a spike before it does not count"], [4.0, 4.0]),
         (SCRIPTS["a spike after it does not count"], [3.0, 3.0]),
         (SCRIPTS["two in a row"], [7.0, 7.0, 5.0, 5.0]),
-        (SCRIPTS["the peak comes later"], [3.0, 8.0]),
+        (SCRIPTS["the peak comes later"], [3.0, 8.0, 8.0]),
     ],
 )
 def test_the_peak_is_the_highest_score_between_onset_and_now(script, peaks):
     assert [event.data["peak_score"] for event in Bench().feed(script, cut=1)] == peaks
+
+
+@pytest.mark.parametrize("cut", [1, 2, 1000])
+def test_an_upset_that_gets_worse_is_told_each_time_its_score_has_doubled(cut):
+    bench = Bench()
+    script = [3, 3, 3, 5, 5.9, 6, 11, 30, 4, 25, 1, 1]
+    told = bench.feed(script, cut=cut)
+    assert phases(told) == ["opened", "updated", "updated", "closed"]
+    assert [event.data["peak_score"] for event in told] == [3.0, 6.0, 30.0, 30.0]
+    assert len({event.id for event in told}) == 4
+    assert len({event.subject for event in told}) == 1
+    assert len({event.data["onset_utc_ns"] for event in told}) == 1
+
+
+def test_what_is_open_when_the_gateway_ends_is_closed_and_says_why():
+    bench = Bench()
+    assert bench.episode.interrupt(FIRST) is None
+    (opened,) = bench.feed([3, 3, 3])
+    closed = bench.episode.interrupt(FIRST + 2)
+    assert (closed.data["phase"], closed.data["interrupted"]) == ("closed", True)
+    assert closed.subject == opened.subject
+    assert not bench.episode.active
 
 
 def test_an_open_incident_can_be_looked_at():

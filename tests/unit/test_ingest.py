@@ -395,7 +395,8 @@ async def test_a_source_that_falls_silent_is_connected_anew():
 
 
 async def test_a_quiet_source_is_left_alone_while_its_session_is_proved_alive():
-    rig = Rig(max_silence="20ms", hold="session")
+    rig = Rig(max_silence=None)
+    rig.ingest._silence_ns = NS_PER_S // 50
     rig.source.alive_until = START + 5 * NS_PER_S
     waits = 0
     ask = rig.source.read
@@ -446,9 +447,30 @@ async def test_bad_messages_are_counted_told_once_and_over_after_ten_quiet_secon
 # The end.
 
 
-@pytest.mark.parametrize(
-    "error", [EndOfStream("that was all"), ConfigError("no password"), ZeroDivisionError()]
-)
+async def test_what_is_configured_wrong_may_heal(rig):
+    rig.source.connecting = [ConfigError("the password's file is not there")]
+    async with rig.running():
+        assert rig.conditions == {"source.down": "the password's file is not there"}
+        await rig.step(1)
+        await rig.deliver(rig.source.block(1.0))
+        assert rig.conditions == {}
+
+
+async def test_a_source_whose_samples_all_come_late_says_so(rig):
+    async with rig.running():
+        await rig.step(2)
+        for _ in range(10):
+            await rig.deliver(rig.source.block(1.0, ago=NS_PER_S))
+        assert set(rig.conditions) == {"source.late"}
+        await rig.deliver(rig.source.block(1.0))
+        assert rig.conditions == {}
+
+
+def test_a_value_that_is_held_for_long_may_take_as_long_to_come():
+    assert Rig(max_silence=None, hold="30min").ingest._silence_ns == 1800 * NS_PER_S
+
+
+@pytest.mark.parametrize("error", [EndOfStream("that was all"), ZeroDivisionError()])
 async def test_what_it_does_not_know_how_to_handle_ends_the_service_with_the_source_closed(rig, error):
     rig.source.then(error)
     with pytest.raises(type(error)):

@@ -124,6 +124,34 @@ async def test_while_there_is_no_model_it_records_and_learns_and_the_pipeline_sw
     assert plant.counted("rows_unscored") == 300
 
 
+async def test_what_is_on_the_shelf_at_the_start_is_not_learned_anew(bench, make_plant, normal_rows):
+    plant = bench.plant
+    async with bench.running():
+        plant.feed(normal_rows(200))
+        await bench.tick()
+        await bench.fitted()
+    again = Bench(make_plant(), bench.shelf.parent.parent, bench.children)
+    again.plant.pipeline.offer(TFLite.at(bench.shelf))
+    async with again.running():
+        assert again.learning.state == "idle"
+        again.plant.feed(normal_rows(300))
+        await again.tick()
+        assert again.learning.state == "idle"
+    assert len(bench.installed) == 1
+
+
+async def test_a_disk_that_takes_no_model_is_a_condition(bench, normal_rows):
+    bench.shelf.parent.write_text("a file where the folder shall be")
+    async with bench.running():
+        bench.plant.feed(normal_rows(200))
+        await bench.tick()
+        async with asyncio.timeout(5):
+            while not bench.plant.conditions:
+                await asyncio.to_thread(lambda: None)
+        assert "models" in bench.plant.conditions["model.failed"]
+    bench.shelf.parent.unlink()
+
+
 def test_a_span_that_memory_has_no_room_for_is_refused(make_bench):
     bench = make_bench(spare_bytes=100 * 3 * 8)
     assert bench.learning.ask(30 * NS_PER_S) == 300
@@ -166,7 +194,9 @@ async def test_rows_from_which_nothing_can_be_learned_are_a_condition_and_it_tri
         plant.feed(np.full((200, 3), 7.0))
         await bench.tick()
         await bench.fitted()
-        assert bench.learning.state == "recording"
+        assert bench.learning.state == "idle"
+        await bench.tick(4)
+        assert bench.learning.state == "recording", "after a moment"
         why = "no channel varies: there is nothing to learn"
         assert plant.conditions["model.failed"] == f"learning failed: {why}"
         assert bench.learning.error == why

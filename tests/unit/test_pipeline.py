@@ -207,6 +207,24 @@ def test_what_is_missing_is_a_sensor_incident_and_no_process_incident(watching, 
     assert {each["trouble"] for each in told[-1].data["contributors"]} == {"missing"}
 
 
+@pytest.mark.parametrize("cut", [1, 7, 64, None])
+def test_a_sensor_that_fails_later_in_the_batch_takes_back_nothing_of_before(
+    make_plant, learned, normal_rows, cut
+):
+    told = []
+    for n, this_cut in enumerate((cut, 1)):
+        plant = make_plant()
+        plant.pipeline.offer(learned(plant, name=f"bundle{n}"))
+        rows = normal_rows(300, seed=4)
+        rows[50:90] += FAULT
+        rows[140:, 2] = np.nan
+        rows[200:, 2] = normal_rows(100, seed=5)[:, 2]
+        told.append([(each.id, each.time_utc, each.data) for each in plant.feed(rows, cut=this_cut)])
+    assert told[0] == told[1]
+    assert [data["kind"] for _, _, data in told[0]].count("process") >= 2
+    assert "sensor" in {data["kind"] for _, _, data in told[0]}
+
+
 def test_a_hole_shorter_than_the_delay_is_not_told(watching, normal_rows):
     rows = normal_rows(100, seed=9)
     rows[50:54] = np.nan

@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from dxad.errors import EndOfStream
+from dxad.runtime import supervisor
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.supervisor import RestartPolicy, Supervisor
@@ -182,3 +183,22 @@ async def test_tasks_have_the_names_of_their_services(rig):
     async with rig.supervisor:
         rig.supervisor.start("ingest.plc", Service().run)
         assert "ingest.plc" in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_a_service_that_swallows_its_cancellation_is_cancelled_again(rig, monkeypatch):
+    monkeypatch.setattr(supervisor, "_CANCEL_AGAIN_S", 0.02)
+    swallowed = []
+
+    async def stubborn():
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed.append(1)
+                if len(swallowed) == 2:
+                    raise
+
+    async with rig.supervisor as running:
+        running.start("stubborn", stubborn)
+        await asyncio.sleep(0)
+    assert len(swallowed) == 2

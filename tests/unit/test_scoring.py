@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from dxad.runtime.clock import SteppedClock
+from dxad.runtime.health import Health
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 
@@ -17,8 +19,13 @@ def worker():
     thread.close()
 
 
-def _pipeline(step):
-    return SimpleNamespace(due=True, step=step)
+@pytest.fixture
+def health():
+    return Health(SteppedClock())
+
+
+def _pipeline(step, name="p"):
+    return SimpleNamespace(due=True, step=step, name=name)
 
 
 async def _turns(until) -> None:
@@ -27,7 +34,7 @@ async def _turns(until) -> None:
             await asyncio.to_thread(lambda: None)
 
 
-async def test_a_stop_in_the_middle_of_a_batch_loses_nothing_of_it(worker):
+async def test_a_stop_in_the_middle_of_a_batch_loses_nothing_of_it(worker, health):
     begun, go_on, told = threading.Event(), threading.Event(), []
 
     def slow():
@@ -35,7 +42,7 @@ async def test_a_stop_in_the_middle_of_a_batch_loses_nothing_of_it(worker):
         go_on.wait(5)
         return ["an incident"]
 
-    scoring = Scoring([_pipeline(slow)], worker, on_event=told.append)
+    scoring = Scoring([_pipeline(slow)], worker, health=health, on_event=told.append)
     task = asyncio.create_task(scoring.run())
     scoring.wake()
     await _turns(begun.is_set)
@@ -46,23 +53,29 @@ async def test_a_stop_in_the_middle_of_a_batch_loses_nothing_of_it(worker):
     assert told == ["an incident"]
 
 
-async def test_a_pipeline_that_breaks_does_not_take_the_others_events_along(worker):
-    told = []
+async def test_a_pipeline_that_breaks_does_not_stop_the_others_and_is_given_up_in_the_end(worker, health):
+    told, broke = [], []
 
     def broken():
+        broke.append(1)
         raise ZeroDivisionError
 
-    scoring = Scoring([_pipeline(lambda: ["an incident"]), _pipeline(broken)], worker, on_event=told.append)
-    scoring.wake()
-    with pytest.raises(ZeroDivisionError):
-        await scoring.run()
-    assert told == ["an incident"]
+    pipelines = [_pipeline(broken, "bad"), _pipeline(lambda: ["an incident"], "good")]
+    scoring = Scoring(pipelines, worker, health=health, on_event=told.append)
+    task = asyncio.create_task(scoring.run())
+    for batch in range(1, 8):
+        scoring.wake()
+        await _turns(lambda batch=batch: len(told) == batch)
+    task.cancel()
+    await asyncio.wait([task])
+    assert len(broke) == 5
+    assert [(each.code, each.subject) for each in health.active] == [("service.failed", "pipeline bad")]
 
 
-async def test_it_steps_only_when_something_is_due(worker):
+async def test_it_steps_only_when_something_is_due(worker, health):
     steps = []
-    pipeline = SimpleNamespace(due=False, step=lambda: steps.append(1) or [])
-    scoring = Scoring([pipeline], worker, on_event=lambda _: None)
+    pipeline = SimpleNamespace(due=False, step=lambda: steps.append(1) or [], name="p")
+    scoring = Scoring([pipeline], worker, health=health, on_event=lambda _: None)
     task = asyncio.create_task(scoring.run())
     scoring.tick(0)
     await asyncio.sleep(0)

@@ -204,8 +204,9 @@ def child(folder: Path, values: np.ndarray, rows: str = "10") -> tuple[int, dict
         "period": PERIOD,
         "stuck_rows": {"s.c0": 12},
     }
-    recording = folder / "rows.npz"
-    np.savez(recording, head=np.frombuffer(json.dumps(head).encode(), dtype=np.uint8), values=values)
+    recording = folder / "rows.npy"
+    np.save(recording, values)
+    (folder / "rows.json").write_text(json.dumps(head))
     done = subprocess.run(
         [sys.executable, "-m", "dxad.training", str(recording), str(folder / "bundle"), rows],
         capture_output=True,
