@@ -1,0 +1,176 @@
+"""dxad writes nothing to the field: everything that its sources send, seen on the wires of the simulator."""
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+from asyncua import ua
+
+from dxad import plugin
+from dxad.runtime.clock import SystemClock
+from hw_sim.bench import Bench
+from hw_sim.broker import Broker
+from hw_sim.modbus import ModbusWire
+from hw_sim.mqtt import TOPIC, MqttWire
+from hw_sim.opcua import NAMESPACE, OpcuaWire
+from hw_sim.scenario import free_port
+from tests.peers import Pty, Relay, listening
+
+MQTT_PUBLISH = 3
+MODBUS_READS = {1, 2, 3, 4}
+OPCUA_CHANGES = {
+    ua.ObjectIds.WriteRequest_Encoding_DefaultBinary,
+    ua.ObjectIds.CallRequest_Encoding_DefaultBinary,
+    ua.ObjectIds.HistoryUpdateRequest_Encoding_DefaultBinary,
+    ua.ObjectIds.AddNodesRequest_Encoding_DefaultBinary,
+    ua.ObjectIds.DeleteNodesRequest_Encoding_DefaultBinary,
+}
+
+
+class Tap(Relay):
+    """A cable that remembers what went to the device."""
+
+    def __init__(self, server_port: int) -> None:
+        super().__init__(server_port)
+        self.sent = b""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        remembered = asyncio.StreamReader()
+
+        async def listen() -> None:
+            while data := await reader.read(65_536):
+                self.sent += data
+                remembered.feed_data(data)
+            remembered.feed_eof()
+
+        await asyncio.gather(listen(), super().serve(remembered, writer))
+
+
+@asynccontextmanager
+async def bench_of(wire) -> AsyncIterator[None]:
+    try:
+        await wire.start()
+        yield
+    finally:
+        await wire.close()
+
+
+async def read_from(kind: str, *, enough: int = 20, **settings) -> int:
+    """Connect as the daemon does, take some samples, and leave; returns how many there were."""
+    found = plugin.load("sources", kind)
+    config = found.config.model_validate({"type": kind, "period": "100ms", **settings})
+    source = found.build("s", config, clock=SystemClock())
+    count = 0
+    try:
+        await source.connect()
+        async with asyncio.timeout(10):
+            while count < enough:
+                count += len((await source.read()).samples)
+    finally:
+        await source.close()
+    return count
+
+
+def mqtt_packets(stream: bytes) -> Iterator[int]:
+    """The types of control packets (MQTT 5.0, 2.1)."""
+    at = 0
+    while at < len(stream):
+        kind, length, shift, at = stream[at] >> 4, 0, 0, at + 1
+        while True:
+            byte = stream[at]
+            length |= (byte & 0x7F) << shift
+            shift, at = shift + 7, at + 1
+            if byte < 0x80:
+                break
+        at += length
+        yield kind
+
+
+def modbus_functions(stream: bytes) -> Iterator[int]:
+    """The function codes (Modbus Messaging on TCP/IP V1.0b, 3.1.3)."""
+    at = 0
+    while at < len(stream):
+        yield stream[at + 7]
+        at += 6 + struct.unpack_from(">H", stream, at + 4)[0]
+
+
+def opcua_requests(stream: bytes) -> Iterator[int]:
+    """The encoding ids of unsecured requests (OPC 10000-6, 6.7.2 and 5.2.2.9)."""
+    at = 0
+    while at < len(stream):
+        kind, size = stream[at : at + 3], struct.unpack_from("<I", stream, at + 4)[0]
+        if kind == b"MSG":
+            assert stream[at + 24 : at + 26] == b"\x01\x00", "a numeric id in namespace 0"
+            yield struct.unpack_from("<H", stream, at + 26)[0]
+        at += size
+
+
+async def test_mqtt_publishes_nothing():
+    port = free_port()
+    wire = MqttWire(Bench(1, ()), host="127.0.0.1", port=port)
+    with Broker(mqtt5_port=port, mqtt311_port=free_port()):
+        async with bench_of(wire):
+            tap = Tap(port)
+            async with listening(tap.serve) as here:
+                url = f"mqtt://127.0.0.1:{here}"
+                assert await read_from("mqtt", url=url, topic=TOPIC, channels={"current": {}})
+    kinds = set(mqtt_packets(tap.sent))
+    assert {1, 8} <= kinds, "CONNECT and SUBSCRIBE"
+    assert MQTT_PUBLISH not in kinds
+
+
+async def test_modbus_only_reads():
+    port = free_port()
+    channels = {
+        "flow": {"register": "input:30", "encoding": "float32"},
+        "pressure": {"register": "holding:12"},
+        "running": {"register": "coil:0"},
+    }
+    async with bench_of(ModbusWire(Bench(1, ()), port=port)):
+        tap = Tap(port)
+        async with listening(tap.serve) as here:
+            assert await read_from("modbus", url=f"tcp://127.0.0.1:{here}", channels=channels)
+    found = set(modbus_functions(tap.sent))
+    assert found == {1, 3, 4}
+    assert found <= MODBUS_READS
+
+
+async def test_opcua_writes_and_calls_nothing():
+    port = free_port()
+    async with bench_of(OpcuaWire(Bench(1, ()), port=port)):
+        tap = Tap(port)
+        async with listening(tap.serve) as here:
+            settings = {"namespace": NAMESPACE, "channels": {"power": {"node": "s=Pump.Power"}}}
+            url = f"opc.tcp://127.0.0.1:{here}/pump-skid"
+            assert await read_from("opcua", url=url, enough=1, **settings)
+    requests = set(opcua_requests(tap.sent))
+    assert ua.ObjectIds.CreateMonitoredItemsRequest_Encoding_DefaultBinary in requests
+    assert not requests & OPCUA_CHANGES
+
+
+async def test_a_serial_line_is_only_listened_to(tmp_path):
+    device = Pty(tmp_path / "vib")
+    device.plug()
+    assert device._ends is not None
+    near = device._ends[0]
+
+    async def talk() -> None:
+        while True:
+            device.send(b"1.0,2.0,3.0\r\n")
+            await asyncio.sleep(0.005)
+
+    talking = asyncio.create_task(talk())
+    try:
+        decode = {"kind": "csv", "columns": ["x", "y", "z"]}
+        assert await read_from("serial", port=str(device.link), decode=decode)
+        try:
+            heard = os.read(near, 100)
+        except BlockingIOError:
+            heard = b""
+        assert heard == b""
+    finally:
+        talking.cancel()
+        await asyncio.wait([talking])
+        device.unplug()
