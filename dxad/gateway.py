@@ -106,6 +106,7 @@ class Gateway:
         for name, ingest in self._assembly.ingests.items():
             label = (("source", name),)
             yield Sample("dxad_source_up", float(ingest.connected), label)
+            yield Sample("dxad_samples_overflowed_total", ingest.overflowed, label)
             if ingest.age_s is not None:
                 yield Sample("dxad_source_age_seconds", ingest.age_s, label)
         for name, pipeline in self._assembly.pipelines.items():

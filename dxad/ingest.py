@@ -226,6 +226,12 @@ class Ingest:
                 self._on_rows()
 
     @property
+    def overflowed(self) -> int:
+        """Samples that the source dropped because nobody read them in time."""
+        dropped: int = getattr(self.source, "overflowed", 0)
+        return dropped
+
+    @property
     def age_s(self) -> float | None:
         """Seconds since the newest sample came; None before the first."""
         return None if self._newest is None else (self._clock.now() - self._newest) / NS_PER_S
@@ -233,7 +239,6 @@ class Ingest:
     def snapshot(self) -> Document:
         """What there is to know about the source now."""
         count = {name: counter.value for name, counter in self._count.items()}
-        overflowed = getattr(self.source, "overflowed", 0)
         return {
             "connected": self.connected,
             "age_s": None if self.age_s is None else round(self.age_s, 3),
@@ -245,7 +250,10 @@ class Ingest:
             "late": count["samples_late"],
             "rejected": self._metrics.by_label("dxad_samples_rejected_total", "reason", source=self.name),
             "messages_rejected": count["messages_rejected"],
-            "overflowed": overflowed,
+            "overflowed": self.overflowed,
+            "skipped": getattr(self.source, "skipped", 0),
+            "slips": getattr(self._sample_clock, "slips", 0),
+            "faults": dict(getattr(self.source, "faults", {})),
             "connects": count["connects"],
             "disconnects": count["disconnects"],
         }

@@ -127,8 +127,6 @@ class Block:
     """Records of dtype `SAMPLE`, at least one; the array is the receiver's own."""
     through: int | None = None
     """The stream time up to which nothing more will come: set by sources that poll."""
-    token: object = None
-    """What `Source.ack` wants to hear once the block is stored."""
 
 
 @dataclass(frozen=True, slots=True)

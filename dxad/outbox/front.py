@@ -199,10 +199,6 @@ class Outbox:
         self._report.count_dead(buried or 0, sink=sink, reason="refused")
         return buried or 0
 
-    async def dead_letter(self, sink: str, record: Record, reason: str) -> None:
-        """The sink will never take this record: keep it where somebody can look at it."""
-        await self.refuse(sink, [record], reason, most=1)
-
     # -- numbers ------------------------------------------------------------------------------------------
 
     @property

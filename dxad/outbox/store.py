@@ -203,11 +203,6 @@ class Store:
         self._advance(sink, records)
         return buried
 
-    def dead_letter(self, sink: str, record: Record, reason: str) -> None:
-        """The sink will never take this one: keep it where somebody can look at it."""
-        self._bury(sink, record, reason)
-        self._advance(sink, [record])
-
     def _bury(self, sink: str, record: Record, reason: str) -> None:
         now = self._clock.utc(self._clock.now())
         self._changes.append(partial(tables.bury, sink=sink, seq=record.seq, reason=reason, at_utc=now))

@@ -75,11 +75,6 @@ class Health:
             lasted_s = (self._clock.now() - old.since) / 1e9
             log.info("%s %s: over after %.1f s%s", code, subject, lasted_s, f", {note}" if note else "")
 
-    def forget(self, subject: str) -> None:
-        """The subject is gone, and with it all that was wrong with it."""
-        for key in [key for key in self._active if key[1] == subject]:
-            del self._active[key]
-
     @property
     def active(self) -> tuple[Condition, ...]:
         """All that holds, the oldest first."""

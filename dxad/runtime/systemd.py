@@ -5,9 +5,8 @@ Source: the protocol section of `man sd_notify`; a datagram with lines to the so
 
 import os
 import socket
-import time
 
-__all__ = ["notify", "ready", "reloading", "stopping", "watchdog", "watchdog_s"]
+__all__ = ["notify", "ready", "stopping", "watchdog", "watchdog_s"]
 
 
 def notify(*lines: str) -> bool:
@@ -28,11 +27,6 @@ def notify(*lines: str) -> bool:
 def ready(status: str) -> bool:
     """Started, or reloaded."""
     return notify("READY=1", f"STATUS={status}")
-
-
-def reloading() -> bool:
-    """A reload begins; `ready` ends it."""
-    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def stopping() -> bool:

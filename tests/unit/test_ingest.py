@@ -510,6 +510,9 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "rejected": {},
         "messages_rejected": 0,
         "overflowed": 0,
+        "skipped": 0,
+        "slips": 0,
+        "faults": {},
         "connects": 1,
         "disconnects": 0,
     }

@@ -62,16 +62,6 @@ async def test_conditions_are_told_apart_by_code_and_subject_the_oldest_first(he
     assert [(each.code, each.subject) for each in health.active] == [("source.down", "b"), ("sink.down", "a")]
 
 
-def test_a_subject_that_is_gone_takes_its_conditions_along(health, caplog):
-    health.raise_condition("source.down", "plc", "refused")
-    health.raise_condition("source.rejecting", "plc", "not JSON")
-    health.raise_condition("source.down", "vib", "refused")
-    caplog.clear()
-    health.forget("plc")
-    assert [each.subject for each in health.active] == ["vib"]
-    assert told(caplog) == []
-
-
 def test_a_warning_is_logged_as_one(health, caplog):
     health.raise_condition("sink.down", "reasoning", "refused")
     assert told(caplog) == [("WARNING", "sink.down reasoning: refused")]

@@ -35,14 +35,6 @@ def test_each_message_is_one_datagram(manager, tell, expected):
     assert manager.recv(4096).decode() == expected
 
 
-def test_a_reload_says_when_it_began(manager):
-    assert systemd.reloading()
-    head, stamp = manager.recv(4096).decode().split("\n")
-    assert head == "RELOADING=1"
-    assert stamp.startswith("MONOTONIC_USEC=")
-    assert int(stamp.partition("=")[2]) > 0
-
-
 @pytest.mark.parametrize("address", [None, "", "relative/path", "unix:/run/x"])
 def test_whoever_did_not_ask_is_not_told(monkeypatch, address):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)

@@ -265,7 +265,7 @@ class TestRefused:
         async with self.three(make) as box:
             await box.subscribe("other", ALL)
             a, poison, c = await box.fetch("s", 10)
-            await box.dead_letter("s", poison, "no")
+            await box.refuse("s", [poison], "no", most=1)
             await box.ack("s", [a, c])
             assert ids(await box.fetch("other", 10)) == ["a", "poison", "c"]
             await box.ack("other", await box.fetch("other", 10))
