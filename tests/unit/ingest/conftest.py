@@ -15,6 +15,3 @@ def _listening(caplog):
 @pytest.fixture
 def rig() -> Rig:
     return Rig()
-
-
-# Samples.

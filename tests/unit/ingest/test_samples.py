@@ -151,6 +151,3 @@ async def test_without_a_period_every_message_is_a_row_and_wakes_who_waits_for_i
     assert rig.column() == ([1.0, 2.0, 3.0], [State.GOOD] * 3)
     assert rig.count("rows_sealed") == 3
     assert rig.ingest.snapshot()["period_ms"] is None
-
-
-# The link.
