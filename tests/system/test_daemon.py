@@ -135,6 +135,14 @@ def running(config: Path, **environment: str):
         daemon.wait()
 
 
+def ended(config: Path) -> subprocess.CompletedProcess[str]:
+    """`dxad run` of what it refuses to run."""
+    return subprocess.run(
+        [sys.executable, "-m", "dxad", "run", "-c", str(config)],
+        capture_output=True, text=True, timeout=20, check=False,
+    )  # fmt: skip
+
+
 def until(true, what: str, daemon: subprocess.Popen | None = None, timeout_s: float = 15.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
@@ -228,10 +236,7 @@ def test_sigterm_under_load_ends_well_within_five_seconds(config, sensor):
 
 def test_a_second_daemon_on_the_same_socket_is_refused_before_it_touches_anything(config, sensor):
     with running(config) as daemon:
-        second = subprocess.run(
-            [sys.executable, "-m", "dxad", "run", "-c", str(config)],
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
+        second = ended(config)
         assert second.returncode == 2
         assert "c.sock" in second.stderr
         assert "source" not in second.stderr
@@ -272,10 +277,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(config, sensor, folder):
     other = folder / "other.toml"
     other.write_text(config.read_text().replace("c.sock", "d.sock"))
     with running(config):
-        second = subprocess.run(
-            [sys.executable, "-m", "dxad", "run", "-c", str(other)],
-            capture_output=True, text=True, timeout=20, check=False,
-        )  # fmt: skip
+        second = ended(other)
     assert second.returncode == 2
     assert "another dxad works there" in second.stderr
 
@@ -297,10 +299,7 @@ def test_systemd_is_told_ready_alive_and_stopping(config, sensor, folder):
 def test_a_config_with_mistakes_starts_nothing_and_names_each(folder):
     path = folder / "dxad.toml"
     path.write_text('gatway.id = "x"\n[sources.a]\ntype = "mqt"\n')
-    done = subprocess.run(
-        [sys.executable, "-m", "dxad", "run", "-c", str(path)],
-        capture_output=True, text=True, timeout=20, check=False,
-    )  # fmt: skip
+    done = ended(path)
     assert done.returncode == 2
     assert f"{path}:1: gatway: unknown key, did you mean 'gateway'?" in done.stderr
     assert f"{path}:3: sources.a.type: no source of type 'mqt', did you mean 'mqtt'?" in done.stderr

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import struct
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 
 from asyncua import ua
 
@@ -16,7 +15,7 @@ from hw_sim.modbus import ModbusWire
 from hw_sim.mqtt import TOPIC, MqttWire
 from hw_sim.opcua import NAMESPACE, OpcuaWire
 from hw_sim.scenario import free_port
-from tests.peers import Pty, Relay, listening
+from tests.peers import Pty, Relay, listening, plugged
 
 MQTT_PUBLISH = 3
 MODBUS_READS = {1, 2, 3, 4}
@@ -46,15 +45,6 @@ class Tap(Relay):
             remembered.feed_eof()
 
         await asyncio.gather(listen(), super().serve(remembered, writer))
-
-
-@asynccontextmanager
-async def bench_of(wire) -> AsyncIterator[None]:
-    try:
-        await wire.start()
-        yield
-    finally:
-        await wire.close()
 
 
 async def read_from(kind: str, *, enough: int = 20, **settings) -> int:
@@ -111,7 +101,7 @@ async def test_mqtt_publishes_nothing():
     port = free_port()
     wire = MqttWire(Bench(1, ()), host="127.0.0.1", port=port)
     with Broker(mqtt5_port=port, mqtt311_port=free_port()):
-        async with bench_of(wire):
+        async with plugged(wire):
             tap = Tap(port)
             async with listening(tap.serve) as here:
                 url = f"mqtt://127.0.0.1:{here}"
@@ -128,7 +118,7 @@ async def test_modbus_only_reads():
         "pressure": {"register": "holding:12"},
         "running": {"register": "coil:0"},
     }
-    async with bench_of(ModbusWire(Bench(1, ()), port=port)):
+    async with plugged(ModbusWire(Bench(1, ()), port=port)):
         tap = Tap(port)
         async with listening(tap.serve) as here:
             assert await read_from("modbus", url=f"tcp://127.0.0.1:{here}", channels=channels)
@@ -139,7 +129,7 @@ async def test_modbus_only_reads():
 
 async def test_opcua_writes_and_calls_nothing():
     port = free_port()
-    async with bench_of(OpcuaWire(Bench(1, ()), port=port)):
+    async with plugged(OpcuaWire(Bench(1, ()), port=port)):
         tap = Tap(port)
         async with listening(tap.serve) as here:
             settings = {"namespace": NAMESPACE, "channels": {"power": {"node": "s=Pump.Power"}}}

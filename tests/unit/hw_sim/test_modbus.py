@@ -7,16 +7,11 @@ from pymodbus.exceptions import ModbusException
 from hw_sim.bench import Bench
 from hw_sim.modbus import ModbusWire
 from hw_sim.scenario import free_port
+from tests.peers import plugged
 
 
-@asynccontextmanager
-async def serving():
-    wire = ModbusWire(Bench(1, ()), port=free_port())
-    try:
-        await wire.start()
-        yield wire
-    finally:
-        await wire.close()
+def serving():
+    return plugged(ModbusWire(Bench(1, ()), port=free_port()))
 
 
 @asynccontextmanager

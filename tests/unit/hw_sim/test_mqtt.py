@@ -11,19 +11,14 @@ from hw_sim.bench import Bench
 from hw_sim.broker import Broker
 from hw_sim.mqtt import TOPIC, MqttWire
 from hw_sim.scenario import free_port, free_ports
+from tests.peers import plugged
 
 V5, V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 
 
-@asynccontextmanager
-async def publishing(port):
+def publishing(port):
     """The bench's motor, publishing to a broker."""
-    wire = MqttWire(Bench(1, ()), host="127.0.0.1", port=port)
-    try:
-        await wire.start()
-        yield wire
-    finally:
-        await wire.close()
+    return plugged(MqttWire(Bench(1, ()), host="127.0.0.1", port=port))
 
 
 @asynccontextmanager

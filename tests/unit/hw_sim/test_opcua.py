@@ -8,18 +8,13 @@ from asyncua import Client
 from hw_sim.bench import Bench
 from hw_sim.opcua import NAMESPACE, OpcuaWire
 from hw_sim.scenario import free_port
+from tests.peers import plugged
 
 NAMES = ("Pump.Power", "Pump.SetPoint", "Pump.Running")
 
 
-@asynccontextmanager
-async def serving():
-    wire = OpcuaWire(Bench(1, ()), port=free_port())
-    try:
-        await wire.start()
-        yield wire
-    finally:
-        await wire.close()
+def serving():
+    return plugged(OpcuaWire(Bench(1, ()), port=free_port()))
 
 
 @asynccontextmanager
