@@ -50,6 +50,8 @@ class ChannelCheck:
         self._seen = np.zeros(n, dtype=np.bool_)
         """A channel that never came is its source's trouble: the condition `source.down` tells of it."""
         self._next = 0
+        self._changes: list[tuple[int, list[Trouble]]] = []
+        """What was wrong from which row on, of those watched last."""
         self.forget()
 
     def forget(self) -> None:

@@ -256,6 +256,9 @@ class Opcua:
                 await client.disconnect()
         except (OSError, UaError):
             client.disconnect_socket()
+        except asyncio.CancelledError:
+            client.disconnect_socket()
+            raise
         if task.cancelling() > cancelled_before:
             raise asyncio.CancelledError  # asyncua takes it for that of a task of its own, and goes on
 

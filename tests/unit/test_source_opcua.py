@@ -264,3 +264,18 @@ class TestSession:
             peer.write(a=1.0)
             with pytest.raises(ZeroDivisionError):
                 await source.read()
+
+
+@pytest.mark.parametrize("turns", range(0, 16, 2))
+async def test_a_stop_in_the_middle_of_leaving_is_not_swallowed(peer, turns):
+    source = Opcua("drive", config(peer.port), clock=SystemClock())
+    await source.connect()
+    leaving = asyncio.create_task(source.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    asked = leaving.cancel()
+    await asyncio.wait([leaving], timeout=10)
+    assert leaving.done()
+    assert leaving.cancelled() == asked
+    await source.close()
+    await asyncio.sleep(0.05)  # a closed transport lets go of its socket in a turn of its own
