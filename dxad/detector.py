@@ -46,6 +46,7 @@ class Detector:
         rows: int | None,
         hop: int,
         required: Sequence[int],
+        by: int | None = None,
     ) -> None:
         """Load `model` for these channels.
 
@@ -55,12 +56,13 @@ class Detector:
             rows: the window that the configuration asks for; None leaves it to the model.
             hop: rows from one window to the next.
             required: columns without which a window is not scored.
+            by: the column that says in which regime the machine runs, if one does.
 
         Raises:
             ModelError: the model is not for these.
         """
         self.model = model
-        self.rows = model.load(channels, rows)
+        self.rows = model.load(channels, rows, by=by)
         self._width = len(channels)
         self._required = list(required)
         self._windows = WindowBuffer(rows=self.rows, channels=len(channels), hop=hop)

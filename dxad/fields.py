@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
-from dxad.types import NS_PER_S, Channel, Lane
+from dxad.types import NS_PER_S, Channel, Fold, Lane
 
 __all__ = [
     "ChannelPattern",
@@ -195,9 +195,7 @@ class ChannelSection(Section):
     hold: Duration | Literal["session"] | None = Field(
         None, description="how long a value stays valid without a new one; default: the source's"
     )
-    fold: Literal["last", "mean", "min", "max", "count"] = Field(
-        "last", description="what several samples in one slot become"
-    )
+    fold: Fold = Field("last", description="what several samples in one slot become")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -236,7 +234,7 @@ class SourceSection(Section):
     def declared(self, source: str) -> tuple[Channel, ...]:
         """The channels this configuration promises, under the source's name."""
         return tuple(
-            Channel(f"{source}.{name}", each.unit, each.range)
+            Channel(f"{source}.{name}", each.unit, each.range, each.fold)
             for name, each in self.channel_sections().items()
         )
 

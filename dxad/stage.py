@@ -9,17 +9,15 @@ the last tick.
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from dxad.ringbuffer import RingBuffer
-from dxad.types import SAMPLE, Bools, Quality, Reason, State
+from dxad.types import SAMPLE, Bools, Fold, Quality, Reason, State
 
-__all__ = ["Fold", "Sealed", "Sealer", "Stage"]
-
-Fold = Literal["last", "mean", "min", "max", "count"]
+__all__ = ["Sealed", "Sealer", "Stage"]
 
 _PACK = struct.Struct("<qqqdiBB")
 assert _PACK.size == SAMPLE.itemsize

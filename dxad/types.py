@@ -7,7 +7,7 @@ Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its star
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ __all__ = [
     "Calibration",
     "Channel",
     "Document",
+    "Fold",
     "Lane",
     "Model",
     "Quality",
@@ -46,6 +47,12 @@ F8 = npt.NDArray[np.float64]
 I8 = npt.NDArray[np.int64]
 U1 = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
+
+Document = dict[str, Any]
+"""A JSON object."""
+
+Fold = Literal["last", "mean", "min", "max", "count"]
+"""What several samples of one slot, or several finer slots of one row, become."""
 
 
 class Quality(IntEnum):
@@ -104,6 +111,8 @@ class Channel:
     unit: str = ""
     range: tuple[float, float] | None = None
     """The values that are physically possible, in `unit`; others are BAD."""
+    fold: Fold = "last"
+    """What several of its values become where they meet in one row."""
 
     def named(self, suffix: str, *, unit: str | None = None) -> "Channel":
         """The channel that a feature `suffix` of this one is; it has no range of its own."""
@@ -192,6 +201,8 @@ class Calibration:
     """By channel id: what it adds to the score of a row in normal running, on average."""
     stuck_rows: Mapping[str, int] = field(default_factory=dict)
     """By channel id: how many rows without any change mean that a sensor is stuck; others may stand still."""
+    regimes: tuple[float, ...] = ()
+    """The values of the pipeline's `by` channel that were seen in training; empty where there is none."""
 
 
 class Lane(IntEnum):
@@ -268,12 +279,14 @@ class Model(Protocol):
     def calibration(self) -> Calibration | None:
         """How its scores are to be judged; None while it does not know yet."""
 
-    def load(self, channels: Sequence[Channel], rows: int | None) -> int:
+    def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Get ready for windows of these channels; returns how many rows a window shall have.
 
         Args:
             channels: what the columns are.
             rows: what the configuration asks for; None leaves it to the model.
+            by: the column whose value says in which regime the machine runs: what is normal is kept apart for
+                each value, and the column itself is not scored; None where there is one regime only.
 
         Raises:
             ModelError: the model is not for these.
@@ -284,6 +297,16 @@ class Model(Protocol):
 
         Raises:
             ModelError: inference failed.
+        """
+
+    def state(self) -> Document:
+        """What it has learned while it ran, for a restart: JSON without NaN; empty where there is nothing."""
+
+    def restore(self, state: Document) -> None:
+        """Take up, after `load`, what `state` of a model of the same type and configuration has given.
+
+        Raises:
+            ModelError: it is of another model.
         """
 
     def close(self) -> None:
@@ -312,7 +335,3 @@ class Sink(Protocol):
 
     async def close(self) -> None:
         """Let go of the link; safe twice, and without `connect`."""
-
-
-Document = dict[str, Any]
-"""A JSON object."""

@@ -16,7 +16,7 @@ from dxad import bundle
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.fields import ModelSection
 from dxad.plugin import Plugin
-from dxad.types import F4, F8, Calibration, Channel, Scores, Windows
+from dxad.types import F4, F8, Calibration, Channel, Document, Scores, Windows
 
 __all__ = ["PLUGIN", "BareTFLite", "Config", "TFLite", "verify"]
 
@@ -60,12 +60,14 @@ class TFLite:
         folder = bundle.current(path)
         return cls(bundle.read(path if folder is None else folder))
 
-    def load(self, channels: Sequence[Channel], rows: int | None) -> int:
+    def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Find the model's channels among these.
 
         Raises:
             ModelError: one is missing, has another unit, or the windows have another length.
         """
+        if by is not None:
+            raise ModelError("this model knows no regimes")
         manifest = self._bundle.manifest
         place = {channel.id: (column, channel.unit) for column, channel in enumerate(channels)}
         for name, unit in zip(manifest.channels, manifest.units, strict=True):
@@ -107,6 +109,13 @@ class TFLite:
             contributions[:, self._columns] = mine
         return Scores(values, contributions)
 
+    def state(self) -> Document:
+        """All it knows stands in its bundle."""
+        return {}
+
+    def restore(self, state: Document) -> None:
+        """There is nothing to take up."""
+
     def close(self) -> None:
         """Free the interpreter."""
         self._graph = None
@@ -133,12 +142,14 @@ class BareTFLite:
         self._graph: _Graph | None = None
         self._first: list[float] = []
 
-    def load(self, channels: Sequence[Channel], rows: int | None) -> int:
+    def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Windows of as many rows as the graph's input holds.
 
         Raises:
             ModelError: that is no whole number of rows, or not what the configuration asks for.
         """
+        if by is not None:
+            raise ModelError("this model knows no regimes")
         self._graph = _Graph(self._blob)
         wanted, rest = divmod(self._graph.inputs, len(channels))
         if rest or rows not in (None, wanted):
@@ -161,6 +172,13 @@ class BareTFLite:
                 worst = max(self._first[: self._WARM_UP])
                 self.calibration = Calibration(max(self._MARGIN * worst, 1e-9))
         return Scores(values)
+
+    def state(self) -> Document:
+        """All it knows stands in its bundle."""
+        return {}
+
+    def restore(self, state: Document) -> None:
+        """There is nothing to take up."""
 
     def close(self) -> None:
         """Free the interpreter."""

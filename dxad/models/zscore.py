@@ -12,9 +12,10 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
+from dxad.errors import ModelError
 from dxad.fields import ModelSection
 from dxad.plugin import Plugin
-from dxad.types import F8, Calibration, Channel, Scores, Windows
+from dxad.types import F8, Calibration, Channel, Document, Scores, Windows
 
 __all__ = ["PLUGIN", "Config", "ZScore"]
 
@@ -44,8 +45,14 @@ class ZScore:
         self._scale: F8 = np.empty(0)
         self.calibration: Calibration | None = None
 
-    def load(self, channels: Sequence[Channel], rows: int | None) -> int:
-        """Any channels will do, and one row is enough."""
+    def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
+        """Any channels will do, and one row is enough.
+
+        Raises:
+            ModelError: regimes are asked for.
+        """
+        if by is not None:
+            raise ModelError("this model knows no regimes")
         self._channels = tuple(channels)
         self._seen = np.empty((0, len(channels)))
         return rows or 1
@@ -89,6 +96,13 @@ class ZScore:
         worst = float(self._deviations(self._seen).max(initial=0.0))
         self.calibration = Calibration(max(_LIMIT, _MARGIN * worst), normal=normal)
         self._seen = self._seen[:0]
+
+    def state(self) -> Document:
+        """Nothing yet."""
+        return {}
+
+    def restore(self, state: Document) -> None:
+        """Nothing yet."""
 
     def close(self) -> None:
         """Nothing to let go of."""

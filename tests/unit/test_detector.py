@@ -25,7 +25,7 @@ class Sum:
         self.shown: list[int] = []
         self._rows = rows
 
-    def load(self, _channels: Sequence[Channel], rows: int | None) -> int:
+    def load(self, _channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         return rows or self._rows
 
     def score(self, windows: Windows) -> Scores:

@@ -252,7 +252,7 @@ class Failing:
     def __init__(self) -> None:
         self.error: ModelError | None = None
 
-    def load(self, _channels, rows):
+    def load(self, _channels, rows, *, by=None):
         return rows or 1
 
     def score(self, windows):
