@@ -11,8 +11,8 @@ Where things live, in the order of the data:
     sources/ decode/ links/     1  bring readings in; payload to values; one physical connection
     ingest.py stage.py             source -> ring: connect, back off, count; fold, hold, seal
     sampleclock.py                 when a sample was taken
-    ringbuffer.py               2  the recent past of one source on a fixed time grid
-    frame.py                    3  rows of several rings, joined on one grid
+    ringbuffer.py newest.py     2  the recent past of one source on a fixed time grid; its newest samples
+    frame.py join.py            3  rows of several rings, joined on one grid; one ring's part in them
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
     channelcheck.py                sensors that are stuck or missing
     window.py models/           5  stretches of rows; what scores them

@@ -122,6 +122,12 @@ class PipelineSection(Section):
     period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
     window: Duration | None = Field(None, description="what a model sees at once; default: one row")
     hop: int = Field(1, ge=1, description="rows from one window to the next")
+    backlog: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="how many rows may wait to be scored; default: all that the rings hold"
+    )
+    overflow: Literal["drop_oldest", "drop_newest", "thin"] = Field(
+        "drop_oldest", description="which rows are passed over, and counted, when more than the backlog wait"
+    )
     required: tuple[ChannelPattern, ...] = Field(
         (), strict=False, description="a window in which one of these is bad throughout is not scored"
     )

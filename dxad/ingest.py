@@ -23,7 +23,7 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sampleclock import ArrivalClock, CountedClock, SampleClock
-from dxad.stage import Sealer
+from dxad.sealer import Sealer
 from dxad.types import NS_PER_S, Block, Document, Quality, Reason, Source
 
 __all__ = ["Ingest"]

@@ -183,7 +183,7 @@ class Pipeline:
             feature.advance()
         events: list[Event] = []
         if self._backlog is not None:
-            self.stages.frame.skip(self.stages.frame.waiting - self._backlog)
+            self.stages.frame.shed(self._backlog, self.section.overflow)
         while (rows := self.stages.frame.read(self._batch)) is not None:
             events += self._take(rows)
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
