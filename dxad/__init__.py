@@ -9,7 +9,7 @@
 Where things live, in the order of the data:
 
     sources/ decode/ links/     1  bring readings in; payload to values; one physical connection
-    ingest.py stage.py             source -> ring: connect, back off, count; fold, hold, seal
+    ingest.py stage.py sealer.py   source -> ring: connect, back off, count; stage; fold, hold, seal, fill
     sampleclock.py                 when a sample was taken
     ringbuffer.py newest.py     2  the recent past of one source on a fixed time grid; its newest samples
     frame.py join.py            3  rows of several rings, joined on one grid; one ring's part in them

@@ -43,7 +43,7 @@ class Feature:
         return self._feed.ring.sealed > self._cursor
 
     def advance(self) -> None:
-        """Take in what the source's ring has sealed since the last call, a ring of results' worth at a time."""
+        """Take in what the source's ring has sealed since then, a ring of results at a time."""
         while self.behind:
             self._advance(min(self._feed.ring.sealed, self._cursor + self._at_once))
 
@@ -113,8 +113,8 @@ class Frame:
         """Let no more than `most` rows wait: pass over the others as `overflow` says; they count as lost.
 
         `drop_oldest` passes over the oldest at once, `drop_newest` over those behind the first `most`, `thin`
-        over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Nothing that
-        waits here can make a wire wait: `block` is for sources.
+        over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows cannot
+        make a wire wait: `block` is for sources.
         """
         excess = self.waiting - most
         self._every = 1

@@ -149,13 +149,13 @@ class Part:
 
 
 def _combined(fold: str, values: F8, known: Bools) -> F8:
-    """Fold the known values (rows, times, columns) over the times, in their order; NaN where there are none."""
-    if fold == "min":
-        return np.fmin.reduce(values, axis=1)
-    if fold == "max":
-        return np.fmax.reduce(values, axis=1)
+    """Fold the known values (rows, times, columns) over the times, in order; NaN where there are none."""
+    total: F8
+    if fold in ("min", "max"):
+        total = (np.fmin if fold == "min" else np.fmax).reduce(values, axis=1)
+        return total
     counts = known.sum(axis=1)
-    total: F8 = np.where(known, values, 0.0).sum(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=1)
     if fold == "mean":
         total /= np.maximum(counts, 1)
     total[counts == 0] = np.nan

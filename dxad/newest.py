@@ -50,7 +50,7 @@ class Newest:
         return channels * (cls.DEPTH * (8 + 8 + 1) + 3 * 8)
 
     def add(self, samples: npt.NDArray[np.void], times: I8) -> None:
-        """Take samples of dtype `SAMPLE` with their stream times; what is older than the newest is left out."""
+        """Take samples of dtype `SAMPLE` with their stream times; none that is older than the newest."""
         columns = samples["column"].astype(np.int64)
         order = np.lexsort((times, columns))
         order = order[times[order] >= self._last[columns[order]]]

@@ -1,8 +1,8 @@
 """The recent past of one source or feature on a fixed time grid, preallocated.
 
 Slot `k` lives at place `k % slots`. `sealed` is the first slot that is not readable yet; the ring holds the
-`slots` slots before it. One writer appends and fills; any number of readers, in any thread, each with a cursor
-of its own, copy out and learn how many slots they lost to the writer.
+`slots` slots before it. One writer appends and fills; any number of readers, in any thread, each with a
+cursor of its own, copy out and learn how many slots they lost to the writer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -170,8 +170,8 @@ class RingBuffer:
 
     def backfilled(self, start: int, stop: int) -> Bools:
         """Which cells (n, channels) of these slots, all of them still held, were filled after sealing."""
-        reasons: U1 = self._copied(self._reasons, start, stop, ALL)
-        return reasons == Reason.BACKFILLED
+        found: Bools = self._copied(self._reasons, start, stop, ALL) == Reason.BACKFILLED
+        return found
 
 
 def _chosen(cells: npt.NDArray[Any], columns: Columns) -> npt.NDArray[Any]:

@@ -25,7 +25,7 @@ _LONG_AGO: Final = np.iinfo(np.int64).min // 2
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of the samples of one block whose slots were sealed when they came, and of what is too much."""
+    """What became of those samples of a block that do not simply wait for their slots to end."""
 
     backfilled: int = 0
     """Samples that filled a cell that was empty or held."""
@@ -59,8 +59,8 @@ class Sealer:
     """Turns staged samples into sealed rows of a ring.
 
     Only samples whose quality is not BAD make a cell good; a BAD one marks a cell that nothing better fills.
-    A cell without a sample is HELD while the last good value is no older than its column's `hold`; a `count` is
-    zero then. What is held by session ends with the session's proof of life, and with a BAD sample, which
+    A cell without a sample is HELD while the last good value is no older than its column's `hold`; a `count`
+    is zero then. What is held by session ends with the session's proof of life, and with a BAD sample, which
     takes it back.
     """
 
@@ -101,7 +101,7 @@ class Sealer:
         self._last_slot = np.full(columns, _LONG_AGO, dtype=np.int64)
 
     def accept(self, samples: npt.NDArray[np.void], times: I8) -> Accepted:
-        """Take samples of dtype `SAMPLE` with their stream times; those that came late are filled in at once."""
+        """Take samples of dtype `SAMPLE` with their stream times; the late ones are filled in at once."""
         if self._ring.newest is not None:
             self._ring.newest.add(samples, times)
         sealed_ns = self._ring.sealed * self._ring.period
@@ -172,7 +172,7 @@ class Sealer:
         return Sealed(stop - first, folded, late)
 
     def _due(self, first: int, stop: int) -> tuple[npt.NDArray[np.void], I8, int]:
-        """The samples of slots [first, stop) and their slots; the others go on waiting, or are late: how many."""
+        """The samples of slots [first, stop), their slots, and how many are late; others go on waiting."""
         if not self._waiting:
             return np.empty(0, dtype=SAMPLE), np.empty(0, dtype=np.int64), 0
         if len(self._waiting) == 1:
@@ -253,8 +253,8 @@ class Sealer:
             order = np.argsort(stamps, kind="stable")
             cell = cell[order]
             what = tuple(part[order] if isinstance(part, np.ndarray) else part for part in what)
-        for part, array in zip(what, into, strict=True):
-            array[cell] = part
+        values, states, reasons = into
+        values[cell], states[cell], reasons[cell] = what
 
     def _hold(self, first: int, values: F8, states: U1, valid_until: int) -> None:
         """Carry the last good value into the cells that nothing fell into, as long as it is valid."""

@@ -26,9 +26,9 @@ class Stage:
 
     When it is full, whoever reads it is too slow. What is lost then, and counted in `overflowed`, is said by
     its policy: `drop_newest` the samples that come; `drop_oldest` those that have waited longest; `thin` every
-    second message of those that wait and from then on that come, and twice as many each time it is full again,
-    until it is taken: what is kept is spread evenly. With `block` the source asks for `room` before it puts;
-    what is put all the same is dropped.
+    second message of those that wait and those that come, three of four when it is full again, and so on until
+    it is taken: what is kept is spread evenly. With `block` the source asks for `room` before it puts; what is
+    put all the same is dropped.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = "drop_newest") -> None:
@@ -40,7 +40,7 @@ class Stage:
         self._buffer = bytearray(capacity * _SIZE)
         self._view = memoryview(self._buffer)
         self._begin = 0
-        """Where the oldest sample stands, in bytes; other than 0 only once the oldest were overwritten."""
+        """Where the oldest sample stands, in bytes."""
         self._used = 0
         self._every = 1
         """Of so many messages, one is kept."""
@@ -106,21 +106,23 @@ class Stage:
     def _thin(self) -> None:
         """Keep half of the messages."""
         self._every *= 2
-        waiting = self._samples()
+        waiting = self._samples(self._used)
         kept = waiting[waiting["message"] % self._every == 0].tobytes()
         self.overflowed += (self._used - len(kept)) // _SIZE
         self._view[: len(kept)] = kept
-        self._used = len(kept)
+        self._begin, self._used = 0, len(kept)
 
-    def _samples(self) -> npt.NDArray[np.void]:
-        """A copy of what waits, in order."""
-        end = self._begin + self._used
+    def _samples(self, size: int) -> npt.NDArray[np.void]:
+        """A copy of the first `size` bytes that wait, in order."""
+        end = self._begin + size
         whole = bytes(self._view[self._begin : end])
         return np.frombuffer(whole + bytes(self._view[: max(0, end - len(self._buffer))]), dtype=SAMPLE)
 
-    def take(self) -> npt.NDArray[np.void]:
-        """All samples that wait, as an array of the caller's own; the stage is empty after."""
-        samples = self._samples()
-        self._begin = self._used = 0
+    def take(self, most: int | None = None) -> npt.NDArray[np.void]:
+        """All samples that wait, or the first `most` of them, as an array of the caller's own."""
+        size = self._used if most is None else min(self._used, most * _SIZE)
+        samples = self._samples(size)
+        self._used -= size
+        self._begin = (self._begin + size) % len(self._buffer) if self._used else 0
         self._every = 1
         return samples

@@ -92,7 +92,7 @@ class Reason(IntEnum):
     TYPE = 4
     """The value is missing, not a number, or not finite."""
     BACKFILLED = 5
-    """Nothing is wrong: the value came after its slot was sealed, and filled a cell that was empty or held."""
+    """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
 
 
 SAMPLE = np.dtype(

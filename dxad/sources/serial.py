@@ -34,6 +34,8 @@ class Framing(Section):
 class Config(SourceSection):
     """`type = "serial"`, `port = "/dev/serial/by-id/..."`, `decode = { kind = "csv", columns = ["x"] }`."""
 
+    holds_back = True
+
     type: Literal["serial"]
     port: str = Field(min_length=1, description="a device file; one in /dev/serial/by-id keeps its name")
     baudrate: int = Field(115_200, gt=0, description="bits a second")
@@ -70,7 +72,7 @@ class Serial:
         self._clock = clock
         self._decoder = decoder(config.decode, list(config.channel_sections()))
         self._columns = range(len(self.channels))
-        self._inbox = Inbox()
+        self._inbox = Inbox(config, hold=self._hold)
         self._link: SerialLink | None = None
         self._tail = b""
         self._joined = False
@@ -96,6 +98,11 @@ class Serial:
         link.open()
         self._link = link
         self._inbox.open()
+
+    def _hold(self, held: bool) -> None:  # noqa: FBT001 - called by the inbox alone
+        """Leave what comes to the kernel and the line's flow control, or take it again."""
+        if self._link is not None:
+            self._link.hold(held=held)
 
     def _received(self, data: bytes) -> None:
         now = self._clock.now()

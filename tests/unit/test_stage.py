@@ -1,4 +1,4 @@
-"""A stage keeps what a source puts, in order; when it is full, it loses what its policy says, and counts it."""
+"""A stage keeps what a source puts, in order; full, it loses what its policy says, and counts it."""
 
 import numpy as np
 import pytest
