@@ -48,6 +48,7 @@ __all__ = [
     "parse",
     "schema",
     "shape",
+    "warnings",
 ]
 
 
@@ -380,6 +381,22 @@ def _check_shape(
             (*at, "window"),
             f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
         )
+
+
+def warnings(config: Config) -> list[Problem]:
+    """What is right but hardly meant: each with the key to look at."""
+    found = []
+    for name, pipeline in config.pipelines.items():
+        thinned = shape(pipeline, config.sources).thinned
+        if thinned:
+            channel, slots = thinned[0]
+            others = f" and {len(thinned) - 1} more" if len(thinned) > 1 else ""
+            text = (
+                f"a row keeps the last of {slots} values of {channel.id!r}{others}; "
+                'give the channel a fold such as "mean", or summarize it in a feature'
+            )
+            found.append(Problem("warning", f"pipelines.{name}.period", text))
+    return found
 
 
 def shape(pipeline: PipelineSection, sources: Mapping[str, SourceSection]) -> Shape:

@@ -113,8 +113,8 @@ class Frame:
         """Let no more than `most` rows wait: pass over the others as `overflow` says; they count as lost.
 
         `drop_oldest` passes over the oldest at once, `drop_newest` over those behind the first `most`, `thin`
-        over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows cannot
-        make a wire wait: `block` is for sources.
+        over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows can
+        make no wire wait: `block` is for sources.
         """
         excess = self.waiting - most
         self._every = 1

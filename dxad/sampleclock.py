@@ -51,10 +51,12 @@ class DeviceClock:
 
     The clocks' offset is the least delay seen, arrival - stamp, as in Cristian's algorithm (Distributed
     Computing 3, 1989): no message arrives before it was sent, and some hardly wait. It may grow by 500 ppm,
-    more than any quartz drifts, so that it follows a device that is slow. A stamp that is off by more than a
-    quarter of a second moves nothing until all have been so for 5 s: then the device's clock was set, and the
-    offset begins anew. Meanwhile a stamp ahead is taken for the arrival, beyond 60 s it is rejected; so is one that went
-    back, and one of zero. One that is behind but goes on is of a backlog, and keeps its own time.
+    more than any quartz drifts, so that it follows a device that is slow.
+
+    A stamp that is off by more than a quarter of a second moves nothing until all have been so for 5 s: then
+    the device's clock was set, and the offset begins anew. Meanwhile a stamp ahead counts as its arrival, and
+    is rejected beyond 60 s; one that went back, or is zero, counts as its arrival. One that is behind but
+    goes on is of a backlog, and keeps its own time.
     """
 
     _DRIFT: Final = 2000
@@ -154,10 +156,11 @@ class CountedClock:
 
     A second-order loop (a phase and a frequency correction per block, as in a phase-locked loop: F. Gardner,
     "Phaselock Techniques", ch. 2) follows the mean arrival. Where arrivals lie within a slot means nothing:
-    each message has the slot after the one before it, and its time stays in the middle half of that. Only when
-    the loop has moved by three quarters of a slot, since the device's clock is off, a slot is left out or used
-    twice: a hysteresis, so that neither jitter nor a phase on a border takes slots. It starts again where a
-    stream pauses or jumps.
+    each message has the slot after the one before it, and its time stays in the middle half of that.
+
+    Once the loop has moved by three quarters of a slot, as the device's clock is off, a slot is left out or
+    used twice: a hysteresis, so that neither jitter nor a phase on a border takes slots. It starts again
+    where a stream pauses or jumps.
     """
 
     _PHASE_GAIN: Final = 0.02

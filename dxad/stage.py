@@ -24,11 +24,11 @@ _SIZE: Final = SAMPLE.itemsize
 class Stage:
     """A fixed buffer that a source fills message by message and hands over whole.
 
-    When it is full, whoever reads it is too slow. What is lost then, and counted in `overflowed`, is said by
-    its policy: `drop_newest` the samples that come; `drop_oldest` those that have waited longest; `thin` every
-    second message of those that wait and those that come, three of four when it is full again, and so on until
-    it is taken: what is kept is spread evenly. With `block` the source asks for `room` before it puts; what is
-    put all the same is dropped.
+    When it is full, whoever reads it is too slow. What is lost then, and counted in `overflowed`, is for its
+    policy to say: `drop_newest` the samples that come; `drop_oldest` those that have waited longest; `thin`
+    every second message of those that wait and those that come, three of four when it is full again, and so
+    on until it is taken: what is kept is spread evenly. With `block` the source asks for `room` before it
+    puts; what is put all the same is dropped.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = "drop_newest") -> None:
