@@ -95,7 +95,9 @@ class Detector:
         windows = self._windows.push(rows)
         usable = self._usable(windows)
         if usable.any():
-            kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
+            kept = windows
+            if not usable.all():
+                kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
             scores = self.model.score(kept)
             places = kept.last - rows.first
             raw[places] = np.minimum(scores.values, _SCORE_MOST)
