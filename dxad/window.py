@@ -1,7 +1,7 @@
 """Stretches of rows for a model, in single precision.
 
-Rows lie one after the other in one buffer, so that windows are views of it and nothing is copied until a model
-gathers what it needs:
+Rows lie one after the other in one buffer, so that windows are views of it and nothing is copied until a
+model gathers what it needs:
 
     tail of earlier rows │ rows just pushed │ spare
     ├── window ──┤
