@@ -18,6 +18,7 @@ Where things live, in the order of the data:
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
     episode.py                     what becomes an incident in one pipeline

@@ -44,6 +44,7 @@ __all__ = [
     "LearnSection",
     "OutboxSection",
     "PipelineSection",
+    "PromotionSection",
     "load",
     "parse",
     "schema",
@@ -115,6 +116,25 @@ class LearnSection(Section):
     )
 
 
+class PromotionSection(Section):
+    """When a new model takes over, and when it must give way again."""
+
+    automatic: bool = Field(False, description="promote a shadow that has earned it, without being told to")
+    after: Duration = Field(
+        3600 * NS_PER_S, gt=0, description="how long a shadow scores beside the live model before it may"
+    )
+    agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.99, strict=False, description="the share of rows on which both must say the same"
+    )
+    probation: Duration = Field(
+        600 * NS_PER_S, gt=0, description="how long the replaced model scores on beside, ready to take over"
+    )
+    shift: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, strict=False, description="roll back a model that alarms in more of the rows in which the old "
+        "one does not",
+    )  # fmt: skip
+
+
 class PipelineSection(Section):
     """One thing that is watched."""
 
@@ -136,6 +156,10 @@ class PipelineSection(Section):
     )
     learn: LearnSection | None = Field(None, description="without it, nothing is learned")
     alarm: AlarmSection = Field(AlarmSection(), description="when a score becomes an alarm")
+    deadline: Annotated[Duration, Field(gt=0)] = Field(
+        NS_PER_S, description="how long the model may take for a batch of rows; a longer one is told"
+    )
+    promotion: PromotionSection = Field(PromotionSection(), description="when a new model takes over")
 
 
 class Config(Section):

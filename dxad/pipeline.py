@@ -23,6 +23,7 @@ from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
+from dxad.succession import Succession
 from dxad.types import (
     F8,
     NS_PER_S,
@@ -105,7 +106,13 @@ class Pipeline:
         self.section = section
         self.stages = stages
         self.recorder: Recorder | None = None
-        self.detector: Detector | None = None
+        self.succession = Succession(
+            section.promotion,
+            deadline=section.deadline,
+            period=stages.schema.period,
+            configured_limit=lambda: self.configured_limit,
+            clock=clock,
+        )
         self.check = ChannelCheck(
             stages.frame.schema.channels, missing_rows=self._rows(section.alarm.on_delay)
         )
@@ -128,7 +135,6 @@ class Pipeline:
         self._failing = False
         self._starting_rows = self._rows(_START_NS)
         """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
-        self._successor: Detector | None = None
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
@@ -147,7 +153,12 @@ class Pipeline:
     @property
     def has_model(self) -> bool:
         """Whether it scores, or will from its next row on."""
-        return self.detector is not None or self._successor is not None
+        return self.succession.expected
+
+    @property
+    def detector(self) -> Detector | None:
+        """The model at work; None while there is none."""
+        return self.succession.live
 
     @property
     def configured_limit(self) -> float | None:
@@ -166,10 +177,18 @@ class Pipeline:
         Raises:
             ModelError: it is not for this pipeline; the old one goes on.
         """
+        self.succession.offer(self.fitted(model))
+
+    def fitted(self, model: Model) -> Detector:
+        """`model`, made ready for this pipeline's rows.
+
+        Raises:
+            ModelError: it is not for them.
+        """
         section, schema = self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         required = matching(section.required, schema.channels)
-        self._successor = Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
+        return Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
@@ -228,17 +247,18 @@ class Pipeline:
         return events
 
     def _swap(self) -> None:
-        if self._successor is None:
-            return
-        old, self.detector, self._successor = self.detector, self._successor, None
-        calibration = self.detector.calibration
-        if calibration is not None:
-            self.check.expect(calibration.stuck_rows)
-        past = self.rows.read(max(0, self.rows.sealed - self.detector.rows + 1), self.rows.sealed)
-        if len(past.values):
-            self.detector.prime(Rows(past.first, self.rows.period, past.values, past.states))
-        if old is not None:
-            old.model.close()
+        if self.succession.settle(self._past):
+            self._expect()
+
+    def _expect(self) -> None:
+        """Watch the sensors as the model that counts has learned."""
+        detector = self.detector
+        if detector is not None and detector.calibration is not None:
+            self.check.expect(detector.calibration.stuck_rows)
+
+    def _past(self, rows: int) -> Rows:
+        past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
+        return Rows(past.first, self.rows.period, past.values, past.states)
 
     def _mind_the_gap(self) -> None:
         lost = self.stages.frame.lost - self._lost_before
@@ -247,22 +267,25 @@ class Pipeline:
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
             self._transforms = list(self.stages.transforms())
-            if self.detector is not None:
-                self.detector.restart()
+            self.succession.restart()
 
     def _score(self, shaped: Rows) -> Scored:
         nothing = np.full(len(shaped), np.nan)
         empty = Scored(nothing, nothing, np.zeros(shaped.values.shape), 0)
-        if self.detector is None:
-            self._unscored.add(len(shaped))
-            return empty
+        turns = len(self.succession.turns)
         try:
-            scored = self.detector.apply(shaped)
+            scored = self.succession.apply(shaped)
         except ModelError as error:
             self._health.raise_condition("model.failed", self.name, str(error))
             self._failing = True
             self._unscored.add(len(shaped))
             return empty
+        if scored is None:
+            self._unscored.add(len(shaped))
+            return empty
+        if len(self.succession.turns) != turns:
+            self._expect()
+        self._note_deadline()
         done = int(np.count_nonzero(~np.isnan(scored.raw)))
         if done and self._failing:
             self._health.clear("model.failed", self.name)
@@ -282,6 +305,13 @@ class Pipeline:
             self._health.clear("pipeline.blind", self.name)
         return scored
 
+    def _note_deadline(self) -> None:
+        if self.succession.slow:
+            detail = f"a batch took longer than the deadline of {self.section.deadline / NS_PER_S:g} s"
+            self._health.raise_condition("model.slow", self.name, detail)
+        else:
+            self._health.clear("model.slow", self.name)
+
     def _absent(self, shaped: Rows) -> list[str]:
         gone = np.isnan(shaped.values[-1])
         return [channel.id for place, channel in enumerate(self.stages.schema.channels) if gone[place]]
@@ -296,8 +326,7 @@ class Pipeline:
     def _forgive(self) -> None:
         """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
         self._process.forget_pending()
-        if self.detector is not None:
-            self.detector.forgive()
+        self.succession.forgive()
 
     def _alarm(self, shaped: Rows, scored: Scored) -> list[Event]:
         limit = self.limit
@@ -331,6 +360,7 @@ class Pipeline:
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "beside": self.succession.snapshot(),
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],
             "incidents_total": self._incidents.value,

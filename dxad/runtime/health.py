@@ -31,6 +31,7 @@ CONDITIONS: Final = {
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
     "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
+    "model.slow": Kind("warning", "scoring a batch of rows took longer than the deadline allows"),
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
     "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),

@@ -75,7 +75,7 @@ def test_every_row_is_counted_once_across_a_change_of_the_model(plant, learned, 
     assert plant.counted("rows_scored") == 120, "rows of the past fill the first window of each model"
 
 
-def test_the_old_model_is_closed_when_the_new_one_has_taken_over(plant, learned, normal_rows):
+def test_the_old_model_is_closed_when_the_probation_of_the_new_one_is_over(plant, learned, normal_rows):
     old = learned(plant)
     plant.pipeline.offer(old)
     plant.feed(normal_rows(10))
@@ -84,6 +84,10 @@ def test_the_old_model_is_closed_when_the_new_one_has_taken_over(plant, learned,
     assert plant.pipeline.detector.model is old, "not between a batch's beginning and its end"
     plant.feed(normal_rows(1))
     assert plant.pipeline.detector.model is new
+    assert plant.pipeline.snapshot()["beside"]["role"] == "retired"
+    for _ in range(plant.pipeline.section.promotion.probation // plant.pipeline.rows.period // 1000):
+        plant.feed(normal_rows(1000))
+    assert plant.pipeline.snapshot()["beside"] is None
     with pytest.raises(ModelError, match="score before load"):
         old.score(Windows(np.zeros(1, dtype=np.int64), np.zeros((1, 5, 3), dtype=np.float32), np.zeros(1)))
 
