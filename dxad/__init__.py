@@ -31,6 +31,7 @@ Where things live, in the order of the data:
     resource/                      the DXA API: the same nodes in process
     assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
+    template.py                    for_each: a pipeline written once for many machines
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """
 

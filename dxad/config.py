@@ -17,7 +17,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin
+from dxad import plugin, template
 from dxad.errors import ConfigError, Problem
 from dxad.fields import (
     ChannelPattern,
@@ -139,6 +139,9 @@ class PipelineSection(Section):
     """One thing that is watched."""
 
     channels: tuple[ChannelPattern, ...] = Field(strict=False, min_length=1, description="what it looks at")
+    for_each: Annotated[tuple[str, ...], Field(strict=False)] | str | None = Field(
+        None, description="machines that are equal: a pipeline for each, with {each} replaced"
+    )
     period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
     window: Duration | None = Field(None, description="what a model sees at once; default: one row")
     hop: int = Field(1, ge=1, description="rows from one window to the next")
@@ -237,8 +240,8 @@ def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file
     Raises:
         ConfigError: with every mistake, in the order of the lines.
     """
-    lines = lines or {}
-    mistakes: list[tuple[Key, str]] = []
+    expansion = template.expand(document, lines or {}, _channel_ids(document))
+    document, lines, mistakes = expansion.document, expansion.lines, expansion.mistakes
     config: Config | None = None
     try:
         config = Config.model_validate(document)
@@ -315,6 +318,14 @@ def _valid(kind: Any, value: Any) -> Any:
 def _tables(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = document.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _channel_ids(document: Mapping[str, Any]) -> Iterator[str]:
+    """Of all sources that are sound by themselves."""
+    for name, raw in _tables(document, "sources").items():
+        found = _valid(Config.model_fields["sources"].annotation, {name: raw})
+        if found is not None:
+            yield from (channel.id for channel in found[name].declared(name))
 
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
