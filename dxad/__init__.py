@@ -30,6 +30,7 @@ Where things live, in the order of the data:
     resource/                      the DXA API: the same nodes in process
     assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
+    expression.py                  arithmetic over channels, written as text
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """
 
