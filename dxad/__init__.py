@@ -32,6 +32,7 @@ Where things live, in the order of the data:
     assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
+    expression.py                  arithmetic over channels, written as text
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """
 
