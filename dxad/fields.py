@@ -246,7 +246,7 @@ class SourceSection(Section):
     )
     keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
     queue: int = Field(
-        50_000, gt=0, le=10_000_000, description="samples that may wait to be read into the ring"
+        20_000, gt=0, le=10_000_000, description="samples that may wait to be read into the ring"
     )
     overflow: Overflow = Field(
         "drop_newest",

@@ -9,7 +9,7 @@ slow channel never delays a fast one.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -17,7 +17,10 @@ from dxad.join import Feed, Part
 from dxad.ringbuffer import RingBuffer
 from dxad.types import Overflow, Rows, Schema, Transform
 
-__all__ = ["Feature", "Feed", "Frame", "Loss"]
+__all__ = ["CELLS_AT_ONCE", "Feature", "Feed", "Frame", "Loss"]
+
+CELLS_AT_ONCE: Final = 1 << 18
+"""Cells of a finer ring that are read in one go, at least those of a row: bounds the memory of a catch-up."""
 
 
 Loss = Literal["overwritten", "backlog"]
@@ -33,7 +36,9 @@ class Feature:
         self._transform = transform
         self._cursor = feed.ring.sealed
         self._columns = feed.chosen
-        self._at_once = max(1, slots * schema.period // feed.ring.period)
+        self._at_once = max(
+            1, min(slots * schema.period // feed.ring.period, CELLS_AT_ONCE // len(feed.columns))
+        )
         start = feed.ring.sealed * feed.ring.period // schema.period
         self.ring = RingBuffer(schema.channels, period=schema.period, slots=slots, start=start)
 
@@ -63,11 +68,12 @@ class Feature:
     def _forget(self, before: int) -> None:
         """Rows were overwritten: pass over as many empty ones as no transform's memory reaches across."""
         source = self._feed.ring
-        shape = (source.slots, len(self._feed.columns))
-        nothing = Rows(
-            before - source.slots, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
-        )
-        self._transform.apply(nothing)
+        first = before - source.slots
+        while first < before:
+            shape = (min(self._at_once, before - first), len(self._feed.columns))
+            nothing = Rows(first, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8))
+            self._transform.apply(nothing)
+            first += len(nothing)
 
 
 class Frame:
@@ -79,6 +85,7 @@ class Frame:
         self.losses: dict[Loss, int] = {"overwritten": 0, "backlog": 0}
         """Rows that were passed over, by reason."""
         self._parts = tuple(Part(feed, period) for feed in feeds)
+        self._at_once = max(1, min(CELLS_AT_ONCE // part.cells_per_row for part in self._parts))
         self._paced = tuple(part.ring for part in self._parts if not part.coarse) or tuple(
             part.ring for part in self._parts
         )
@@ -87,6 +94,8 @@ class Frame:
         """Rows that wait and will be passed over: from, to."""
         self._every = 1
         """Of so many stretches of rows, one is read."""
+        self._owed = 0
+        """Rows behind those just read that are passed over before the next."""
 
     @property
     def next(self) -> int:
@@ -107,7 +116,7 @@ class Frame:
     @property
     def waiting(self) -> int:
         """How many complete rows have not been read."""
-        return max(0, self.complete - self._next)
+        return max(0, self.complete - self._next - self._owed)
 
     def shed(self, most: int, overflow: Overflow) -> None:
         """Let no more than `most` rows wait: pass over the others as `overflow` says; they count as lost.
@@ -116,6 +125,7 @@ class Frame:
         over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows can
         make no wire wait: `block` is for sources.
         """
+        self._pay()
         excess = self.waiting - most
         self._every = 1
         if excess <= 0:
@@ -128,22 +138,28 @@ class Frame:
         else:
             self._every = -(-self.waiting // max(1, most))
 
+    def _pay(self) -> None:
+        owed, self._owed = self._owed, 0
+        if owed:
+            self._pass_over(owed, "backlog")
+
     def _pass_over(self, rows: int, reason: Loss) -> None:
         self._next += rows
         self.losses[reason] += rows
 
     def read(self, most: int) -> Rows | None:
         """The next complete rows, `most` at most; None when there are none."""
+        self._pay()
         held = max(part.oldest_row for part in self._parts)
         if self._next < held:
             self._pass_over(held - self._next, "overwritten")
-        most = self._until_shed(most)
+        most = self._until_shed(min(most, self._at_once))
         first, stop = self._next, min(self.complete, self._next + most)
         if stop <= first:
             return None
         self._next = stop
         if self._every > 1:
-            self._pass_over(min(self.waiting, (self._every - 1) * (stop - first)), "backlog")
+            self._owed = min(self.waiting, (self._every - 1) * (stop - first))
         if len(self._parts) == 1:
             return Rows(first, self.schema.period, *self._parts[0].read(first, stop))
         values = np.empty((stop - first, len(self.schema.channels)))

@@ -39,7 +39,7 @@ _POLL_LATENESS_MOST_NS: Final = NS_PER_S
 _BUFFERED_NS: Final = 50_000_000
 """So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
 _GAP_LEAST_NS: Final = NS_PER_S // 2
-_WAITING_LEAST: Final = 50_000
+_WAITING_LEAST: Final = 10_000
 _SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
@@ -47,7 +47,7 @@ _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
 
 def waiting_most(section: SourceSection) -> int:
     """How many samples of a source may wait for their slots to end."""
-    return max(section.queue, _WAITING_LEAST)
+    return max(2 * section.queue, _WAITING_LEAST)
 
 
 class Ingest:

@@ -55,6 +55,11 @@ class Part:
         }
 
     @property
+    def cells_per_row(self) -> int:
+        """How many cells of the ring are looked at for one row."""
+        return self.width * max(1, -(-self._period // self.ring.period))
+
+    @property
     def oldest_row(self) -> int:
         """The first row that the ring can still fill."""
         if self.coarse:
