@@ -1,10 +1,10 @@
 """How large everything is made, and the bytes it takes: known from the configuration alone.
 
-of a source      its ring; the queue, and a copy while it is read; samples that wait for their slots to end, and
-                 a copy while they are sealed; its newest samples, where a pipeline's rows are finer
-of a pipeline    rings of features, rows, scores and contributions; the slots that fold into a batch of rows, and
-                 those rows; windows of the model and of one beside it, gathered in one batch; what is recorded
-                 to learn from
+Of a source: its ring; the queue, and a copy while it is read; samples that wait for their slots to end, and a
+copy while they are sealed; its newest samples, where a pipeline's rows are finer than its slots.
+
+Of a pipeline: rings of features, rows, scores and contributions; the slots that fold into a batch of rows,
+and those rows; windows of the model and of one beside it, gathered in one batch; what is recorded to learn.
 
 What a model's own interpreter and the transforms' memory take is not among it.
 """
