@@ -125,7 +125,7 @@ class Frame:
         over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows can
         make no wire wait: `block` is for sources.
         """
-        self._pay()
+        self._pass_over_what_is_gone()
         excess = self.waiting - most
         self._every = 1
         if excess <= 0:
@@ -138,10 +138,13 @@ class Frame:
         else:
             self._every = -(-self.waiting // max(1, most))
 
-    def _pay(self) -> None:
-        owed, self._owed = self._owed, 0
-        if owed:
-            self._pass_over(owed, "backlog")
+    def _pass_over_what_is_gone(self) -> None:
+        if self._owed:
+            self._pass_over(self._owed, "backlog")
+            self._owed = 0
+        held = max(part.oldest_row for part in self._parts)
+        if self._next < held:
+            self._pass_over(held - self._next, "overwritten")
 
     def _pass_over(self, rows: int, reason: Loss) -> None:
         self._next += rows
@@ -149,10 +152,7 @@ class Frame:
 
     def read(self, most: int) -> Rows | None:
         """The next complete rows, `most` at most; None when there are none."""
-        self._pay()
-        held = max(part.oldest_row for part in self._parts)
-        if self._next < held:
-            self._pass_over(held - self._next, "overwritten")
+        self._pass_over_what_is_gone()
         most = self._until_shed(min(most, self._at_once))
         first, stop = self._next, min(self.complete, self._next + most)
         if stop <= first:

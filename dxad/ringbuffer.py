@@ -133,8 +133,11 @@ class RingBuffer:
         return Reading(first + overtaken, values[overtaken:], states[overtaken:], first + overtaken - start)
 
     def _copied(self, cells: npt.NDArray[Any], first: int, stop: int, columns: Columns) -> npt.NDArray[Any]:
-        parts = [_chosen(cells[places], columns) for places, _ in self._spans(first, stop)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        begin = first % self.slots
+        end = begin + stop - first
+        if end <= self.slots:
+            return _chosen(cells[begin:end], columns)
+        return np.concatenate((_chosen(cells[begin:], columns), _chosen(cells[: end - self.slots], columns)))
 
     def fill(self, slots: I8, columns: I8, values: F8, states: U1) -> Bools:
         """Put values that came late into cells that are EMPTY or HELD; called by the writer alone.

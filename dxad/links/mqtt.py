@@ -74,11 +74,15 @@ class MqttLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse all packets that are complete, keep the rest."""
-        self.alive_at = self._loop.time()
+        if data:
+            self.alive_at = self._loop.time()
         view = memoryview(self._tail + data if self._tail else data)
         self._tail = b""
         at, end = 0, len(view)
         while at < end and not self._closed:
+            if self._held:
+                self._tail = bytes(view[at:])
+                return
             try:
                 packet, used = mqtt5.read(view[at:])
             except IndexError:  # the packet has not fully arrived
@@ -112,9 +116,10 @@ class MqttLink(asyncio.Protocol):
             return
         if held:
             self._transport.pause_reading()
-        else:
-            self._awaiting_ping = False
-            self._transport.resume_reading()
+            return
+        self._awaiting_ping = False
+        self.data_received(b"")  # what had come already; enough of it holds us back again
+        self._resume()
 
     def _control(self, packet: object) -> None:
         match packet:
