@@ -1,0 +1,153 @@
+"""Stretches of rows, each reduced to a few numbers by a transform.
+
+    rows ──▶ (channels, rows), the last of them ──▶ (n, channels, width), a copy ──▶ (n, channels, results)
+
+Every stretch of a channel lies in a piece of memory of its own, as long as the stretch, when it is reduced
+over the last axis. What numpy makes of it depends on its numbers alone: not on its neighbours, not on where
+a batch began. So results are bit-equal however rows are cut, and still one call serves many stretches.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from dxad.errors import ConfigError
+from dxad.fields import matching
+from dxad.types import F8, U1, Channel, Rows, Schema
+
+__all__ = ["Reduction", "Stretches"]
+
+Reduction = Callable[[F8, U1], tuple[F8, U1]]
+"""From values and states (n, channels, width) to values and states (n, channels, results)."""
+
+_WIDTH_MAX: Final = 1 << 16
+"""Rows of a stretch."""
+_CELLS_MAX: Final = 1 << 22
+"""Cells of all channels in one stretch: 32 MiB, and a reduction needs a few times that."""
+_CELLS_AT_ONCE: Final = 1 << 14
+"""Cells that are reduced in one call, where one stretch has fewer: 128 KiB, which a core's cache holds."""
+
+
+class Stretches:
+    """Replaces some channels of rows by what a reduction makes of their last rows, `every` so often.
+
+    Where that is the rows' own period, the other channels pass unchanged, each in its place; where it is
+    longer, there is no row of theirs to pass, and the results stand alone.
+    """
+
+    def __init__(
+        self,
+        inputs: Schema,
+        patterns: Sequence[str],
+        *,
+        every: int | None,
+        over: int | None,
+        results: Callable[[Channel], Sequence[Channel]],
+    ) -> None:
+        """Declare the rows that will be made of `inputs`.
+
+        Args:
+            inputs: what the rows look like.
+            patterns: the channels that are replaced.
+            every: nanoseconds between two results; None is one row.
+            over: nanoseconds that a result reaches back; None is `every`.
+            results: what is made of one channel, the same number for each.
+
+        Raises:
+            ConfigError: no channel matches, a duration is no whole number of rows or far too many, or two
+                channels would have the same id.
+        """
+        self._columns = matching(patterns, inputs.channels)
+        if not self._columns:
+            raise ConfigError(f"no channel matches {', '.join(patterns)}")
+        period = inputs.period if every is None else every
+        over = period if over is None else over
+        for key, duration in (("every", period), ("over", over)):
+            if duration % inputs.period or duration < inputs.period:
+                raise ConfigError(f"{key} is no multiple of the rows' period, {inputs.period / 1e6:g} ms")
+        self.width = over // inputs.period
+        """Rows of a stretch."""
+        self._hop = period // inputs.period
+        self._check_size()
+        self.outputs = Schema(self._declared(inputs, results), period)
+        """The rows that come out."""
+        room = _CELLS_AT_ONCE // len(self._columns)
+        self._piece = max(1, min(room, max(1, room // self.width) * self._hop))
+        """Rows that are taken in before stretches are cut; more come in several pieces."""
+        capacity = 2 * (self.width - 1) + self._piece
+        self._values = np.full((len(self._columns), capacity), np.nan)
+        self._states = np.zeros((len(self._columns), capacity), dtype=np.uint8)
+        self._end = self.width - 1
+        """Where the next row goes; before the first one lie EMPTY cells."""
+        self._value_views = sliding_window_view(self._values, self.width, axis=1).swapaxes(0, 1)
+        self._state_views = sliding_window_view(self._states, self.width, axis=1).swapaxes(0, 1)
+
+    def _check_size(self) -> None:
+        if self.width > _WIDTH_MAX:
+            raise ConfigError(f"a result is made of {self.width} rows; {_WIDTH_MAX} at most")
+        if self.width * len(self._columns) > _CELLS_MAX:
+            raise ConfigError(
+                f"a result is made of {self.width} rows of {len(self._columns)} channels; "
+                f"{_CELLS_MAX // self.width} channels at most"
+            )
+
+    def _declared(
+        self, inputs: Schema, results: Callable[[Channel], Sequence[Channel]]
+    ) -> tuple[Channel, ...]:
+        channels: list[Channel] = []
+        self._passing: list[tuple[int, int]] = []
+        """Which columns pass unchanged, and to where."""
+        self._made: list[int] = []
+        """Where the results go, channel by channel."""
+        for column, channel in enumerate(inputs.channels):
+            if column in self._columns:
+                made = results(channel)
+                self._made += range(len(channels), len(channels) + len(made))
+                channels += made
+            elif self._hop == 1:
+                self._passing.append((column, len(channels)))
+                channels.append(channel)
+        ids = [channel.id for channel in channels]
+        twice = next((each for place, each in enumerate(ids) if each in ids[:place]), None)
+        if twice is not None:
+            raise ConfigError(f"there would be two channels {twice!r}")
+        return tuple(channels)
+
+    def apply(self, rows: Rows, reduction: Reduction) -> Rows:
+        """Take in the rows; returns the results of the stretches that end within them, and what passes."""
+        first = rows.first // self._hop
+        n = (rows.first + len(rows)) // self._hop - first
+        values = np.empty((n, len(self.outputs.channels)))
+        states = np.empty(values.shape, dtype=np.uint8)
+        if self._passing:
+            columns, places = (list(each) for each in zip(*self._passing, strict=True))
+            values[:, places], states[:, places] = rows.values[:, columns], rows.states[:, columns]
+        for begin in range(0, len(rows), self._piece):
+            end = min(len(rows), begin + self._piece)
+            self._append(rows.values[begin:end], rows.states[begin:end])
+            # A stretch ends with each slot whose successor begins a new result.
+            made, stop = (rows.first + begin) // self._hop, (rows.first + end) // self._hop
+            if made == stop:
+                continue
+            after = rows.first + end - (made + 1) * self._hop  # rows that came after the first stretch
+            start = self._end - after - self.width
+            cut = slice(start, start + (stop - made - 1) * self._hop + 1, self._hop)
+            found, known = reduction(
+                np.array(self._value_views[cut], order="C"), np.array(self._state_views[cut], order="C")
+            )
+            place = slice(made - first, stop - first)
+            values[place, self._made] = found.reshape(stop - made, -1)
+            states[place, self._made] = known.reshape(stop - made, -1)
+        return Rows(first, self.outputs.period, values, states)
+
+    def _append(self, values: F8, states: U1) -> None:
+        n, back = len(values), self.width - 1
+        if self._end + n > self._values.shape[1]:
+            for ring in (self._values, self._states):
+                ring[:, :back] = ring[:, self._end - back : self._end].copy()
+            self._end = back
+        self._values[:, self._end : self._end + n] = values[:, self._columns].T
+        self._states[:, self._end : self._end + n] = states[:, self._columns].T
+        self._end += n
