@@ -52,6 +52,21 @@ CASES: dict[str, list[dict[str, Any]]] = {
         {"stat": ["skewness", "kurtosis"], "every": "110ms"},
         {"stat": ["crest_factor", "shape_factor", "impulse_factor"], "channels": ["*.x"], "over": "130ms"},
     ],
+    "spectrum": [
+        {"every": "80ms", "max_missing": 0.5, "stat": ["total", "dominant", "amplitude", "centroid"]},
+        {"every": "30ms", "over": "110ms", "max_missing": 0.5, "bands": {"low": [5, 20], "high": [30, 50]}},
+        {"channels": ["*.x"], "over": "150ms", "max_missing": 0.5, "window": "none"},
+        {
+            "every": "100ms",
+            "over": "200ms",
+            "max_missing": 0.5,
+            "window": "flattop",
+            "stat": ["amplitude"],
+            "envelope": {"low": 10, "high": 50},
+            "harmonics": {"gear": {"frequency": 11.0, "count": 3, "tolerance": 2.5}},
+        },
+        {"every": "160ms", "channels": ["vib.*"]},
+    ],
 }
 
 
@@ -170,6 +185,7 @@ def test_channels_that_are_not_there_are_refused_before_any_data(kind):
         ("summarize", {"every": "1h"}, "a result is made of 360000 rows; 65536 at most"),
         ("summarize", {"every": "25ms"}, "every is no multiple"),
         ("summarize", {"every": "50ms", "over": "55ms"}, "over is no multiple"),
+        ("spectrum", {"every": "70ms"}, "a spectrum of 7 rows; 8 at least"),
     ],
 )
 def test_what_the_rows_cannot_give_is_refused_before_any_data(kind, keys, message):
