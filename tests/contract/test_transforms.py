@@ -67,6 +67,10 @@ CASES: dict[str, list[dict[str, Any]]] = {
         },
         {"every": "160ms", "channels": ["vib.*"]},
     ],
+    "classify": [
+        {"channels": ["vib.*"], "standard": "iso20816-3", "group": 1, "support": "flexible"},
+        {"channels": ["*.y"], "limits": [0.1, 1, 10], "hysteresis": 0.7},
+    ],
 }
 
 
