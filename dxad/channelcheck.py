@@ -6,12 +6,12 @@ is taken from the model until it is well again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
 
-from dxad.types import Bools, Channel, Rows, State
+from dxad.types import F8, I8, Bools, Channel, Rows, State
 
 __all__ = ["ChannelCheck", "Trouble"]
 
@@ -42,11 +42,8 @@ class ChannelCheck:
         self._missing_rows = missing_rows
         self._stuck_rows = np.full(n, np.iinfo(np.int64).max, dtype=np.int64)
         self._value = np.full(n, np.nan)
-        self._still = np.zeros(n, dtype=np.int64)
-        """Fresh values in a row that were equal to the one before."""
-        self._still_rows = np.zeros(n, dtype=np.int64)
-        """Rows since the value last changed."""
-        self._absent = np.zeros(n, dtype=np.int64)
+        nothing, never = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
+        self._last = _Counts(nothing, nothing, nothing, never, never)
         self._seen = np.zeros(n, dtype=np.bool_)
         """A channel that never came is its source's trouble: the condition `source.down` tells of it."""
         self._next = 0
@@ -77,58 +74,124 @@ class ChannelCheck:
         self._stuck_rows = np.array(
             [stuck_rows.get(each.id, never) for each in self._channels], dtype=np.int64
         )
+        last = self._last
+        self._last = replace(last, stuck=(last.still >= self._stuck_rows) & (last.absent == 0))
 
-    def apply(self, rows: Rows) -> Bools:
-        """Watch consecutive rows; True (n, channels) where a cell must not be believed."""
-        doubtful = np.zeros(rows.values.shape, dtype=np.bool_)
-        self._changes = [(0, self.troubles)]
-        last = self._stuck | self._missing
-        for row in range(len(rows)):
-            value, state = rows.values[row], rows.states[row]
-            fresh = (state == State.GOOD) | (state == State.UNCERTAIN)
-            same = fresh & (value == self._value)
-            self._still = np.where(fresh, np.where(same, self._still + 1, 0), self._still)
-            self._still_rows = np.where(fresh & ~same, 0, self._still_rows + 1)
-            valid = fresh | (state == State.HELD)
-            self._absent = np.where(valid, 0, self._absent + 1)
-            self._value = np.where(fresh, value, self._value)
-            self._longest = np.maximum(self._longest, self._still)
-            self._unchanged += same
-            self._fresh += fresh
-            self._seen |= valid
-            doubtful[row] = self._stuck | self._missing
-            if (doubtful[row] != last).any():
-                last = doubtful[row]
-                self._next = rows.first + row + 1
-                self._changes.append((row, self.troubles))
+    def apply(self, rows: Rows, running: Bools | None = None) -> Bools:
+        """Watch consecutive rows; True (n, channels) where a cell must not be believed.
+
+        Args:
+            rows: what came.
+            running: (n,) the rows in which the machine runs: in the others a channel may well stand still.
+        """
+        if not len(rows):
+            self._changes = [(0, self.troubles)]
+            return np.zeros(rows.values.shape, dtype=np.bool_)
+        counts = self._count(rows, None if running is None or running.all() else running)
+        doubtful = counts.stuck | counts.missing
+        before = self._last.doubtful
+        changes = [(0, self.troubles)]
+        if doubtful.any() or before.any():
+            first = np.flatnonzero((doubtful != np.vstack((before, doubtful[:-1]))).any(axis=1))
+            changes += [(row, self._told(counts.at(row), rows.first + row + 1)) for row in first.tolist()]
+        self._changes = changes
+        self._last = counts.at(len(rows) - 1)
         self._next = rows.first + len(rows)
         return doubtful
+
+    def _count(self, rows: Rows, running: Bools | None) -> "_Counts":
+        """What each channel has been doing, row by row; whole numbers, so that no cut changes them."""
+        n = len(rows)
+        row = np.arange(n)[:, None]
+        fresh = (rows.states == State.GOOD) | (rows.states == State.UNCERTAIN)
+        valid = fresh | (rows.states == State.HELD)
+        if fresh.all():  # the usual case
+            before = np.vstack((self._value, rows.values[:-1]))
+            self._value = rows.values[-1].copy()
+        else:
+            newest = np.maximum.accumulate(np.where(fresh, row, -1), axis=0)
+            known: F8 = np.vstack((self._value, rows.values))
+            carried = np.take_along_axis(known, newest + 1, axis=0)
+            before = np.vstack((self._value, carried[:-1]))
+            self._value = carried[-1].copy()
+        same = fresh & (rows.values == before)
+        changed = fresh & ~same
+        measured = fresh
+        if running is not None:  # whoever rests may rest: stillness begins when the machine runs
+            same &= running[:, None]
+            changed |= ~running[:, None]
+            measured = fresh & running[:, None]
+        still, still_rows = self._since(row, changed, same)
+        if valid.all():
+            absent, seen = np.zeros(rows.values.shape, dtype=np.int64), np.ones_like(valid)
+        else:
+            came = np.maximum.accumulate(np.where(valid, row, -1), axis=0)
+            absent = np.where(came >= 0, row - came, self._last.absent + row + 1)
+            seen = self._seen | (came >= 0)
+        self._longest = np.maximum(self._longest, still.max(axis=0))
+        self._unchanged += same.sum(axis=0)
+        self._fresh += measured.sum(axis=0)
+        self._seen = seen[-1]
+        return _Counts(
+            still=still,
+            still_rows=still_rows,
+            absent=absent,
+            stuck=(still >= self._stuck_rows) & (absent == 0),
+            missing=seen & (absent >= self._missing_rows),
+        )
+
+    def _since(self, row: I8, changed: Bools, same: Bools) -> tuple[I8, I8]:
+        """Equal values, and rows, since the last change, with what was carried over."""
+        if changed.all():
+            nothing = np.zeros(changed.shape, dtype=np.int64)
+            return nothing, nothing
+        latest = np.maximum.accumulate(np.where(changed, row, -1), axis=0)
+        sums: I8 = np.vstack((np.zeros(changed.shape[1], dtype=np.int64), np.cumsum(same, axis=0)))
+        here = latest >= 0
+        still = sums[1:] - np.take_along_axis(sums, latest + 1, axis=0)
+        still = np.where(here, still, still + self._last.still)
+        return still, np.where(here, row - latest, self._last.still_rows + row + 1)
 
     def troubles_at(self, row: int) -> list[Trouble]:
         """The channels that cannot be believed after this row, by its place among those watched last."""
         return next(troubles for first, troubles in reversed(self._changes) if first <= row)
 
     @property
-    def _stuck(self) -> Bools:
-        stuck: Bools = (self._still >= self._stuck_rows) & (self._absent == 0)
-        return stuck
-
-    @property
-    def _missing(self) -> Bools:
-        missing: Bools = self._seen & (self._absent >= self._missing_rows)
-        return missing
-
-    @property
     def troubles(self) -> list[Trouble]:
         """The channels that cannot be believed after the last row, the longest first."""
-        missing, stuck = self._missing, self._stuck
+        return self._told(self._last, self._next) if self._last.doubtful.any() else []
+
+    def _told(self, counts: "_Counts", following: int) -> list[Trouble]:
         found = [
             Trouble(
                 channel.id,
-                "missing" if missing[place] else "stuck",
-                int(self._next - (self._absent[place] if missing[place] else self._still_rows[place])),
+                "missing" if counts.missing[place] else "stuck",
+                int(following - (counts.absent if counts.missing[place] else counts.still_rows)[place]),
             )
             for place, channel in enumerate(self._channels)
-            if missing[place] or stuck[place]
+            if counts.doubtful[place]
         ]
         return sorted(found, key=lambda each: each.since)
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """What channels have been doing: of each row (n, channels), or after one (channels,)."""
+
+    still: I8
+    """Fresh values in a row that were equal to the one before."""
+    still_rows: I8
+    """Rows since the value last changed."""
+    absent: I8
+    """Rows since the last good or held value."""
+    stuck: Bools
+    missing: Bools
+
+    @property
+    def doubtful(self) -> Bools:
+        return self.stuck | self.missing
+
+    def at(self, row: int) -> "_Counts":
+        return _Counts(
+            self.still[row], self.still_rows[row], self.absent[row], self.stuck[row], self.missing[row]
+        )

@@ -166,9 +166,13 @@ class Windows:
     last: I8
     """(n,) the slot of each window's last row."""
     values: F4
-    """(n, rows, channels); NaN where a cell is bad or empty."""
+    """(n, rows, channels), NaN where a cell is bad or empty; perhaps a read-only view of `base`."""
     bad: F4
     """(n,) the share of each window's cells that are bad or empty, 0 to 1."""
+    base: F4 | None = None
+    """(m, channels) consecutive rows, C-contiguous, where the windows are views of such: what a model does to
+    rows it need not do to each window. `values[i]` is then `base[i * step : i * step + rows]`."""
+    step: int = 1
 
     def __len__(self) -> int:
         return len(self.values)

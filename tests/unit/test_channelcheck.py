@@ -1,5 +1,7 @@
 """A sensor that is stuck or silent is told from one that stands still by nature."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -148,3 +150,45 @@ def test_it_tells_the_same_however_rows_are_cut(cells, stuck_rows, missing_rows,
         piece = slice(int(begin), max(int(begin), min(int(end), len(cells))))
         told += check.apply(rows_from(int(begin), values[piece], states[piece])).ravel().tolist()
     assert told == told_slowly(values, states, stuck_rows, missing_rows)[: len(told)]
+
+
+class Slow:
+    """What the check promises, cell by cell."""
+
+    def __init__(self, *, missing_rows: int, stuck_rows: int) -> None:
+        self.missing_rows, self.stuck_rows = missing_rows, stuck_rows
+        self.value, self.still, self.absent, self.seen = NAN, 0, 0, False
+
+    def doubts(self, value: float, state: int) -> bool:
+        fresh = state in {State.GOOD, State.UNCERTAIN}
+        if fresh:
+            self.still = self.still + 1 if value == self.value else 0
+            self.value = value
+        valid = fresh or state == State.HELD
+        self.absent = 0 if valid else self.absent + 1
+        self.seen |= valid
+        stuck = self.still >= self.stuck_rows and self.absent == 0
+        return stuck or (self.seen and self.absent >= self.missing_rows)
+
+
+@given(
+    cells=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(State)), max_size=60),
+    cuts=st.lists(st.integers(0, 60), max_size=5),
+    missing_rows=st.integers(1, 5),
+    stuck_rows=st.integers(1, 5),
+)
+def test_it_doubts_what_a_slow_check_doubts_however_the_rows_are_cut(cells, cuts, missing_rows, stuck_rows):
+    slow = Slow(missing_rows=missing_rows, stuck_rows=stuck_rows)
+    values = [NAN if state in {State.EMPTY, State.BAD} else float(value) for value, state in cells]
+    states = [int(state) for _, state in cells]
+    expected = [slow.doubts(value, state) for value, state in zip(values, states, strict=True)]
+    check = check_of(missing_rows=missing_rows)
+    check.expect({"s.a": stuck_rows})
+    edges = [0, *sorted(min(cut, len(cells)) for cut in cuts), len(cells)]
+    found: list[bool] = []
+    for begin, end in pairwise(edges):
+        doubtful = check.apply(rows_from(begin, values[begin:end], states[begin:end]))
+        found += doubtful[:, 0].tolist()
+        for row in range(end - begin):
+            assert bool(check.troubles_at(row)) == expected[begin + row]
+    assert found == expected

@@ -32,10 +32,15 @@ def test_a_window_ends_every_hop_rows_and_holds_the_rows_before(*, rows, hop, ch
         found = buffer.push(rows_from(first + at, values[at : at + n]))
         at += n
         last += found.last.tolist()
-        windows += list(found.values)
+        windows += list(found.values.copy())
         bad += found.bad.tolist()
         assert found.values.dtype == np.float32
         assert found.values.shape[1:] == (rows, channels)
+        if found.base is not None:
+            assert found.base.flags.c_contiguous
+            for place, window in enumerate(found.values):
+                begin = place * found.step
+                np.testing.assert_array_equal(window, found.base[begin : begin + rows])
     ends = list(range(rows - 1, total, hop))
     assert last == [first + end for end in ends]
     for end, window, share in zip(ends, windows, bad, strict=True):
@@ -51,9 +56,17 @@ def test_what_single_precision_cannot_hold_stands_at_its_edge():
     np.testing.assert_array_equal(window, [[largest, -largest, np.nan, 1.5]])
 
 
-def test_windows_are_the_receiver_s_own():
-    buffer = WindowBuffer(rows=2, channels=1)
-    found = buffer.push(rows_from(0, np.arange(3.0)[:, None]))
-    found.values[:] = 99.0
-    following = buffer.push(rows_from(3, np.array([[3.0]])))
-    assert following.values.ravel().tolist() == [2.0, 3.0]
+def test_windows_are_views_that_nobody_can_write_into():
+    found = WindowBuffer(rows=2, channels=1).push(rows_from(0, np.arange(3.0)[:, None]))
+    assert np.shares_memory(found.values[0], found.values[1])
+    with pytest.raises(ValueError, match="read-only"):
+        found.values[:] = 99.0
+
+
+def test_more_rows_at_once_than_ever_before_find_room():
+    buffer = WindowBuffer(rows=3, channels=1)
+    buffer.push(rows_from(0, np.arange(2.0)[:, None]))
+    found = buffer.push(rows_from(2, np.arange(2.0, 2000.0)[:, None]))
+    assert found.values[0].ravel().tolist() == [0.0, 1.0, 2.0]
+    assert found.values[-1].ravel().tolist() == [1997.0, 1998.0, 1999.0]
+    assert len(found) == 1998
