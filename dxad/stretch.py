@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from dxad.errors import ConfigError
 from dxad.fields import matching
-from dxad.types import F8, U1, Channel, Rows, Schema
+from dxad.types import F8, U1, Channel, Rows, Schema, State
 
 __all__ = ["Reduction", "Stretches"]
 
@@ -81,6 +81,8 @@ class Stretches:
         self._states = np.zeros((len(self._columns), capacity), dtype=np.uint8)
         self._end = self.width - 1
         """Where the next row goes; before the first one lie EMPTY cells."""
+        self._next = -1
+        """The slot that the next row is of."""
         self._value_views = sliding_window_view(self._values, self.width, axis=1).swapaxes(0, 1)
         self._state_views = sliding_window_view(self._states, self.width, axis=1).swapaxes(0, 1)
 
@@ -116,7 +118,14 @@ class Stretches:
         return tuple(channels)
 
     def apply(self, rows: Rows, reduction: Reduction) -> Rows:
-        """Take in the rows; returns the results of the stretches that end within them, and what passes."""
+        """Take in the rows; returns the results of the stretches that end within them, and what passes.
+
+        Rows that do not follow those of the call before begin anew: no stretch reaches across the gap.
+        """
+        if rows.first != self._next:
+            self._end = self.width - 1
+            self._values[:, : self._end], self._states[:, : self._end] = np.nan, State.EMPTY
+        self._next = rows.first + len(rows)
         first = rows.first // self._hop
         n = (rows.first + len(rows)) // self._hop - first
         values = np.empty((n, len(self.outputs.channels)))
@@ -134,12 +143,14 @@ class Stretches:
             after = rows.first + end - (made + 1) * self._hop  # rows that came after the first stretch
             start = self._end - after - self.width
             cut = slice(start, start + (stop - made - 1) * self._hop + 1, self._hop)
+            if not self._states[:, start : self._end].any():
+                cut = slice(start, start + 1)  # nothing is known of any: one EMPTY stretch is as the next
             found, known = reduction(
                 np.array(self._value_views[cut], order="C"), np.array(self._state_views[cut], order="C")
             )
             place = slice(made - first, stop - first)
-            values[place, self._made] = found.reshape(stop - made, -1)
-            states[place, self._made] = known.reshape(stop - made, -1)
+            values[place, self._made] = found.reshape(len(found), -1)
+            states[place, self._made] = known.reshape(len(known), -1)
         return Rows(first, self.outputs.period, values, states)
 
     def _append(self, values: F8, states: U1) -> None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from dxad.errors import ConfigError
 from dxad.plugin import load
+from dxad.shape import build, chain, shape_of
 from dxad.types import Channel, Rows, Schema, State
 
 PLUGIN = load("transforms", "classify")
@@ -105,6 +106,33 @@ def test_a_zone_stands_behind_its_channel_and_the_others_stay():
     made = transform.apply(Rows(5, PERIOD, np.array([[1.5, 77.0, 5.0]]), states))
     assert_array_equal(made.values, [[1.5, 1, 77, 5, 3]])
     assert_array_equal(made.states, [[State.GOOD, State.GOOD, State.HELD, State.UNCERTAIN, State.UNCERTAIN]])
+
+
+def test_the_rms_of_a_band_of_a_velocity_becomes_a_zone_of_the_machine():
+    spectrum = load("transforms", "spectrum").config(
+        type="spectrum", channels=["vib.*"], every="1s", stat=[], bands={"iso": [10, 1000]}
+    )
+    classify = PLUGIN.config(
+        type="classify", channels=["*.band_iso"], standard="iso20816-3", group=2, support="rigid"
+    )
+    shape = shape_of(
+        patterns=["vib.*"], features=[spectrum], transforms=[classify], period=None,
+        sources={"vib": Schema((Channel("vib.x", "mm/s"),), 500_000)},
+    )  # fmt: skip
+    assert [channel.id for channel in shape.outputs.channels] == ["vib.x.band_iso", "vib.x.band_iso.zone"]
+    (feature,) = shape.features
+    transform = build(feature.section)
+    transform.outputs(feature.inputs)
+    (zoning,), _ = chain([classify], shape.joined)
+    time = np.arange(6000) / 2000
+    # A floor that sways outside the band, and a shaft that shakes harder every second.
+    velocity = 20 * np.sin(2 * np.pi * 4 * time) + np.sqrt(2) * np.repeat([1, 2, 5], 2000) * np.sin(
+        2 * np.pi * 25 * time
+    )
+    states = np.full((6000, 1), State.GOOD, dtype=np.uint8)
+    made = zoning.apply(transform.apply(Rows(0, 500_000, velocity[:, None], states)))
+    np.testing.assert_allclose(made.values[:, 0], [1, 2, 5], rtol=1e-6)
+    assert_array_equal(made.values[:, 1], [0, 1, 3])
 
 
 @pytest.mark.parametrize(

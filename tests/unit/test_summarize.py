@@ -154,3 +154,27 @@ def test_many_rows_at_once_are_the_same_as_a_few_at_a_time(every, over):
         made.append(np.concatenate([part.values for part in parts]))
     assert len(made[0]) == (45_000 + 123) // every - 123 // every
     assert_array_equal(made[0], made[1])
+
+
+def test_nothing_from_before_a_gap_is_mixed_with_what_comes_after():
+    schema = Schema((Channel("vib.x"),), 10 * MS)
+    transform = load("transforms", "summarize").build(section(stat="max", over="100ms"))
+    transform.outputs(schema)
+    transform.apply(rows_of([9.0] * 20, first=100))
+    after = transform.apply(rows_of([1.0] * 20, first=500))
+    assert_array_equal(after.values[:, 0], [np.nan] * 4 + [1.0] * 16)
+
+
+@pytest.mark.parametrize("stat", ["rms", "count"])
+def test_a_long_outage_is_the_same_at_once_and_in_pieces(stat):
+    outage = np.concatenate((np.ones(300), np.full(20_000, np.nan), np.ones(300)))
+    made = []
+    for batch in (len(outage), 37):
+        transform = load("transforms", "summarize").build(section(stat=stat, over="1s"))
+        transform.outputs(Schema((Channel("vib.x"),), 10 * MS))
+        parts = [
+            transform.apply(rows_of(outage[at : at + batch], first=at)) for at in range(0, len(outage), batch)
+        ]
+        made.append(np.concatenate([part.values for part in parts]))
+    assert_array_equal(made[0], made[1])
+    assert_array_equal(np.isnan(made[0][400:20_300, 0]), stat == "rms")
