@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from dxad.errors import ConfigError
-from dxad.fields import matching
+from dxad.fields import distinct, matching
 from dxad.types import F8, U1, Channel, Rows, Schema, State
 
 __all__ = ["Reduction", "Stretches"]
@@ -99,23 +99,22 @@ class Stretches:
         self, inputs: Schema, results: Callable[[Channel], Sequence[Channel]]
     ) -> tuple[Channel, ...]:
         channels: list[Channel] = []
-        self._passing: list[tuple[int, int]] = []
-        """Which columns pass unchanged, and to where."""
-        self._made: list[int] = []
-        """Where the results go, channel by channel."""
+        passing: list[tuple[int, int]] = []
+        made: list[int] = []
+        chosen = set(self._columns)
         for column, channel in enumerate(inputs.channels):
-            if column in self._columns:
-                made = results(channel)
-                self._made += range(len(channels), len(channels) + len(made))
-                channels += made
+            if column in chosen:
+                found = results(channel)
+                made += range(len(channels), len(channels) + len(found))
+                channels += found
             elif self._hop == 1:
-                self._passing.append((column, len(channels)))
+                passing.append((column, len(channels)))
                 channels.append(channel)
-        ids = [channel.id for channel in channels]
-        twice = next((each for place, each in enumerate(ids) if each in ids[:place]), None)
-        if twice is not None:
-            raise ConfigError(f"there would be two channels {twice!r}")
-        return tuple(channels)
+        self._passing, self._passed = np.array(passing, dtype=np.intp).reshape(-1, 2).T
+        """The columns that pass unchanged, and their places in the result."""
+        self._made = np.array(made, dtype=np.intp)
+        """The places of the results, channel by channel."""
+        return distinct(channels)
 
     def apply(self, rows: Rows, reduction: Reduction) -> Rows:
         """Take in the rows; returns the results of the stretches that end within them, and what passes.
@@ -130,9 +129,9 @@ class Stretches:
         n = (rows.first + len(rows)) // self._hop - first
         values = np.empty((n, len(self.outputs.channels)))
         states = np.empty(values.shape, dtype=np.uint8)
-        if self._passing:
-            columns, places = (list(each) for each in zip(*self._passing, strict=True))
-            values[:, places], states[:, places] = rows.values[:, columns], rows.states[:, columns]
+        if self._passing.size:
+            values[:, self._passed] = rows.values[:, self._passing]
+            states[:, self._passed] = rows.states[:, self._passing]
         for begin in range(0, len(rows), self._piece):
             end = min(len(rows), begin + self._piece)
             self._append(rows.values[begin:end], rows.states[begin:end])

@@ -22,15 +22,17 @@ their own. New machines are in A; B is fit for long operation; C is not, plan a 
 from typing import Final, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from dxad.errors import ConfigError
-from dxad.fields import TransformSection, matching
+from dxad.fields import TransformSection, distinct, matching
 from dxad.plugin import Plugin
-from dxad.types import F8, I8, Bools, Channel, Rows, Schema
+from dxad.types import F8, Bools, Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Classify", "Config"]
 
+I1 = npt.NDArray[np.int8]
 Limits = tuple[float, float, float]
 
 _ISO_20816_3: Final[dict[tuple[int, str], Limits]] = {
@@ -91,7 +93,7 @@ class Classify:
         self._config = config
         self._limits = np.array(config.zone_limits())
         self._columns: list[int] = []
-        self._zones: I8 = np.empty(0, dtype=np.int64)
+        self._zones: I1 = np.empty(0, dtype=np.int8)
         """The zone of each channel in its last row that held a value."""
 
     def outputs(self, inputs: Schema) -> Schema:
@@ -104,16 +106,13 @@ class Classify:
         if not self._columns:
             raise ConfigError(f"no channel matches {', '.join(self._config.channels)}")
         channels: list[Channel] = []
+        chosen = set(self._columns)
         for column, channel in enumerate(inputs.channels):
             channels.append(channel)
-            if column in self._columns:
+            if column in chosen:
                 channels.append(self._zone_of(channel))
-        ids = [channel.id for channel in channels]
-        twice = next((each for place, each in enumerate(ids) if each in ids[:place]), None)
-        if twice is not None:
-            raise ConfigError(f"there would be two channels {twice!r}")
-        self._zones = np.zeros(len(self._columns), dtype=np.int64)
-        return Schema(tuple(channels), inputs.period)
+        self._zones = np.zeros(len(self._columns), dtype=np.int8)
+        return Schema(distinct(channels), inputs.period)
 
     def _zone_of(self, channel: Channel) -> Channel:
         if channel.unit != self._config.unit:
@@ -135,29 +134,38 @@ class Classify:
             np.insert(rows.states, behind, states, axis=1),
         )
 
-    def _zones_of(self, values: F8, known: Bools) -> I8:
+    def _zones_of(self, values: F8, known: Bools) -> I1:
         """The zones (n, columns) row by row, and the last one kept for the next call.
 
-        A row takes the zone before it to its place in [low, high], and a row without a value anywhere. What
-        rows do one after another is again of this form, so all of them are joined in log2(n) steps (W. D.
-        Hillis, G. L. Steele, "Data parallel algorithms", CACM 29 (1986) 1170-1183); in whole numbers, so no
-        order of joining changes the result.
+        Without a hysteresis a zone is its own row's matter. With one, a row takes the zone before it to its
+        place in [low, high], and a row without a value lets it be. What rows do one after another is again of
+        this form, so all of them are joined in log2(n) steps (W. D. Hillis, G. L. Steele, "Data parallel
+        algorithms", CACM 29 (1986) 1170-1183); in whole numbers, so no order of joining changes the result.
         """
-        falling = self._limits * (1 - self._config.hysteresis)
-        low = np.where(known, np.searchsorted(self._limits, values, side="right"), 0)
-        high = np.where(known, np.searchsorted(falling, values, side="right"), _WORST)
+        low = _reached(values, self._limits)
+        if not self._config.hysteresis:
+            return low
+        high = _reached(values, self._limits * (1 - self._config.hysteresis))
+        high[~known] = _WORST
         back = 1
         while back < len(values):
-            first, second = (low[:-back], high[:-back]), (low[back:], high[back:])
-            joined = [np.clip(end, *second) for end in first]
+            joined = [np.clip(end[:-back], low[back:], high[back:]) for end in (low, high)]
             low, high = (
-                np.concatenate((own[:back], rest)) for own, rest in zip((low, high), joined, strict=True)
+                np.concatenate((end[:back], rest)) for end, rest in zip((low, high), joined, strict=True)
             )
             back *= 2
-        zones = np.clip(self._zones, low, high)
+        zones: I1 = np.clip(self._zones, low, high)
         if len(zones):
             self._zones = zones[-1]
         return zones
+
+
+def _reached(values: F8, limits: F8) -> I1:
+    """How many of the limits each value is at or above; 0 where nothing is known."""
+    count = np.zeros(values.shape, dtype=np.int8)
+    for limit in limits:
+        count += values >= limit
+    return count
 
 
 PLUGIN = Plugin(Config, Classify)
