@@ -194,25 +194,17 @@ class Spectrum:
         envelope = self._config.envelope
         if envelope is None:
             return range(0)
-        self._reachable("envelope", envelope.high, self._fourier.nyquist_hz)
+        self._check("envelope", envelope.low, envelope.high)
         # The line at half the rate has no phase, and so no envelope.
         lines = self._fourier.lines(envelope.low, envelope.high)
         return range(lines.start, min(lines.stop, (self._stretches.width + 1) // 2))
 
-    def _reachable(self, key: str, frequency_hz: float, nyquist_hz: float) -> None:
-        if frequency_hz > nyquist_hz:
-            raise ConfigError(
-                f"{key}: {frequency_hz:g} Hz lies above the Nyquist frequency of the rows, {nyquist_hz:g} Hz"
-            )
-
     def _check(self, key: str, low_hz: float, high_hz: float) -> None:
-        """Whether the spectrum has lines throughout a band."""
-        envelope, step_hz = self._config.envelope, self._fourier.resolution_hz
-        self._reachable(key, high_hz, self._fourier.nyquist_hz)
-        if envelope is not None and high_hz > envelope.high - envelope.low:
+        """Whether the rows can show a band at all."""
+        nyquist_hz, step_hz = self._fourier.nyquist_hz, self._fourier.resolution_hz
+        if high_hz > nyquist_hz:
             raise ConfigError(
-                f"{key}: {high_hz:g} Hz lies above {envelope.high - envelope.low:g} Hz: "
-                "an envelope's frequencies reach as far as its band is wide"
+                f"{key}: {high_hz:g} Hz lies above the Nyquist frequency of the rows, {nyquist_hz:g} Hz"
             )
         if high_hz - low_hz < step_hz * (1 - 1e-9):
             raise ConfigError(
@@ -220,8 +212,18 @@ class Spectrum:
                 f"make `over` {1 / (high_hz - low_hz):g}s or longer"
             )
 
-    def _band(self, key: str, low_hz: float, high_hz: float) -> list[int]:
+    def _check_sought(self, key: str, low_hz: float, high_hz: float) -> None:
+        """Whether the spectrum, perhaps of an envelope, can show a band."""
         self._check(key, low_hz, high_hz)
+        envelope = self._config.envelope
+        if envelope is not None and high_hz > envelope.high - envelope.low:
+            raise ConfigError(
+                f"{key}: {high_hz:g} Hz lies above {envelope.high - envelope.low:g} Hz: "
+                "an envelope's frequencies reach as far as its band is wide"
+            )
+
+    def _band(self, key: str, low_hz: float, high_hz: float) -> list[int]:
+        self._check_sought(key, low_hz, high_hz)
         lines = list(self._fourier.lines(low_hz, high_hz))
         if not lines:
             step_hz = self._fourier.resolution_hz
@@ -235,7 +237,7 @@ class Spectrum:
                 f"{key}: a tolerance of {tolerance:g} Hz cannot tell multiples of {frequency:g} Hz apart"
             )
         top = harmonics.count * frequency
-        self._check(key, top - tolerance, top + tolerance)
+        self._check_sought(key, top - tolerance, top + tolerance)
         wanted = (
             self._fourier.around(times * frequency, tolerance) for times in range(1, harmonics.count + 1)
         )

@@ -276,6 +276,10 @@ BEARING = {"balls": 9, "ball_mm": 7.94, "pitch_mm": 39.04, "shaft_hz": 12.5}
             "envelope: 600 Hz lies above the Nyquist frequency of the rows, 500 Hz",
         ),
         (
+            {"envelope": {"low": 100, "high": 105}},
+            "envelope: 100 to 105 Hz is less than two lines are apart, 10 Hz",
+        ),
+        (
             {"envelope": {"low": 100, "high": 200}, "bands": {"a": [50, 120]}},
             "bands.a: 120 Hz lies above 100 Hz: an envelope's frequencies reach as far as its band is wide",
         ),
