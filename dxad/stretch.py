@@ -27,7 +27,9 @@ _WIDTH_MAX: Final = 1 << 16
 _CELLS_MAX: Final = 1 << 22
 """Cells of all channels in one stretch: 32 MiB, and a reduction needs a few times that."""
 _CELLS_AT_ONCE: Final = 1 << 14
-"""Cells that are reduced in one call, where one stretch has fewer: 128 KiB, which a core's cache holds."""
+"""Cells that are taken in at once: 128 KiB."""
+_CELLS_REDUCED: Final = 1 << 15
+"""Cells that are reduced in one call, where one stretch has fewer: 256 KiB; twice that is slower."""
 
 
 class Stretches:
@@ -73,8 +75,8 @@ class Stretches:
         self._check_size()
         self.outputs = Schema(self._declared(inputs, results), period)
         """The rows that come out."""
-        room = _CELLS_AT_ONCE // len(self._columns)
-        self._piece = max(1, min(room, max(1, room // self.width) * self._hop))
+        stretches = max(1, _CELLS_REDUCED // (self.width * len(self._columns)))
+        self._piece = max(1, min(_CELLS_AT_ONCE // len(self._columns), stretches * self._hop))
         """Rows that are taken in before stretches are cut; more come in several pieces."""
         capacity = 2 * (self.width - 1) + self._piece
         self._values = np.full((len(self._columns), capacity), np.nan)
