@@ -6,7 +6,7 @@ from typing import Final
 
 from dxad import plugin
 from dxad.errors import ConfigError
-from dxad.fields import TransformSection, matching
+from dxad.fields import TransformSection, distinct, matching
 from dxad.types import Channel, Schema, Transform
 
 __all__ = ["FeatureShape", "Shape", "ShapeError", "build", "chain", "shape_of"]
@@ -116,7 +116,10 @@ def shape_of(
     if not inputs:
         raise ShapeError(("channels",), "match nothing")
     step = period or max(each.period for each in inputs)
-    joined = Schema(tuple(channel for each in inputs for channel in each.channels), step)
+    try:
+        joined = Schema(distinct(channel for each in inputs for channel in each.channels), step)
+    except ConfigError as error:
+        raise ShapeError(("features",), str(error)) from error
     thinned = tuple(
         (channel, -(-step // each.period))
         for each in inputs

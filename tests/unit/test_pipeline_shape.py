@@ -96,6 +96,14 @@ def test_each_chain_is_fresh():
             "every is no multiple of the rows' period, 10 ms",
         ),
         (
+            {
+                "patterns": ["vib.*"],
+                "features": [section("summarize", every=each) for each in ("50ms", "100ms")],
+            },
+            ("features",),
+            "there would be two channels 'vib.x.rms'",
+        ),
+        (
             {"patterns": ["plc.*"], "transforms": [section("smooth", channels=["vib.*"], span="1s")]},
             ("transforms", 0),
             "no channel matches vib.*",
