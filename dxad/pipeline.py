@@ -166,10 +166,62 @@ class Pipeline:
         Raises:
             ModelError: it is not for this pipeline; the old one goes on.
         """
-        section, schema = self.section, self.stages.schema
+        self.succeed(self.detector_of(model, self.section))
+
+    def detector_of(self, model: Model, section: PipelineSection) -> Detector:
+        """Load `model` for the rows of this pipeline, as `section` wants them scored.
+
+        Raises:
+            ModelError: it is not for this pipeline.
+        """
+        schema = self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         required = matching(section.required, schema.channels)
-        self._successor = Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
+        return Detector(
+            model,
+            schema.channels,
+            rows=rows,
+            hop=section.hop,
+            required=required,
+            key={"model": section.model.model_dump(mode="json"), "period_ns": schema.period},
+        )
+
+    def succeed(self, detector: Detector) -> None:
+        """Let `detector` take over between two batches; the rows of the past fill its first window."""
+        self._successor = detector
+
+    # -- over a reload and a restart ----------------------------------------------------------------------
+    # All of these are called between two batches.
+
+    def adjust(self, section: PipelineSection) -> None:
+        """Go on as `section` says, which differs in what rows are held against, not in the rows."""
+        self.section = section
+        self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        for each in self.episodes:
+            each.adjust(section.alarm)
+
+    def follow(self, old: "Pipeline") -> None:
+        """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
+        if old.stages.frame.schema.period == self.stages.frame.schema.period:
+            self.stages.frame.begin(old.stages.frame.next)
+
+    def state(self) -> Document:
+        """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
+        detector = self._successor or self.detector
+        parts = {"model": {} if detector is None else detector.state()}
+        return {name: part for name, part in parts.items() if part}
+
+    def restore(self, state: Document) -> None:
+        """Take up what `state` of a pipeline of this name has given.
+
+        Raises:
+            ModelError: what is there of a model is of another one, or of other channels.
+        """
+        detector = self._successor or self.detector
+        if detector is not None:
+            detector.restore(state.get("model", {}))
+
+    # -- rows ---------------------------------------------------------------------------------------------
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
