@@ -28,7 +28,9 @@ Where things live, in the order of the data:
     query.py gateway.py            answers; the running system as others see it
     control/ client.py             HTTP over a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
-    assembly.py daemon.py          Config -> services; starts, answers, stops
+    nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
+    changes.py reloading.py        what differs between two configs; swaps that, and nothing else
+    keeping.py statefile.py        what pipelines know survives a restart; the file it is in
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """

@@ -107,6 +107,8 @@ class Assembly:
         self.outbox = outbox
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
+        self.listeners: list[Callable[[Event], None]] = []
+        """Who else wants to hear of events."""
         self._builder = Builder(
             boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox, on_rows=self._wake,
             sources=sources, sinks=sinks, models=models, ring_rows=ring_rows, history=history, batch=batch,
@@ -145,6 +147,11 @@ class Assembly:
     def delivers(self) -> Mapping[str, Deliver]:
         """What serves each sink, by name."""
         return self.nodes.delivers
+
+    @property
+    def summary(self) -> str:
+        """What runs, in a few words for systemd."""
+        return f"{len(self.ingests)} sources, {len(self.pipelines)} pipelines, {len(self.delivers)} sinks"
 
     def services(self) -> dict[str, Run]:
         """What the supervisor shall run, by name; what consumes comes before what produces."""
@@ -280,6 +287,8 @@ class Assembly:
 
     def _tell(self, event: Event) -> None:
         self.on_event(event)
+        for listen in self.listeners:
+            listen(event)
 
     def _store(self, event: Event) -> None:
         """Hand an event to the outbox; it says so in the log once it is durable."""
