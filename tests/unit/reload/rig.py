@@ -74,7 +74,11 @@ class Counting:
         self.closed = True
 
 
-COUNTING = Plugin(CountingConfig, lambda config, *, state_dir: Counting(config))  # noqa: ARG005 - the family's
+def _build(config: CountingConfig, *, state_dir: Path) -> Counting:
+    return Counting(config)
+
+
+COUNTING = Plugin(CountingConfig, _build)
 
 BASE: Document = {
     "gateway": {"id": "gw"},

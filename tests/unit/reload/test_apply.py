@@ -239,18 +239,19 @@ class Failing(Supervisor):
         super().start(name, run)
 
 
-class TestDuringTheSwap:
-    EDITS = {
-        "sources__c": SOURCE, "sources__b__keep": "30s", "sinks__one__batch": 7, "profile": "low_latency",
-        "pipelines__a__alarm__limit": 77.0, "pipelines__b__model__limit": 9.0,
-    }  # fmt: skip
+MANY = {
+    "sources__c": SOURCE, "sources__b__keep": "30s", "sinks__one__batch": 7, "profile": "low_latency",
+    "pipelines__a__alarm__limit": 77.0, "pipelines__b__model__limit": 9.0,
+}  # fmt: skip
 
+
+class TestDuringTheSwap:
     async def test_a_service_that_does_not_start_puts_everything_back(self, tmp_path):
         async with running(tmp_path, supervisor=Failing) as rig:
             await rig.feed_on()
             nodes, kept = rig.assembly.nodes, detectors(rig.assembly.pipelines["a"])
             others = detectors(rig.assembly.pipelines["b"])
-            doing = asyncio.create_task(rig.reload(**self.EDITS))
+            doing = asyncio.create_task(rig.reload(**MANY))
             await rig.feed_while(doing)
             assert isinstance(doing.exception(), OSError)
             assert rig.assembly.nodes is nodes
@@ -262,7 +263,7 @@ class TestDuringTheSwap:
             await rig.feed_on()
             assert rig.seen("a") == [float(each) for each in range(rig.pushed)]
             assert rig.seen("b")[-1] == rig.pushed - 1.0
-            await rig.reload(**self.EDITS)  # and it can be tried again
+            await rig.reload(**MANY)  # and it can be tried again
             assert rig.assembly.pipelines["a"].limit == 77.0
             assert "ingest.c" in rig.supervisor.running
 

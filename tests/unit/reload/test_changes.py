@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dxad.changes import diff
 from dxad.config import Config
-from tests.unit.reload.rig import BASE, edited
+from tests.unit.reload.rig import edited
 
 TWO = {"type": "memory", "period": "10ms", "channels": {"x": {}, "y": {"unit": "mm"}}}
 JOINED = {
@@ -41,8 +41,10 @@ def fates(**edits) -> dict[str, str]:
         ),
         (
             {"sources__b__channels__x__unit": "mm"},
-            "sources.b changed: channels.x.unit; pipelines.b changed: it reads sources.b; "
-            "pipelines.all changed: it reads sources.b; 4 nodes untouched",
+            (
+                "sources.b changed: channels.x.unit; pipelines.b changed: it reads sources.b; "
+                "pipelines.all changed: it reads sources.b; 4 nodes untouched"
+            ),
         ),
         (
             {"sources__d": TWO},
@@ -50,8 +52,10 @@ def fates(**edits) -> dict[str, str]:
         ),
         (
             {"sources__b": None, "pipelines__b": None},
-            "sources.b removed; pipelines.b removed; pipelines.all changed: it reads sources.b; "
-            "4 nodes untouched",
+            (
+                "sources.b removed; pipelines.b removed; pipelines.all changed: it reads sources.b; "
+                "4 nodes untouched"
+            ),
         ),
         (
             {"pipelines__all__features": [{**JOINED["features"][0], "stat": "mean"}], "profile": "sd_card"},
@@ -63,8 +67,10 @@ def fates(**edits) -> dict[str, str]:
         ),
         (
             {"gateway__id": "other", "outbox__path": "o.db", "outbox__max_size": "2MiB"},
-            "outbox.max_size changed; gateway.id changed: this wants a restart; "
-            "outbox.path changed: this wants a restart; 7 nodes untouched",
+            (
+                "outbox.max_size changed; gateway.id changed: this wants a restart; "
+                "outbox.path changed: this wants a restart; 7 nodes untouched"
+            ),
         ),
     ],
 )
