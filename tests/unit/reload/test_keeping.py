@@ -34,7 +34,7 @@ def first(folder, name: str = "a") -> float | None:
 async def seconds(rig: Rig, keeping: Keeping, count: int) -> None:
     """Let time pass, and the disk take what it is given."""
     for _ in range(count):
-        await rig.clock.step(NS_PER_S)
+        await rig.clock.step(NS_PER_S, settle=2)
         while keeping._saving.locked():
             await asyncio.to_thread(lambda: None)
 
