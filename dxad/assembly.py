@@ -117,7 +117,7 @@ class Assembly:
         built = self._builder.nodes(config)
         self.nodes = built.nodes
         for name, detector in built.detectors.items():
-            self.pipelines[name].succeed(detector)
+            self.pipelines[name].succession.offer(detector)
         self._tell_missing(built.missing)
         self.worker = Worker("inference")
         self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self._tell)
@@ -164,9 +164,12 @@ class Assembly:
             **_ingesting(nodes),
         }
 
-    async def forget_removed_sinks(self) -> None:
-        """Keep nothing more for sinks of an earlier configuration: nobody would ever fetch it."""
-        for name in self.outbox.sinks - self.delivers.keys():
+    async def forget_removed_sinks(self, before: Iterable[str] = ()) -> None:
+        """Keep nothing more for sinks of an earlier configuration: nobody would ever fetch it.
+
+        Those that were there `before` are meant too, even if the outbox does not know of them yet.
+        """
+        for name in (self.outbox.sinks | set(before)) - self.delivers.keys():
             log.warning("sink %s is no longer configured: what waited for it alone is dropped", name)
             await self.outbox.unsubscribe(name)
 
@@ -178,8 +181,7 @@ class Assembly:
         """Let go of threads and models, once the services have stopped."""
         self.worker.close()
         for pipeline in self.pipelines.values():
-            if pipeline.detector is not None:
-                pipeline.detector.model.close()
+            pipeline.succession.close()
 
     # -- another configuration ----------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class Assembly:
             try:
                 if new is not old:
                     if detector is not None:
-                        new.succeed(detector)
+                        new.succession.offer(detector)
                     if old is not None:
                         new.follow(old)
                     new.restore(state)
@@ -259,7 +261,7 @@ class Assembly:
             if pipeline is old.pipelines.get(name) and changes.fate("pipelines", name) == "adjusted":
                 pipeline.adjust(nodes.config.pipelines[name])
                 if name in built.detectors:
-                    pipeline.succeed(built.detectors[name])
+                    pipeline.succession.offer(built.detectors[name])
                     self.health.clear("model.missing", name)
         self._tell_missing(built.missing)
         for learning in nodes.learnings.values():
@@ -274,9 +276,8 @@ class Assembly:
         gone = _gone(old.pipelines, self.pipelines)
         self._interrupt(gone)
         for pipeline in gone:
-            if pipeline.detector is not None:
-                await self.worker.run(pipeline.detector.model.close)
-        await self.forget_removed_sinks()
+            await self.worker.run(pipeline.succession.close)
+        await self.forget_removed_sinks(old.delivers)
 
     # -- events -------------------------------------------------------------------------------------------
 

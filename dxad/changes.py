@@ -22,8 +22,8 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 _KINDS: Final = ("sources", "pipelines", "sinks")
 _LIVE: Final = frozenset({"profile", "memory_max", "log", "outbox.max_size"})
 """Settings that can change while the daemon runs; all others want a restart."""
-_JUDGING: Final = frozenset({"alarm", "learn"})
-"""Sections of a pipeline that neither its rows nor its scores depend on."""
+_JUDGING: Final = frozenset({"alarm", "learn", "deadline", "promotion"})
+"""Keys of a pipeline that neither its rows nor their scores depend on."""
 _SCORING: Final = frozenset({"model", "window", "hop", "required"})
 """Keys of a pipeline that mean another detector over the same rows."""
 _LEARNING: Final = frozenset({"model", "learn"})

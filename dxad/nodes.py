@@ -234,7 +234,7 @@ class Builder:
         """The detector of the model that is there, or why there is none."""
         section = config.pipelines[name]
         try:
-            return pipeline.detector_of(self._models.get(name) or self._load(config, name), section), ""
+            return pipeline.fitted(self._models.get(name) or self._load(config, name), section), ""
         except ModelError as error:
             learns = section.learn is not None and section.learn.start == "if_missing"
             shelf = _shelf(config, name)

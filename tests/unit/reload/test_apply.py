@@ -142,7 +142,9 @@ class TestTheModel:
             await rig.feed_while(asyncio.create_task(rig.reload(pipelines__a__model__limit=9.0)))
             assert rig.assembly.pipelines["a"] is pipeline
             assert model(rig, "a") is not old
-            assert (old.closed, model(rig, "a").closed) == (True, False)
+            beside = rig.assembly.pipelines["a"].succession.beside
+            assert beside.model is old  # for its successor's probation
+            assert not old.closed
             assert rig.rows("a") == rig.pushed
             assert model(rig, "a").first > 0.0  # it was configured otherwise: nothing was handed over
 
