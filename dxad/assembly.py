@@ -120,7 +120,7 @@ class Assembly:
             self.pipelines[name].succession.offer(detector)
         self._tell_missing(built.missing)
         self.worker = Worker("inference")
-        self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self._tell)
+        self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
         self.ticker = Ticker(clock, period=PROFILES[config.profile][0], calls=self._beats(self.nodes))
 
     @property
@@ -175,7 +175,9 @@ class Assembly:
 
     def interrupt(self) -> None:
         """All services have ended: close the incidents that are open, while the outbox still takes events."""
-        self._interrupt(self.pipelines.values())
+        for pipeline in self.pipelines.values():
+            for event in pipeline.interrupt():
+                self.tell(event)
 
     def close(self) -> None:
         """Let go of threads and models, once the services have stopped."""
@@ -221,35 +223,44 @@ class Assembly:
             await supervisor.stop(*reversed(stopping))
             async with self.scoring.between_batches():
                 await self.scoring.finish(_gone(old.pipelines, built.nodes.pipelines))
-                await self._hand_over(built, saved or {})
+                told = await self._hand_over(built, saved or {})
                 undo.push_async_callback(_stop_again, supervisor, {name: after[name] for name in starting})
                 for name in starting:
                     supervisor.start(name, after[name])
                 undo.pop_all()  # from here on nothing waits, and nothing can fail
-                self._swap(prepared)
+                told += self._swap(prepared)
+        for event in told:
+            self.tell(event)
         await self._tidy_up(old)
 
-    async def _hand_over(self, built: Built, saved: Mapping[str, Document]) -> None:
-        """Let new pipelines and new detectors begin with what those in their place have learned."""
+    async def _hand_over(self, built: Built, saved: Mapping[str, Document]) -> list[Event]:
+        """Let new pipelines and new detectors begin with what those in their place have known.
+
+        Returns what is to be told once they run.
+        """
+        events: list[Event] = []
         for name, new in built.nodes.pipelines.items():
             old, detector = self.pipelines.get(name), built.detectors.get(name)
             if old is new and detector is None:
                 continue
             state = saved.get(name, {}) if old is None else await self.worker.run(old.state)
-            try:
-                if new is not old:
-                    if detector is not None:
-                        new.succession.offer(detector)
-                    if old is not None:
-                        new.follow(old)
-                    new.restore(state)
-                elif detector is not None and "model" in state:
-                    detector.restore(state["model"])
-            except ModelError as error:
-                log.info("%s: what was learned before is not taken up: %s", name, error)
+            refuse = partial(log.info, "%s: what was learned before is not taken up: %s", name)
+            if new is not old:
+                if detector is not None:
+                    new.succession.offer(detector)
+                if old is not None:
+                    new.follow(old)
+                events += new.restore(state, refuse=refuse)
+            elif detector is not None:
+                try:
+                    detector.restore(state.get("model", {}))
+                except ModelError as error:
+                    refuse(error)
+        return events
 
-    def _swap(self, prepared: Prepared) -> None:
-        """Between two batches, all at once."""
+    def _swap(self, prepared: Prepared) -> list[Event]:
+        """Between two batches, all at once; returns what is to be told."""
+        events: list[Event] = []
         old, built, changes = self.nodes, prepared.built, prepared.changes
         self.nodes = nodes = built.nodes
         for name in _gone_names(old.ingests, nodes.ingests):
@@ -259,7 +270,7 @@ class Assembly:
             self.health.dismiss("model", name)
         for name, pipeline in nodes.pipelines.items():
             if pipeline is old.pipelines.get(name) and changes.fate("pipelines", name) == "adjusted":
-                pipeline.adjust(nodes.config.pipelines[name])
+                events += pipeline.adjust(nodes.config.pipelines[name])
                 if name in built.detectors:
                     pipeline.succession.offer(built.detectors[name])
                     self.health.clear("model.missing", name)
@@ -270,23 +281,23 @@ class Assembly:
         self.scoring.replace(nodes.pipelines.values())
         self.ticker.adjust(period=tick_ns, calls=self._beats(nodes))
         self.outbox.adjust(max_bytes=nodes.config.outbox.max_size, commit_window_s=commit_window_s)
+        return events
 
     async def _tidy_up(self, old: Nodes) -> None:
-        """Close what pipelines that are gone have left open."""
-        gone = _gone(old.pipelines, self.pipelines)
-        self._interrupt(gone)
-        for pipeline in gone:
+        """Close what pipelines that are gone have left open, unless those in their place go on with it."""
+        for pipeline in _gone(old.pipelines, self.pipelines):
+            new = self.pipelines.get(pipeline.name)
+            goes_on = set() if new is None else {each["id"] for each in new.snapshot()["incidents"]}
+            for event in pipeline.interrupt():
+                if event.subject not in goes_on:
+                    self.tell(event)
             await self.worker.run(pipeline.succession.close)
         await self.forget_removed_sinks(old.delivers)
 
     # -- events -------------------------------------------------------------------------------------------
 
-    def _interrupt(self, pipelines: Iterable[Pipeline]) -> None:
-        for pipeline in pipelines:
-            for event in pipeline.interrupt():
-                self._tell(event)
-
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Something has happened."""
         self.on_event(event)
         for listen in self.listeners:
             listen(event)

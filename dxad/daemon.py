@@ -100,8 +100,8 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         await stack.enter_async_context(outbox)
         await assembly.forget_removed_sinks()
         keeping = Keeping(
-            lambda: assembly.pipelines, config.state_dir / "pipelines", worker=assembly.worker, clock=clock,
-            health=health, metrics=metrics,
+            lambda: assembly.pipelines, config.state_dir / "pipelines", tell=assembly.tell,
+            worker=assembly.worker, clock=clock, health=health, metrics=metrics,
         )  # fmt: skip
         await keeping.restore()
         assembly.listeners.append(keeping.note)

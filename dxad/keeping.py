@@ -39,6 +39,7 @@ class Keeping:
         pipelines: Callable[[], Mapping[str, Pipeline]],
         folder: Path,
         *,
+        tell: Callable[[Event], None],
         worker: Worker,
         clock: Clock,
         health: Health,
@@ -46,8 +47,10 @@ class Keeping:
     ) -> None:
         """Keep the state of those that `pipelines` gives, whenever it is asked, in `folder`.
 
-        A pipeline's state is taken on `worker`, the one that steps pipelines: so it is never half a batch.
+        What comes of taking a state up is told to `tell`. A pipeline's state is taken on `worker`, the one
+        that steps pipelines: so it is never half a batch.
         """
+        self._tell = tell
         self._pipelines = pipelines
         self._folder = folder
         self._worker = worker
@@ -99,15 +102,15 @@ class Keeping:
     async def restore(self) -> None:
         """Let all pipelines take up what they have left, before the first of them is stepped."""
         for name, pipeline in self._pipelines().items():
+            refused: list[ModelError] = []
             state = await asyncio.to_thread(self.read, name)
-            try:
-                pipeline.restore(state)
-            except ModelError as error:
+            for event in pipeline.restore(state, refuse=refused.append):
+                self._tell(event)
+            for error in refused:
                 self._reject(name, "foreign")
                 log.warning("%s: %s; %s begins anew", self._path(name), error, name)
-            else:
-                if state:
-                    log.info("%s: goes on with what it knew before the restart", name)
+            if state and not refused:
+                log.info("%s: goes on with what it knew before the restart", name)
 
     def _reject(self, name: str, reason: str) -> None:
         self._metrics.counter("dxad_states_rejected_total", pipeline=name, reason=reason).add()

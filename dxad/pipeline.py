@@ -206,13 +206,17 @@ class Pipeline:
     # -- over a reload and a restart ----------------------------------------------------------------------
     # All of these are called between two batches.
 
-    def adjust(self, section: PipelineSection) -> None:
-        """Go on as `section` says, which differs in what rows are held against, not in the rows."""
+    def adjust(self, section: PipelineSection) -> list[Event]:
+        """Go on as `section` says, which differs in what rows are held against, not in the rows.
+
+        Returns what is to be told of it.
+        """
         self.section = section
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
         for each in self.episodes:
             each.adjust(section.alarm)
+        return []
 
     def follow(self, old: "Pipeline") -> None:
         """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
@@ -225,15 +229,18 @@ class Pipeline:
         parts = {"model": {} if detector is None else detector.state()}
         return {name: part for name, part in parts.items() if part}
 
-    def restore(self, state: Document) -> None:
-        """Take up what `state` of a pipeline of this name has given.
+    def restore(self, state: Document, *, refuse: Callable[[ModelError], None]) -> list[Event]:
+        """Take up what `state` of a pipeline of this name has given; returns what is to be told of it.
 
-        Raises:
-            ModelError: what is there of a model is of another one, or of other channels.
+        A part that is of another model, or of other channels, is left out, and `refuse` is told why.
         """
         detector = self.succession.upcoming
         if detector is not None:
-            detector.restore(state.get("model", {}))
+            try:
+                detector.restore(state.get("model", {}))
+            except ModelError as error:
+                refuse(error)
+        return []
 
     # -- rows ---------------------------------------------------------------------------------------------
 

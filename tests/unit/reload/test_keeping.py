@@ -16,8 +16,8 @@ async def kept(folder, document=BASE):
     """A rig whose state is kept, as the daemon does it."""
     async with running(folder, document) as rig:
         keeping = Keeping(
-            lambda: rig.assembly.pipelines, folder / "pipelines", worker=rig.assembly.worker, clock=rig.clock,
-            health=rig.health, metrics=rig.metrics,
+            lambda: rig.assembly.pipelines, folder / "pipelines", tell=rig.assembly.tell,
+            worker=rig.assembly.worker, clock=rig.clock, health=rig.health, metrics=rig.metrics,
         )  # fmt: skip
         await keeping.restore()
         rig.assembly.listeners.append(keeping.note)
@@ -144,8 +144,8 @@ async def test_a_disk_that_fails_is_a_condition_until_it_heals(tmp_path):
     (tmp_path / "pipelines").write_text("in the way")
     async with running(tmp_path) as rig:
         keeping = Keeping(
-            lambda: rig.assembly.pipelines, tmp_path / "pipelines", worker=rig.assembly.worker,
-            clock=rig.clock, health=rig.health, metrics=rig.metrics,
+            lambda: rig.assembly.pipelines, tmp_path / "pipelines", tell=rig.assembly.tell,
+            worker=rig.assembly.worker, clock=rig.clock, health=rig.health, metrics=rig.metrics,
         )  # fmt: skip
         rig.supervisor.start("keeping", keeping.run)
         await rig.feed_on()

@@ -53,8 +53,8 @@ class Daemon:
         )  # fmt: skip
         self.supervisor = Supervisor(clock, self.health)
         keeping = Keeping(
-            lambda: self.assembly.pipelines, path.parent / "pipelines", worker=self.assembly.worker,
-            clock=clock, health=self.health, metrics=self.metrics,
+            lambda: self.assembly.pipelines, path.parent / "pipelines", tell=self.assembly.tell,
+            worker=self.assembly.worker, clock=clock, health=self.health, metrics=self.metrics,
         )  # fmt: skip
         self.reloading = Reloading(
             path, self.assembly, self.supervisor, keeping, health=self.health, metrics=self.metrics
