@@ -102,6 +102,10 @@ class Frame:
         """The row that will be read next, if it is not overwritten before."""
         return self._next
 
+    def begin(self, row: int) -> None:
+        """Leave out the rows before `row`: somebody else has read them."""
+        self._next = max(self._next, row)
+
     @property
     def lost(self) -> int:
         """How many rows were passed over."""

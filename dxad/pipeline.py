@@ -192,19 +192,61 @@ class Pipeline:
         """
         self.succession.offer(self.fitted(model))
 
-    def fitted(self, model: Model) -> Detector:
-        """`model`, made ready for this pipeline's rows.
+    def fitted(self, model: Model, section: PipelineSection | None = None) -> Detector:
+        """`model`, made ready for this pipeline's rows, as another section of it wants them scored if given.
 
         Raises:
             ModelError: it is not for them.
         """
-        section, schema = self.section, self.stages.schema
+        section, schema = section or self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         by = None if section.by is None else matching([section.by], schema.channels)[0]
+        key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
-            model, schema.channels, rows=rows, hop=section.hop, by=by,
+            model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
             required=matching(section.required, schema.channels),
         )  # fmt: skip
+
+    # -- over a reload and a restart ----------------------------------------------------------------------
+    # All of these are called between two batches.
+
+    def adjust(self, section: PipelineSection) -> list[Event]:
+        """Go on as `section` says, which differs in what rows are held against, not in the rows.
+
+        Returns what is to be told of it.
+        """
+        self.section = section
+        self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
+        for each in self.episodes:
+            each.adjust(section.alarm)
+        return []
+
+    def follow(self, old: "Pipeline") -> None:
+        """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
+        if old.stages.frame.schema.period == self.stages.frame.schema.period:
+            self.stages.frame.begin(old.stages.frame.next)
+
+    def state(self) -> Document:
+        """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
+        detector = self.succession.upcoming
+        parts = {"model": {} if detector is None else detector.state()}
+        return {name: part for name, part in parts.items() if part}
+
+    def restore(self, state: Document, *, refuse: Callable[[ModelError], None]) -> list[Event]:
+        """Take up what `state` of a pipeline of this name has given; returns what is to be told of it.
+
+        A part that is of another model, or of other channels, is left out, and `refuse` is told why.
+        """
+        detector = self.succession.upcoming
+        if detector is not None:
+            try:
+                detector.restore(state.get("model", {}))
+            except ModelError as error:
+                refuse(error)
+        return []
+
+    # -- rows ---------------------------------------------------------------------------------------------
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""

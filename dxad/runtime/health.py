@@ -39,6 +39,10 @@ CONDITIONS: Final = {
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
     "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),
+    "config.rejected": Kind(
+        "warning", "the configuration on disk was refused at a reload: the one before goes on"
+    ),
+    "state.unsaved": Kind("warning", "what was learned while running cannot be saved: a restart loses it"),
     "service.failed": Kind("error", "a service failed over and over and was given up; please report the bug"),
 }
 """Every condition there is, by code."""
@@ -79,6 +83,12 @@ class Health:
         if old is not None:
             lasted_s = (self._clock.now() - old.since) / 1e9
             log.info("%s %s: over after %.1f s%s", code, subject, lasted_s, f", {note}" if note else "")
+
+    def dismiss(self, kind: str, subject: str) -> None:
+        """Forget all conditions of a `kind`, such as `source`, that a node which is gone has left."""
+        for code, about in list(self._active):
+            if about == subject and code.startswith(f"{kind}."):
+                self.clear(code, about, "it is there no more")
 
     @property
     def active(self) -> tuple[Condition, ...]:

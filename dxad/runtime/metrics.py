@@ -30,6 +30,8 @@ METRICS: Final = {
     "dxad_records_delivered_total": "records a sink has acknowledged",
     "dxad_records_dropped_total": "records dropped by quota",
     "dxad_records_dead_total": "records a sink refused for good",
+    "dxad_states_rejected_total": "saved states that were damaged, or of another model, and not taken up",
+    "dxad_reloads_total": "configurations that were read anew, by result",
     "dxad_source_up": "1 while the source is connected",
     "dxad_source_age_seconds": "how long ago the source's newest sample came",
     "dxad_pipeline_score": "the newest smoothed score",
