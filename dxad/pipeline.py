@@ -151,6 +151,7 @@ class Pipeline:
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
         self.ledger = Ledger(metrics, f"pipelines.{name}")
+        self._feature_ledger = Ledger(metrics, f"pipelines.{name}.features")
         self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
@@ -258,6 +259,7 @@ class Pipeline:
         """Take in all rows that are complete; returns what is to be told."""
         for feature in self.stages.features:
             feature.advance()
+        self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
@@ -269,7 +271,7 @@ class Pipeline:
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
-        self._mind_the_gap()
+        self._mind_the_gap(rows.first)
         if self._forget:
             self._forget = False
             self.check.forget()
@@ -322,14 +324,18 @@ class Pipeline:
         past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
-    def _mind_the_gap(self) -> None:
+    def _mind_the_gap(self, first: int) -> None:
         lost = self.stages.frame.lost - self._lost_before
         if lost:
-            self._lost.add(lost)
             for reason, total in self.stages.frame.losses.items():
                 self.ledger.follow(reason, total)
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
+        failed = first - self.rows.sealed - lost  # read and not remembered
+        if failed:
+            self.ledger.lose("failed", failed)
+        if lost + failed:
+            self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
             self.succession.restart()
 

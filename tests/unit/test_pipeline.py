@@ -258,7 +258,7 @@ class Failing:
     calibration = Calibration(2.0)
 
     def __init__(self) -> None:
-        self.error: ModelError | None = None
+        self.error: Exception | None = None
 
     def load(self, _channels, rows, *, by=None):
         return rows or 1
@@ -283,6 +283,19 @@ def test_a_model_that_fails_is_a_condition_until_it_scores_again(plant, normal_r
     plant.feed(normal_rows(10))
     assert plant.conditions == {}
     assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (20, 10)
+
+
+def test_rows_that_a_bug_took_are_in_the_ledger_too(plant, normal_rows):
+    model = Failing()
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    model.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        plant.feed(normal_rows(30))
+    model.error = None
+    plant.feed(normal_rows(5))
+    assert plant.pipeline.snapshot()["lost_by"] == {"failed": 30}
+    assert (plant.counted("rows_scored"), plant.counted("rows_lost")) == (15, 30)
 
 
 def test_a_condition_of_somebody_else_is_not_cleared_by_scoring(watching, normal_rows):
