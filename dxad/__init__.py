@@ -15,6 +15,8 @@ Where things live, in the order of the data:
     frame.py                    3  rows of several rings, joined on one grid
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
     derive.py recurrence.py        channels made of channels; y[t] = k[t] y[t-1] + b[t]
+    stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
+    bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing
     gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut

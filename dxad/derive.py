@@ -1,28 +1,36 @@
 """New channels made of old ones: where they stand in a row, and how far they can be trusted."""
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Final
 
 import numpy as np
 
 from dxad.errors import ConfigError
+from dxad.fields import distinct
 from dxad.types import F8, U1, Channel, Rows, Schema, State
 
-__all__ = ["MISSING", "Delay", "Derived", "limited", "missing", "worst"]
-
-MISSING: Final = (State.EMPTY, State.BAD)
-"""The states of a cell that has no value."""
+__all__ = ["Delay", "Derived", "as_far_as_known", "limited", "missing", "worst", "worst_of_row"]
 
 _RANK: Final = np.array([3, 0, 1, 2, 4], dtype=np.uint8)
 """By state: GOOD, HELD, UNCERTAIN, EMPTY, BAD, from the best to the worst."""
 _OF_RANK: Final = np.argsort(_RANK).astype(np.uint8)
 
 
-def worst(*states: U1) -> U1:
-    """The worst of several states, cell by cell: GOOD, HELD, UNCERTAIN, EMPTY, BAD."""
-    found: U1 = _OF_RANK[reduce(np.maximum, [_RANK[each] for each in states])]
+def worst(left: U1, right: U1) -> U1:
+    """The worse of two states, cell by cell: GOOD, HELD, UNCERTAIN, EMPTY, BAD."""
+    return _OF_RANK.take(np.maximum(_RANK.take(left), _RANK.take(right)))
+
+
+def worst_of_row(states: U1) -> U1:
+    """(n, channels) to (n,): the worst state of each row."""
+    found: U1 = _OF_RANK.take(_RANK.take(states).max(axis=1))
     return found
+
+
+def as_far_as_known(values: F8, states: U1) -> U1:
+    """The states of results that are known without every cell they are made of: those are UNCERTAIN."""
+    guessed = ~np.isnan(values) & ((states == State.EMPTY) | (states == State.BAD))
+    return missing(values, np.where(guessed, np.uint8(State.UNCERTAIN), states))
 
 
 def missing(values: F8, states: U1) -> U1:
@@ -56,21 +64,20 @@ class Derived:
             ConfigError: two channels would have the same id.
         """
         gone = set(dropped)
-        self._kept = [column for column in range(len(inputs.channels)) if column not in gone]
-        channels = (*(inputs.channels[column] for column in self._kept), *made)
-        ids = [channel.id for channel in channels]
-        for name in ids:
-            if ids.count(name) > 1:
-                raise ConfigError(f"there would be two channels {name!r}")
-        self.schema = Schema(channels, inputs.period)
+        kept = [column for column in range(len(inputs.channels)) if column not in gone]
+        self._kept = np.array(kept, dtype=np.intp) if gone else None
+        self.schema = Schema(distinct((*(inputs.channels[column] for column in kept), *made)), inputs.period)
 
     def beside(self, rows: Rows, values: F8, states: U1) -> Rows:
         """The rows with the new cells (n, made)."""
+        old, old_states = rows.values, rows.states
+        if self._kept is not None:
+            old, old_states = old.take(self._kept, axis=1), old_states.take(self._kept, axis=1)
         return Rows(
             rows.first,
             rows.period,
-            np.concatenate((rows.values[:, self._kept], values), axis=1),
-            np.concatenate((rows.states[:, self._kept], states), axis=1),
+            np.concatenate((old, values), axis=1),
+            np.concatenate((old_states, states), axis=1),
         )
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from pydantic import Field
 
 from dxad import plugin
-from dxad.derive import MISSING, Derived, missing, worst
+from dxad.derive import Derived, as_far_as_known, worst_of_row
 from dxad.fields import ChannelId, TransformSection
 from dxad.plugin import Plugin
 from dxad.types import F8, Channel, Rows, Schema, State
@@ -91,15 +91,14 @@ class Call:
 
     def apply(self, rows: Rows) -> Rows:
         """Call the function, once."""
-        states = worst(*rows.states.T[self._columns])
         made = self._results(rows)
         if self._config.range is not None:
             low, high = self._config.range
             made[(made < low) | (made > high)] = np.nan
-        states[~np.isnan(made) & np.isin(states, MISSING)] = State.UNCERTAIN
+        states = as_far_as_known(made, worst_of_row(rows.states.take(self._columns, axis=1)))
         if self.fault is not None:
             states[:] = State.BAD
-        return self._derived.beside(rows, made[:, None], missing(made, states)[:, None])
+        return self._derived.beside(rows, made[:, None], states[:, None])
 
     def _results(self, rows: Rows) -> F8:
         """(n,): finite or NaN."""

@@ -7,13 +7,12 @@ one, and the next one is compared with the last that was given.
 Source: OPC UA Part 4 (OPC 10000-4), §7.22.2, AbsoluteDeadband; Part 8 (OPC 10000-8), §7.2, PercentDeadband.
 """
 
+import math
 from typing import Literal
-
-import numpy as np
 
 from dxad.fields import BandSection
 from dxad.plugin import Plugin
-from dxad.types import F8, Rows, Schema
+from dxad.types import Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Deadband"]
 
@@ -30,8 +29,8 @@ class Deadband:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._columns: list[int] = []
-        self._band: F8 = np.empty(0)
-        self._last: F8 = np.empty(0)
+        self._bands: list[float] = []
+        self._last: list[float] = []
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels.
@@ -40,24 +39,22 @@ class Deadband:
             ConfigError: no channel matches, or the band is in percent and a channel has no range.
         """
         self._columns = self._config.places(inputs)
-        self._band = np.array(self._config.widths(inputs.channels[column] for column in self._columns))
-        self._last = np.full(len(self._columns), np.inf)  # whatever comes first has moved
+        self._bands = self._config.widths(inputs.channels[column] for column in self._columns)
+        self._last = [math.inf] * len(self._columns)  # whatever comes first has moved
         return inputs
 
     def apply(self, rows: Rows) -> Rows:
         """Replace the columns by what was last given."""
-        mine = rows.values[:, self._columns]
-        held = np.empty_like(mine)
-        last, band = self._last, self._band
-        distance, moved = np.empty_like(last), np.empty(len(last), dtype=np.bool_)
-        for x, y in zip(mine, held, strict=True):
-            np.subtract(x, last, out=distance)
-            np.absolute(distance, out=distance)
-            np.greater(distance, band, out=moved)  # never so for NaN
-            np.copyto(last, x, where=moved)
-            y[:] = last
         values = rows.values.copy()
-        values[:, self._columns] = np.where(np.isnan(mine), np.nan, held)
+        for place, column in enumerate(self._columns):
+            # Plain numbers, channel by channel: numpy would need five calls for every row.
+            band, last, given = self._bands[place], self._last[place], []
+            for x in rows.values[:, column].tolist():
+                if abs(x - last) > band:  # never so for NaN
+                    last = x
+                given.append(last if x == x else x)  # noqa: PLR0124 - NaN stays
+            values[:, column] = given
+            self._last[place] = last
         return rows.with_values(values)
 
 

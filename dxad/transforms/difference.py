@@ -50,7 +50,7 @@ class Difference:
 
     def apply(self, rows: Rows) -> Rows:
         """Subtract what was `lag` ago."""
-        values, states = rows.values[:, self._columns], rows.states[:, self._columns]
+        values, states = rows.values.take(self._columns, axis=1), rows.states.take(self._columns, axis=1)
         before, states_before = self._delay.push(values, states)
         with np.errstate(over="ignore"):
             change = values - before

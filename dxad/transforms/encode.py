@@ -64,7 +64,7 @@ class Encode:
 
     def apply(self, rows: Rows) -> Rows:
         """Compare the columns with each value."""
-        values, states = rows.values[:, self._columns], rows.states[:, self._columns]
+        values, states = rows.values.take(self._columns, axis=1), rows.states.take(self._columns, axis=1)
         same = values[:, :, None] == self._values
         made = np.where(np.isnan(values)[:, :, None], np.nan, same.astype(np.float64))
         if self._config.unseen == "bad":

@@ -11,12 +11,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import MISSING, Derived, missing, worst
+from dxad.derive import Derived, as_far_as_known, worst_of_row
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
 from dxad.fields import ChannelId, Formula, TransformSection
 from dxad.plugin import Plugin
-from dxad.types import Channel, Rows, Schema, State
+from dxad.types import Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "ExpressionTransform"]
 
@@ -66,9 +66,8 @@ class ExpressionTransform:
         if self._config.range is not None:
             low, high = self._config.range
             made[(made < low) | (made > high)] = np.nan
-        states = worst(*rows.states.T[self._columns])
-        states[~np.isnan(made) & np.isin(states, MISSING)] = State.UNCERTAIN
-        return self._derived.beside(rows, made[:, None], missing(made, states)[:, None])
+        states = as_far_as_known(made, worst_of_row(rows.states.take(self._columns, axis=1)))
+        return self._derived.beside(rows, made[:, None], states[:, None])
 
 
 PLUGIN = Plugin(Config, ExpressionTransform)

@@ -81,7 +81,7 @@ class Integrate:
 
     def apply(self, rows: Rows) -> Rows:
         """Add the area under the rows."""
-        values, states = rows.values[:, self._columns], rows.states[:, self._columns]
+        values, states = rows.values.take(self._columns, axis=1), rows.states.take(self._columns, axis=1)
         known = np.concatenate((self._before, values))
         self._before = known[-1:].copy()
         with np.errstate(over="ignore"):

@@ -60,7 +60,7 @@ class Rate:
 
     def apply(self, rows: Rows) -> Rows:
         """Take the change since `lag` ago, per second."""
-        values, states = rows.values[:, self._columns], rows.states[:, self._columns]
+        values, states = rows.values.take(self._columns, axis=1), rows.states.take(self._columns, axis=1)
         before, states_before = self._delay.push(values, states)
         with np.errstate(over="ignore"):
             change = (values - before) / self._lag_s

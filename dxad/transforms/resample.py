@@ -18,7 +18,7 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import MISSING, worst
+from dxad.derive import worst
 from dxad.errors import ConfigError
 from dxad.fields import Duration, TransformSection
 from dxad.plugin import Plugin
@@ -76,15 +76,15 @@ class Resample:
     def apply(self, rows: Rows) -> Rows:
         """Resample what ends within `rows`."""
         if self._more > 1:
-            values = np.concatenate((self._values, rows.values[:, self._columns]))
-            states = np.concatenate((self._states, rows.states[:, self._columns]))
+            values = np.concatenate((self._values, rows.values.take(self._columns, axis=1)))
+            states = np.concatenate((self._states, rows.states.take(self._columns, axis=1)))
             self._values, self._states = values[-1:], states[-1:]
             return self._spread(rows.first, values, states)
         times = self._fewer
         first = rows.first // times
         self._align(rows.first - first * times)
-        values = np.concatenate((self._values, rows.values[:, self._columns]))
-        states = np.concatenate((self._states, rows.states[:, self._columns]))
+        values = np.concatenate((self._values, rows.values.take(self._columns, axis=1)))
+        states = np.concatenate((self._states, rows.states.take(self._columns, axis=1)))
         done = len(values) // times
         shape = (done, times, values.shape[1])
         end = done * times
@@ -142,7 +142,7 @@ class Resample:
             spread.reshape(shape)[:, :-1] = on_the_way[:, None]
         between = spread.reshape(shape)[:, :-1]
         between[between == State.GOOD] = State.HELD
-        made[np.isin(spread, MISSING)] = np.nan
+        made[(spread == State.EMPTY) | (spread == State.BAD)] = np.nan
         return Rows(first * times, self._config.every, made, spread)
 
 

@@ -77,7 +77,7 @@ class Smooth:
 
     def apply(self, rows: Rows) -> Rows:
         """Replace the columns by their smoothed selves."""
-        mine = rows.values[:, self._columns]
+        mine = rows.values.take(self._columns, axis=1)
         smoothed = self._method.push(rows.first, mine)
         values = rows.values.copy()
         values[:, self._columns] = np.where(np.isnan(mine), np.nan, smoothed)
@@ -114,6 +114,12 @@ class _Ewma:
         if not len(x):
             return x
         present = ~np.isnan(x)
+        if present.all():
+            old, new = np.full(x.shape, 1 - self._new), self._new * x
+            anew = first - self._last > self._span
+            old[0, anew], new[0, anew] = 0.0, x[0, anew]
+            self._last = np.full(x.shape[1], first + len(x) - 1)
+            return self._recurrence.push(first, old, new)
         slots = first + np.arange(len(x))[:, None]
         seen = np.maximum.accumulate(np.concatenate((self._last[None], np.where(present, slots, _LONG_AGO))))
         self._last = seen[-1]

@@ -17,14 +17,14 @@ Source: E. H. Bristol, "Swinging Door Trending: Adaptive Trend Recording?", ISA 
 US patent 4,669,097 (1987).
 """
 
+import math
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from dxad.fields import BandSection
 from dxad.plugin import Plugin
-from dxad.types import F8, Rows, Schema
+from dxad.types import Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "SwingingDoor"]
 
@@ -44,8 +44,7 @@ class SwingingDoor:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._columns: list[int] = []
-        self._band: F8 = np.empty(0)
-        self._doors: F8 = np.empty((0, 0))
+        self._doors: list[_Door] = []
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels.
@@ -54,48 +53,56 @@ class SwingingDoor:
             ConfigError: no channel matches, or the band is in percent and a channel has no range.
         """
         self._columns = self._config.places(inputs)
-        self._band = np.array(self._config.widths(inputs.channels[column] for column in self._columns))
-        # By row: the pivot's slot and value, the slot and the value last seen, upper, lower; NaN before any.
-        self._doors = np.full((6, len(self._columns)), np.nan)
+        widths = self._config.widths(inputs.channels[column] for column in self._columns)
+        self._doors = [_Door(width, trend=self._config.yields == "trend") for width in widths]
         return inputs
 
     def apply(self, rows: Rows) -> Rows:
         """Replace the columns by their trend, or by its pivots."""
-        mine = rows.values[:, self._columns]
-        made = np.empty_like(mine)
-        with np.errstate(all="ignore"):  # NaN before the first value, and in cells without one
-            for row in range(len(mine)):
-                made[row] = self._row(float(rows.first + row), mine[row])
         values = rows.values.copy()
-        values[:, self._columns] = np.where(np.isnan(mine), np.nan, made)
+        for column, door in zip(self._columns, self._doors, strict=True):
+            values[:, column] = door.follow(rows.first, rows.values[:, column].tolist())
         return rows.with_values(values)
 
-    def _row(self, slot: float, x: F8) -> F8:
-        pivot_slot, pivot, last_slot, last, upper, lower = self._doors
-        rise, run = x - pivot, slot - pivot_slot
-        np.fmin(upper, (rise + self._band) / run, out=upper)
-        np.fmax(lower, (rise - self._band) / run, out=lower)
-        crossed = upper < lower
-        if crossed.any():
-            np.copyto(pivot_slot, last_slot, where=crossed)
-            np.copyto(pivot, last, where=crossed)
-            rise, run = x - pivot, slot - pivot_slot
-            np.copyto(upper, (rise + self._band) / run, where=crossed)
-            np.copyto(lower, (rise - self._band) / run, where=crossed)
-        known = x == x  # noqa: PLR0124 - not NaN
-        np.copyto(last_slot, slot, where=known)
-        np.copyto(last, x, where=known)
-        first = known & np.isnan(pivot)
-        if first.any():
-            np.copyto(pivot_slot, slot, where=first)
-            np.copyto(pivot, x, where=first)
-            return np.where(first, x, self._given(run, pivot, upper, lower))
-        return self._given(run, pivot, upper, lower)
 
-    def _given(self, run: F8, pivot: F8, upper: F8, lower: F8) -> F8:
-        if self._config.yields == "pivot":
-            return pivot
-        return pivot + run * ((upper + lower) / 2)
+class _Door:
+    """One channel. Plain numbers: a step is a few comparisons, which arrays of a row would only slow down."""
+
+    def __init__(self, band: float, *, trend: bool) -> None:
+        self._band = band
+        self._trend = trend
+        self._pivot = self._last = (0, math.nan)
+        """Slot and value."""
+        self._upper, self._lower = math.inf, -math.inf
+
+    def follow(self, slot: int, values: list[float]) -> list[float]:
+        """What each of the values of consecutive slots becomes."""
+        (pivot_slot, pivot), last = self._pivot, self._last
+        upper, lower, band = self._upper, self._lower, self._band
+        trend, made = self._trend, []
+        for here, x in enumerate(values, slot):
+            if x != x:  # noqa: PLR0124 - NaN
+                made.append(x)
+                continue
+            if pivot != pivot:  # noqa: PLR0124 - the first value there is
+                pivot_slot, pivot = here, x
+                made.append(x)
+            else:
+                run, rise = here - pivot_slot, x - pivot
+                steepest, flattest = (rise + band) / run, (rise - band) / run
+                if steepest < upper:  # noqa: PLR1730 - a call would take twice the time
+                    upper = steepest
+                if flattest > lower:  # noqa: PLR1730 - likewise
+                    lower = flattest
+                if upper < lower:
+                    pivot_slot, pivot = last
+                    run, rise = here - pivot_slot, x - pivot
+                    upper, lower = (rise + band) / run, (rise - band) / run
+                made.append(pivot + run * ((upper + lower) / 2) if trend else pivot)
+            last = here, x
+        self._pivot, self._last = (pivot_slot, pivot), last
+        self._upper, self._lower = upper, lower
+        return made
 
 
 PLUGIN = Plugin(Config, SwingingDoor)

@@ -79,7 +79,7 @@ class Validate:
 
     def apply(self, rows: Rows) -> Rows:
         """Test the columns."""
-        mine, states = rows.values[:, self._columns], rows.states[:, self._columns]
+        mine, states = rows.values.take(self._columns, axis=1), rows.states.take(self._columns, axis=1)
         if not len(mine):
             return rows.with_values(rows.values.copy())
         measured = (states == State.GOOD) | (states == State.UNCERTAIN)
