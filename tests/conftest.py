@@ -126,6 +126,11 @@ def wordy(columns):
 def quitting(columns):
     raise SystemExit(3)
 
+def fickle(columns):
+    if any((column > 1000).any() for column in columns.values()):
+        raise OverflowError("more than a thousand")
+    return sum(columns.values())
+
 def slip(columns):
     return next(iter(columns.values()))
 
@@ -141,7 +146,7 @@ def _functions_of_the_plant(tmp_path_factory) -> Iterator[None]:
     info = folder / "plant_functions-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plant-functions\nVersion: 1.0\n")
-    names = ("power", "greedy", "broken", "short", "wordy", "quitting", "slip", "constant", "gone")
+    names = ("power", "greedy", "broken", "fickle", "short", "wordy", "quitting", "slip", "constant", "gone")
     lines = "".join(f"{name} = plant_functions:{name}\n" for name in names)
     (info / "entry_points.txt").write_text(f"[dxad.functions]\n{lines}lost = no_such_library_xyz:f\n")
     sys.path.append(str(folder))
