@@ -1,15 +1,18 @@
 """New channels made of old ones: where they stand in a row, and how far they can be trusted."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from dxad.errors import ConfigError
 from dxad.fields import distinct
 from dxad.types import F8, U1, Channel, Rows, Schema, State
 
 __all__ = ["Delay", "Derived", "as_far_as_known", "limited", "missing", "worst", "worst_of_row"]
+
+Number = TypeVar("Number", np.float64, np.uint8)
 
 _RANK: Final = np.array([3, 0, 1, 2, 4], dtype=np.uint8)
 """By state: GOOD, HELD, UNCERTAIN, EMPTY, BAD, from the best to the worst."""
@@ -82,17 +85,24 @@ class Derived:
 
 
 class Delay:
-    """Gives the cells of some rows ago."""
+    """Gives the cells of some rows ago; keeps so many rows, in a ring."""
 
     def __init__(self, rows: int, channels: int) -> None:
         """Look `rows` back; before the first row everything is EMPTY."""
         self._values = np.full((rows, channels), np.nan)
         self._states = np.full((rows, channels), State.EMPTY, dtype=np.uint8)
+        self._at = 0
+        """Where the oldest row is."""
 
     def push(self, values: F8, states: U1) -> tuple[F8, U1]:
         """Take in consecutive rows (n, channels); returns as many, the delayed ones."""
-        n = len(values)
-        all_values = np.concatenate((self._values, values))
-        all_states = np.concatenate((self._states, states))
-        self._values, self._states = all_values[n:], all_states[n:]
-        return all_values[:n], all_states[:n]
+        old, old_states = self._turn(self._values, values), self._turn(self._states, states)
+        self._at = (self._at + len(values)) % len(self._values)
+        return old, old_states
+
+    def _turn(self, ring: npt.NDArray[Number], new: npt.NDArray[Number]) -> npt.NDArray[Number]:
+        n, rows = len(new), len(ring)
+        old = ring.take(np.arange(self._at, self._at + min(n, rows)), axis=0, mode="wrap")
+        kept = new[-rows:] if n > rows else new
+        ring[np.arange(self._at + n - len(kept), self._at + n) % rows] = kept
+        return old if n <= rows else np.concatenate((old, new[: n - rows]))

@@ -16,8 +16,8 @@ from dxad.types import Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Difference"]
 
-_LAG_MAX: Final = 100_000
-"""Rows; they are kept."""
+_LAG_MAX: Final = 36_000
+"""Rows; they are kept: an hour at 10 Hz."""
 
 
 class Config(TransformSection):

@@ -16,8 +16,8 @@ from dxad.types import NS_PER_S, Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Rate"]
 
-_LAG_MAX: Final = 100_000
-"""Rows; they are kept."""
+_LAG_MAX: Final = 36_000
+"""Rows; they are kept: an hour at 10 Hz."""
 
 
 class Config(TransformSection):

@@ -118,22 +118,26 @@ class _Pace:
         before = np.take_along_axis(values, place[:-1], axis=0)
         since = np.take_along_axis(times, place[:-1], axis=0)
         fast: Bools = np.absolute(x - before) > self._step * (slots[:, None] - since)
-        if fast.any():
-            return self._row_by_row(slots, x, known)
+        entry = self._value, self._slot
         self._value = np.take_along_axis(values, place[-1:], axis=0)[0]
         self._slot = np.take_along_axis(times, place[-1:], axis=0)[0]
+        for column in np.flatnonzero(fast.any(axis=0)):
+            reference = float(entry[0][column]), float(entry[1][column])
+            again = self._row_by_row(reference, slots, x[:, column], known[:, column])
+            fast[:, column], (self._value[column], self._slot[column]) = again
         return fast
 
-    def _row_by_row(self, slots: F8, x: F8, known: Bools) -> Bools:
-        fast = np.empty(x.shape, dtype=np.bool_)
-        for row in range(len(x)):
-            np.greater(
-                np.absolute(x[row] - self._value), self._step * (slots[row] - self._slot), out=fast[row]
-            )
-            accepted = known[row] & ~fast[row]
-            np.copyto(self._value, x[row], where=accepted)
-            np.copyto(self._slot, slots[row], where=accepted)
-        return fast
+    def _row_by_row(
+        self, reference: tuple[float, float], slots: F8, x: F8, known: Bools
+    ) -> tuple[list[bool], tuple[float, float]]:
+        """One channel in which something was too fast: that is no reference for what comes after it."""
+        value, since = reference
+        fast = []
+        for slot, here, usable in zip(slots.tolist(), x.tolist(), known.tolist(), strict=True):
+            fast.append(abs(here - value) > self._step * (slot - since))
+            if usable and not fast[-1]:
+                value, since = here, slot
+        return fast, (value, since)
 
 
 class _Stillness:
