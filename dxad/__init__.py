@@ -14,6 +14,7 @@ Where things live, in the order of the data:
     ringbuffer.py newest.py     2  the recent past of one source on a fixed time grid; its newest samples
     frame.py join.py            3  rows of several rings, joined on one grid; one ring's part in them
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    derive.py recurrence.py        channels made of channels; y[t] = k[t] y[t-1] + b[t]
     stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
     bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing

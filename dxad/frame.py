@@ -45,6 +45,11 @@ class Feature:
         self.ring = RingBuffer(schema.channels, period=schema.period, slots=slots, start=start)
 
     @property
+    def transform(self) -> Transform:
+        """What runs on the rows."""
+        return self._transform
+
+    @property
     def behind(self) -> bool:
         """Whether the source's ring has rows that were not taken in."""
         return self._feed.ring.sealed > self._cursor

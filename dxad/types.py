@@ -7,7 +7,7 @@ Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its star
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ __all__ = [
     "Calibration",
     "Channel",
     "Document",
+    "Fallible",
     "Fold",
     "Lane",
     "Model",
@@ -277,6 +278,15 @@ class Transform(Protocol):
 
     def apply(self, rows: Rows) -> Rows:
         """Carry its state over `rows`, which follow those of the call before, and return what comes out."""
+
+
+@runtime_checkable
+class Fallible(Protocol):
+    """A transform that runs code which is not dxad's: where that fails it gives bad cells, and says why."""
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong in the batch before; None when nothing did."""
 
 
 class Model(Protocol):

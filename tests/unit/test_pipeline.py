@@ -487,3 +487,23 @@ def test_which_rows_count_does_not_depend_on_how_they_come(make_plant, normal_ro
         at += n
     one, other = (each.pipeline.scores.read(0, 10**9).values for each in (whole, pieces))
     np.testing.assert_array_equal(one, other)
+
+
+# Functions of the user's own.
+
+
+def test_a_function_that_fails_is_told_and_costs_nothing_but_its_own_channel(make_plant, normal_rows):
+    calls = {"type": "call", "function": "fickle", "channels": ["s.a"], "name": "s.sum"}
+    plant = make_plant(transforms=[calls])
+    plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    plant.feed(normal_rows(50))
+    assert plant.conditions == {}
+    plant.feed(normal_rows(20) + np.array([5000.0, 0.0, 0.0]), cut=10)
+    assert plant.conditions["transform.failed"] == "fickle: OverflowError: more than a thousand"
+    assert plant.counted("transform_faults") == 2
+    seen = plant.pipeline.rows.read(plant.pipeline.rows.sealed - 20, plant.pipeline.rows.sealed)
+    assert (seen.states[:, 3] == State.BAD).all()
+    assert (seen.states[:, :3] == State.GOOD).all()
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+    assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 80
