@@ -4,13 +4,13 @@ rows ─▶ WindowBuffer ─▶ Model ─▶ Judge ─▶ one judged score per r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from dxad.alarm import Judge
-from dxad.types import F8, Bools, Calibration, Channel, Model, Rows, Windows
+from dxad.types import F8, Bools, Calibration, Channel, Forgiving, Model, Rows, Windows
 from dxad.window import WindowBuffer
 
 __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
@@ -97,7 +97,9 @@ class Detector:
         if usable.any():
             kept = windows
             if not usable.all():
-                kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
+                kept = Windows(
+                    windows.last[usable], windows.values[usable], windows.bad[usable], period=windows.period
+                )
             scores = self.model.score(kept)
             places = kept.last - rows.first
             raw[places] = np.minimum(scores.values, _SCORE_MOST)
@@ -114,6 +116,7 @@ class Detector:
         if calibration is None or len(rows) < self.rows:
             return None
         windows = WindowBuffer(rows=self.rows, channels=self._width).push(rows)
+        windows = replace(windows, question=True)
         raw = np.where(self._usable(windows), self.model.score(windows).values, np.nan)
         judged = Judge(calibration).apply(raw)
         if np.isnan(judged).all():
@@ -129,6 +132,8 @@ class Detector:
         """The scores so far measured a sensor that was lying: they shall not weigh on the next ones."""
         if self._judge is not None:
             self._judge.restart()
+        if isinstance(self.model, Forgiving):
+            self.model.forgive()
 
     def _usable(self, windows: Windows) -> Bools:
         usable: Bools = windows.bad <= BAD_MOST
