@@ -23,8 +23,8 @@ class Baseline:
     """The model contract for a `Statistic`: one of them for each value of the `by` channel.
 
     Only the last row of a window counts. While a row's score is above the limit nothing is learned from it,
-    so that a fault is not learned away; `relearn_after` in the configuration says when it is no fault any more.
-    A warm-up that a restart cuts short begins anew.
+    so that a fault is not learned away; `relearn_after` in the configuration says when it is no fault any
+    more. A warm-up that a restart cuts short begins anew.
     """
 
     def __init__(
@@ -153,14 +153,16 @@ class Baseline:
         """Take up what was learned before a restart.
 
         Raises:
-            ModelError: not loaded; or it was learned by another type of model, from other channels, or it is damaged.
+            ModelError: not loaded; or it is of another type of model, of other channels, or damaged.
         """
         if not self._channels:
             raise ModelError("restore before load")
         if not state:
             return
         if state.get("kind") != self.version:
-            raise ModelError(f"the saved state is of a {state.get('kind')!r}, this model is a {self.version!r}")
+            raise ModelError(
+                f"the saved state is of a {state.get('kind')!r}, this model is a {self.version!r}"
+            )
         if state.get("channels") != self._fingerprint():
             raise ModelError("the saved state was learned from other channels, units or regimes")
         regimes = {}
@@ -251,7 +253,7 @@ class _Regime:
 
 
 class _Normal(Mapping[str, tuple[float, float]]):
-    """What is normal, looked up when somebody asks: a dictionary of thousands of channels a row would cost."""
+    """What is normal, looked up when somebody asks: no dictionary of thousands of channels at every row."""
 
     def __init__(self, channels: Sequence[Channel], statistic: Statistic, by: int | None) -> None:
         self.statistic = statistic

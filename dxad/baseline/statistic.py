@@ -19,7 +19,7 @@ class Statistic(Protocol):
 
     @property
     def normal(self) -> tuple[F8, F8]:
-        """Twice (channels,): mean and standard deviation in normal running, as of now; NaN where not known."""
+        """Mean and standard deviation in normal running, both (channels,); NaN where not known."""
 
     def score(self, times: I8, rows: F8) -> tuple[F8, F8]:
         """Score rows, and learn from those that are not above the limit.

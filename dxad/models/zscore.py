@@ -29,7 +29,7 @@ from dxad.types import F8, I8, Document
 __all__ = ["PLUGIN", "Config", "ZScores"]
 
 _CELLS_AT_ONCE: Final = 16_384
-"""Rows are scored in blocks of about so many cells: what they need in between stays in the processor's cache."""
+"""Rows are scored in blocks of about so many cells, which stay in the processor's cache from step to step."""
 
 
 class Config(BaselineSection):

@@ -29,6 +29,9 @@ def learned_bundle(state_dir: Path) -> dict[str, Any]:
 
 
 BENCHES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "cusum": lambda _: {"warm_up": 300},
+    "ewma": lambda _: {"warm_up": 300},
+    "hampel": lambda _: {"warm_up": 300},
     "tflite": learned_bundle,
     "zscore": lambda _: {"warm_up": 200},
 }
