@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 
-from dxad.baseline.section import BaselineSection
 from dxad.baseline.statistic import Statistic
 from dxad.errors import ModelError
 from dxad.types import F4, F8, I8, Bools, Calibration, Channel, Document, Scores, Windows
@@ -30,28 +29,27 @@ class Baseline:
     def __init__(
         self,
         kind: str,
-        section: BaselineSection,
         *,
         limit: Callable[[int], float],
         settle: Callable[[F8, float], Statistic],
         restore: Callable[[Document, int, float], Statistic],
-        warm_up: int | None = None,
+        warm_up: int,
+        relearn_after: int | None,
     ) -> None:
         """Make a model.
 
         Args:
             kind: its type in a configuration.
-            section: that configuration.
             limit: the number of channels that are scored to the limit of the scores.
             settle: the rows of a warm-up (n, channels) and the limit to what was learned from them.
             restore: what its `state` gave, the number of channels and the limit to the same statistic.
-            warm_up: rows to `settle` with, if not the section's.
+            warm_up: rows to `settle` with, 0 or more.
+            relearn_after: how many more rows above than below the limit are the new normal; None for never.
         """
         self.version = kind
         self.calibration: Calibration | None = None
-        self._section = section
         self._limit_of, self._settle, self._restore = limit, settle, restore
-        self._warm_up = section.warm_up if warm_up is None else warm_up
+        self._warm_up, self._relearn_after = warm_up, relearn_after
         self._channels: tuple[Channel, ...] = ()
         self._by: int | None = None
         self._limit = math.nan
@@ -112,7 +110,7 @@ class Baseline:
             warm_up=self._warm_up,
             settle=self._settle,
             limit=self._limit,
-            relearn_after=self._section.relearn_after,
+            relearn_after=self._relearn_after,
             statistic=statistic,
         )
 

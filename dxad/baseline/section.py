@@ -4,15 +4,12 @@ from pydantic import Field
 
 from dxad.fields import ModelSection
 
-__all__ = ["BaselineSection"]
+__all__ = ["BaselineSection", "WarmUpSection"]
 
 
 class BaselineSection(ModelSection):
     """Keys that all baselines understand alike."""
 
-    warm_up: int = Field(
-        100, ge=10, le=100_000, description="rows that are taken as normal before the first score, per regime"
-    )
     false_alarm_rows: int = Field(
         1_000_000,
         ge=100,
@@ -24,4 +21,12 @@ class BaselineSection(ModelSection):
         ge=1,
         description="this many more rows above the limit than below it are the new normal, and a new warm-up "
         "begins; without it, never",
+    )
+
+
+class WarmUpSection(BaselineSection):
+    """Likewise, of those that take their first rows as normal."""
+
+    warm_up: int = Field(
+        100, ge=10, le=100_000, description="rows that are taken as normal before the first score, per regime"
     )

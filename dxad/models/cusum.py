@@ -1,6 +1,6 @@
 """The two-sided tabular CUSUM: what is a little off, for long.
 
-    z  = (x - median) / spread                     of each channel, by its warm-up
+    z  = (x - mean) / std                          of each channel, by its warm-up
     hi = max(0, hi + z - k),  lo = max(0, lo - z - k)
     score = h * max over channels of max(hi, lo) / h of the channel;  the limit is h
 
@@ -14,8 +14,8 @@ their largest.
 
 After an alarm Page begins anew at 0, which would end the alarm after one row. Here a sum goes on, but to no
 more than `cap` times its h: a fault that lasts stays above the limit, and (cap - 1) h / k rows after its end,
-at most, the score is below it. The median is that of the warm-up for good: a CUSUM finds every drift, and a
-channel that is meant to drift wants `ewma`.
+at most, the score is below it. The mean is that of the warm-up for good, cut off at 8 robust spreads: a CUSUM
+finds every drift, and a channel that is meant to drift wants `ewma`; a warm-up should see the slowest motion.
 """
 
 import math
@@ -26,25 +26,31 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.baseline import Baseline, BaselineSection, mean_and_std, medians, pack, spreads, unpack
+from dxad.baseline import Baseline, WarmUpSection, mean_and_std, medians, pack, spreads, unpack
 from dxad.plugin import Plugin
 from dxad.types import F8, I8, Document
 
 __all__ = ["PLUGIN", "Config", "Sums", "siegmund_h"]
 
 _MARGIN: Final = 1.5
+_TRIM: Final = 8.0
+"""Robust spreads at which values of the warm-up are cut off, for the sake of mean and standard deviation."""
 _OVERSHOOT: Final = 1.166
 
 
-class Config(BaselineSection):
+class Config(WarmUpSection):
     """`{ type = "cusum" }`."""
 
     type: Literal["cusum"]
     k: float = Field(
-        0.5, gt=0, description="what is forgiven per row, in spreads: half of the shift that is to be found"
+        0.5,
+        gt=0,
+        description="what is forgiven per row, in standard deviations: half of the shift that is to be found",
     )
     h: float | None = Field(
-        None, gt=0, description="the sum that is the limit, in spreads; without it, from false_alarm_rows"
+        None,
+        gt=0,
+        description="the sum that is the limit, in standard deviations; without it, from false_alarm_rows",
     )
     cap: float = Field(5.0, gt=1, description="a sum grows to this many times its limit and no further")
 
@@ -69,8 +75,8 @@ class Sums:
         k: float,
         cap: float,
         limit: float,
-        median: F8,
-        spread: F8,
+        mean: F8,
+        std: F8,
         share: F8,
         normal: tuple[F8, F8],
         sums: F8 | None = None,
@@ -81,26 +87,27 @@ class Sums:
             k: what is forgiven per row.
             cap: how far a sum grows, in limits.
             limit: h.
-            median: (channels,); NaN where nothing is known.
-            spread: (channels,); 0 where a channel stays out.
+            mean: (channels,) that deviations are from; NaN where nothing is known.
+            std: (channels,) that they are counted in; 0 where a channel stays out.
             share: (channels,) h over the h of the channel.
-            normal: mean and standard deviation.
+            normal: mean and standard deviation of all values.
             sums: (2, channels), both sides; without it they begin at 0.
         """
         self.normal = normal
-        self._k, self._spread, self._share = k, spread, share
-        self._median = np.where(np.isnan(median), 0.0, median)
-        self._per_spread = np.divide(1.0, spread, out=np.zeros(len(spread)), where=spread > 0)
+        self._k, self._std, self._share = k, std, share
+        self._mean = np.where(np.isnan(mean), 0.0, mean)
+        self._per_std = np.divide(1.0, std, out=np.zeros(len(std)), where=std > 0)
         self._most = cap * limit / share
-        self._sums = np.zeros((2, len(spread))) if sums is None else sums
+        self._sums = np.zeros((2, len(std))) if sums is None else sums
 
     @classmethod
     def settle(cls, values: F8, limit: float, *, k: float, cap: float) -> "Sums":
         """Take (n, channels) as normal."""
         median = medians(values)
-        made = partial(
-            cls, k=k, limit=limit, median=median, spread=spreads(values, median), normal=mean_and_std(values)
-        )
+        reach = _TRIM * spreads(values, median)
+        mean, std = mean_and_std(np.clip(values, median - reach, median + reach))
+        std = np.where(reach > 0, std, 0.0)
+        made = partial(cls, k=k, limit=limit, mean=mean, std=std, normal=mean_and_std(values))
         free = made(cap=math.inf, share=np.ones(values.shape[1]))
         largest = free.run(values).max(axis=(0, 1), initial=0.0)
         return made(cap=cap, share=limit / np.maximum(limit, _MARGIN * largest))
@@ -108,23 +115,23 @@ class Sums:
     @classmethod
     def restore(cls, state: Document, channels: int, limit: float, *, k: float, cap: float) -> "Sums":
         """What `state` gave."""
-        names = ("median", "spread", "share", "mean", "std")
-        median, spread, share, mean, std = (unpack(state, name, (channels,)) for name in names)
+        names = ("mean", "std", "share", "normal_mean", "normal_std")
+        mean, std, share, *normal = (unpack(state, name, (channels,)) for name in names)
         sums = unpack(state, "sums", (2, channels))
         return cls(
             k=k,
             cap=cap,
             limit=limit,
-            median=median,
-            spread=spread,
+            mean=mean,
+            std=std,
             share=share,
-            normal=(mean, std),
+            normal=(normal[0], normal[1]),
             sums=sums,
         )
 
     def run(self, rows: F8) -> F8:
         """Both sums after each row, (n, 2, channels); one that is not known leaves them as they are."""
-        away = (rows - self._median) * self._per_spread
+        away = (rows - self._mean) * self._per_std
         steps: F8 = np.stack((away, -away), axis=1)
         steps -= self._k
         steps[np.isnan(steps)] = 0.0
@@ -153,11 +160,11 @@ class Sums:
         """A few numbers per channel."""
         mean, std = self.normal
         return {
-            "median": pack(self._median),
-            "spread": pack(self._spread),
+            "mean": pack(self._mean),
+            "std": pack(self._std),
             "share": pack(self._share),
-            "mean": pack(mean),
-            "std": pack(std),
+            "normal_mean": pack(mean),
+            "normal_std": pack(std),
             "sums": pack(self._sums),
         }
 
@@ -168,7 +175,8 @@ def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - ev
 
     return Baseline(
         "cusum",
-        config,
+        warm_up=config.warm_up,
+        relearn_after=config.relearn_after,
         limit=limit,
         settle=partial(Sums.settle, k=config.k, cap=config.cap),
         restore=partial(Sums.restore, k=config.k, cap=config.cap),

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from dxad.baseline import (
     Baseline,
-    BaselineSection,
+    WarmUpSection,
     mean_and_std,
     medians,
     normal_limit,
@@ -39,7 +39,7 @@ _FLOOR: Final = 1 / 16
 """Of the first variance: the least that it falls to."""
 
 
-class Config(BaselineSection):
+class Config(WarmUpSection):
     """`{ type = "ewma" }`."""
 
     type: Literal["ewma"]
@@ -181,7 +181,8 @@ class EwmaChart:
 def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - every model is offered it
     return Baseline(
         "ewma",
-        config,
+        warm_up=config.warm_up,
+        relearn_after=config.relearn_after,
         limit=partial(normal_limit, rows=config.false_alarm_rows),
         settle=partial(EwmaChart.settle, weight=config.weight, span=config.span),
         restore=partial(EwmaChart.restore, weight=config.weight, span=config.span),

@@ -30,7 +30,7 @@ from pydantic import Field, model_validator
 from dxad.baseline import (
     MAD_TO_STD,
     Baseline,
-    BaselineSection,
+    WarmUpSection,
     medians,
     normal_limit,
     pack,
@@ -46,7 +46,7 @@ __all__ = ["PLUGIN", "Config", "Hampel"]
 _FLOOR: Final = 0.25
 
 
-class Config(BaselineSection):
+class Config(WarmUpSection):
     """`{ type = "hampel" }`."""
 
     type: Literal["hampel"]
@@ -182,7 +182,8 @@ def _filled(column: F8, n: int) -> F8:
 def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - every model is offered it
     return Baseline(
         "hampel",
-        config,
+        warm_up=config.warm_up,
+        relearn_after=config.relearn_after,
         limit=partial(normal_limit, rows=config.false_alarm_rows),
         settle=partial(Hampel.settle, span=config.span),
         restore=partial(Hampel.restore, span=config.span),

@@ -14,7 +14,7 @@ import numpy as np
 
 from dxad.baseline import (
     Baseline,
-    BaselineSection,
+    WarmUpSection,
     mean_and_std,
     medians,
     normal_limit,
@@ -32,7 +32,7 @@ _CELLS_AT_ONCE: Final = 16_384
 """Rows are scored in blocks of about so many cells, which stay in the processor's cache from step to step."""
 
 
-class Config(BaselineSection):
+class Config(WarmUpSection):
     """`{ type = "zscore" }`."""
 
     type: Literal["zscore"]
@@ -97,7 +97,8 @@ class ZScores:
 def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - every model is offered it
     return Baseline(
         "zscore",
-        config,
+        warm_up=config.warm_up,
+        relearn_after=config.relearn_after,
         limit=partial(normal_limit, rows=config.false_alarm_rows),
         settle=ZScores.settle,
         restore=ZScores.restore,
