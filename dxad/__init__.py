@@ -15,6 +15,7 @@ Where things live, in the order of the data:
     frame.py                    3  rows of several rings, joined on one grid
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
     channelcheck.py                sensors that are stuck or missing
+    gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     baseline/                      what the untrained models share: warm-up, regimes, guard, limit

@@ -19,6 +19,7 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from dxad import plugin, template
 from dxad.errors import ConfigError, Problem
+from dxad.expression import compile_expression
 from dxad.fields import (
     ChannelPattern,
     Duration,
@@ -147,6 +148,16 @@ class PipelineSection(Section):
     hop: int = Field(1, ge=1, description="rows from one window to the next")
     required: tuple[ChannelPattern, ...] = Field(
         (), strict=False, description="a window in which one of these is bad throughout is not scored"
+    )
+    when: str | None = Field(
+        None, description="an expression over its channels: rows in which it does not hold are neither "
+        "learned nor scored",
+    )  # fmt: skip
+    settle: Annotated[Duration, Field(ge=0)] = Field(
+        0, description="how long `when` must have held before rows count"
+    )
+    by: ChannelPattern | None = Field(
+        None, description="the channel whose value tells the regime: what is normal is kept apart for each"
     )
     features: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = Field(
         (), strict=False, description="transforms of one source's rows at their own rate, before the join"
@@ -404,11 +415,29 @@ def _check_shape(
     for place, pattern in enumerate(pipeline.required):
         if not matching([pattern], found.outputs.channels):
             yield (*at, "required", place), _no_channel(pattern, found.outputs.channels)
+    yield from _check_expression((*at, "when"), pipeline.when, found.joined.channels)
+    if pipeline.by is not None and len(matching([pipeline.by], found.outputs.channels)) != 1:
+        yield (*at, "by"), _no_channel(pipeline.by, found.outputs.channels)
     if pipeline.window is not None and (pipeline.window < period or pipeline.window % period):
         yield (
             (*at, "window"),
             f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
         )
+
+
+def _check_expression(at: Key, text: str | None, channels: Sequence[Channel]) -> Iterator[tuple[Key, str]]:
+    """What is wrong with an expression over these channels."""
+    if text is None:
+        return
+    try:
+        found = compile_expression(text)
+    except ConfigError as error:
+        yield at, str(error)
+        return
+    known = {channel.id for channel in channels}
+    for name in found.names:
+        if name not in known:
+            yield at, _no_channel(name, channels)
 
 
 def shape(pipeline: PipelineSection, sources: Mapping[str, SourceSection]) -> Shape:

@@ -11,10 +11,11 @@ class BaselineSection(ModelSection):
     """Keys that all baselines understand alike."""
 
     false_alarm_rows: int = Field(
-        1_000_000,
+        864_000,
         ge=100,
         le=10**12,
-        description="rows between two false alarms, were the channels normal and independent: sets the limit",
+        description="rows between two false alarms, were the channels normal and independent: sets the limit; "
+        "the default is a day at 10 Hz",
     )
     relearn_after: int | None = Field(
         None,

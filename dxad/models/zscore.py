@@ -26,7 +26,7 @@ from dxad.baseline import (
 from dxad.plugin import Plugin
 from dxad.types import F8, I8, Document
 
-__all__ = ["PLUGIN", "Config", "ZScores"]
+__all__ = ["PLUGIN", "Config", "ZScore", "ZScores"]
 
 _CELLS_AT_ONCE: Final = 16_384
 """Rows are scored in blocks of about so many cells, which stay in the processor's cache from step to step."""
@@ -94,15 +94,22 @@ class ZScores:
         }
 
 
-def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - every model is offered it
-    return Baseline(
-        "zscore",
-        warm_up=config.warm_up,
-        relearn_after=config.relearn_after,
-        limit=partial(normal_limit, rows=config.false_alarm_rows),
-        settle=ZScores.settle,
-        restore=ZScores.restore,
-    )
+class ZScore(Baseline):
+    """The model: the above for each regime."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(
+            "zscore",
+            warm_up=config.warm_up,
+            relearn_after=config.relearn_after,
+            limit=partial(normal_limit, rows=config.false_alarm_rows),
+            settle=ZScores.settle,
+            restore=ZScores.restore,
+        )
+
+
+def _build(config: Config, *, state_dir: Path) -> ZScore:  # noqa: ARG001 - every model is offered it
+    return ZScore(config)
 
 
 PLUGIN = Plugin(Config, _build)

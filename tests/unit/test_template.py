@@ -66,7 +66,8 @@ def test_a_mistake_in_a_template_is_told_with_its_line(tmp_path):
     with pytest.raises(ConfigError) as told:
         load(
             tmp_path,
-            '[pipelines.pump]\nfor_each = ["a"]\nmodel = { type = "zscore" }\nchannels = ["plc.flw_{each}"]\n',
+            '[pipelines.pump]\nfor_each = ["a"]\nmodel = { type = "zscore" }\n'
+            'channels = ["plc.flw_{each}"]\n',
         )
     (problem,) = told.value.problems
     assert problem.where == f"{tmp_path / 'dxad.toml'}:14"
