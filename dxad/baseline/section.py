@@ -14,7 +14,7 @@ class BaselineSection(ModelSection):
         864_000,
         ge=100,
         le=10**12,
-        description="rows between two false alarms, were the channels normal and independent: sets the limit; "
+        description="rows between two false alarms, were channels normal and independent: sets the limit; "
         "the default is a day at 10 Hz",
     )
     relearn_after: int | None = Field(

@@ -10,7 +10,7 @@ configuration it follows from `false_alarm_rows`, by Siegmund's approximation of
 (exp(2kb) - 2kb - 1) / 2k^2 with b = h + 1.166 (D. Siegmund, "Sequential Analysis", 1985), shared among the
 sides and channels. That is for independent normal values; values that follow a slow motion sum up higher,
 so a channel whose sums in the warm-up came to more than two thirds of h has an h of one and a half times
-their largest.
+their largest. After the warm-up the sums begin at 0.
 
 After an alarm Page begins anew at 0, which would end the alarm after one row. Here a sum goes on, but to no
 more than `cap` times its h: a fault that lasts stays above the limit, and (cap - 1) h / k rows after its end,

@@ -33,6 +33,8 @@ from dxad.types import F8, I8, Calibration, Channel, Detailed, Document, Forgivi
 
 __all__ = ["PLUGIN", "Config", "Ensemble"]
 
+_FEWEST: Final = 2
+_MOST: Final = 16
 _LARGEST: Final = float(np.finfo(np.float32).max)
 """As in the detector: a score that overflowed is as large as can be, and finite."""
 
@@ -43,7 +45,7 @@ class Config(ModelSection):
     type: Literal["ensemble"]
     models: tuple[
         Annotated[ModelSection, plugin.section("models", ModelSection, without=("ensemble",))], ...
-    ] = Field(strict=False, min_length=2, max_length=16, description="the models that score together")
+    ] = Field(strict=False, description="the models that score together, 2 to 16")
     combine: Literal["max", "mean"] = Field("max", description="what is made of their scores")
     quorum: int | None = Field(
         None, ge=1, description="how many must not fail for the others to go on; without it, all"
@@ -51,6 +53,8 @@ class Config(ModelSection):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        if not _FEWEST <= len(self.models) <= _MOST:
+            raise ValueError(f"models: {len(self.models)}, but an ensemble has {_FEWEST} to {_MOST}")
         if self.quorum is not None and self.quorum > len(self.models):
             raise ValueError(f"quorum: {self.quorum} is more than there are models")
         return self

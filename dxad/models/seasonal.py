@@ -15,9 +15,11 @@ values is too small on average; it is corrected by the factors of C. Croux, P. J
 Algorithms for Two Highly Robust Estimators of Scale", 1992.
 
 Phases are counted on the stream clock, not by UTC: a season of "24h" begins at some hour of the day, the same
-one every day until the machine boots. A pipeline without a `period` has no time, and is never scored. A phase
-scores a channel once `seasons` visits have been seen, and nothing is learned from rows above the limit, nor
-from a visit of which less than half was seen. Of a visit at most 128 rows, evenly spaced, are kept.
+one every day until the machine boots. What was learned before a boot is in other phases then: it is dropped
+if the stream time is found to have gone back over a restart. A pipeline without a `period` has no time, and
+is never scored. A phase scores a channel once `seasons` visits have been seen, and nothing is learned from
+rows above the limit, nor from a visit of which less than half was seen. Of a visit at most 128 rows, evenly
+spaced, are kept.
 """
 
 from functools import partial
@@ -35,6 +37,7 @@ from dxad.baseline import (
     medians,
     normal_limit,
     pack,
+    unpack,
     unpack_single,
 )
 from dxad.fields import Duration
@@ -94,10 +97,18 @@ class Phases:
             seasons: visits that a phase needs before it scores.
             memory: visits that a phase remembers.
         """
+        self._limit, self._season, self._bins, self._seasons = limit, season, bins, seasons
+        self._channels, self._memory = channels, memory
+        self._until: int | None = None
+        """The stream time of the last row before a restart."""
+        self._newest = 0
+        self._start_over()
+
+    def _start_over(self) -> None:
+        bins, channels = self._bins, self._channels
         self.ready = False
         """Whether any phase scores."""
-        self._limit, self._season, self._bins, self._seasons = limit, season, bins, seasons
-        self._medians: F4 = np.full((bins, memory, channels), np.nan, dtype=np.float32)
+        self._medians: F4 = np.full((bins, self._memory, channels), np.nan, dtype=np.float32)
         """By phase: the medians of its last visits, in a ring."""
         self._within: F4 = np.zeros((bins, channels), dtype=np.float32)
         self._visits = np.zeros(bins, dtype=np.int64)
@@ -118,7 +129,7 @@ class Phases:
 
     @classmethod
     def restore(cls, state: Document, channels: int, limit: float, **keys: Unpack[_Keys]) -> "Phases":
-        """What `state` gave; the visit that went on is lost."""
+        """What `state` gave."""
         phases = cls(channels, limit, **keys)
         phases._medians = unpack_single(state, "medians", phases._medians.shape)
         phases._within = unpack_single(state, "within", phases._within.shape)
@@ -127,6 +138,10 @@ class Phases:
         for phase in np.flatnonzero(phases._visits).tolist():
             phases._summarise(phase)
         phases._compare()
+        phases._visit = _Visit.restore(state["visit"], channels)
+        phases._until = phases._newest = int(state["newest"])
+        if phases._visit.number >= 0:
+            phases._look_up(phases._visit.number % phases._bins)
         return phases
 
     @property
@@ -138,13 +153,19 @@ class Phases:
     def score(self, times: I8, rows: F8) -> tuple[F8, F8]:
         """Squares of the deviations are the contributions; what is learned counts from the next visit on."""
         values, contributions = np.full(len(rows), np.nan), np.zeros(rows.shape)
+        if len(rows):
+            if self._until is not None and times[0] < self._until:
+                self._start_over()
+            self._until, self._newest = None, int(times[-1])
         phases = np.minimum(times % self._season // (self._season // self._bins), self._bins - 1)
         visits = times // self._season * self._bins + phases
         begins = np.flatnonzero(np.diff(visits, prepend=self._visit.number)).tolist()
         edges = [*([0] if len(rows) and (not begins or begins[0] > 0) else []), *begins, len(rows)]
         for begin, end in pairwise(edges):
             if visits[begin] != self._visit.number:
-                self._begin(int(visits[begin]), int(phases[begin]))
+                self._end()
+                self._visit = _Visit(int(visits[begin]), self._channels)
+                self._look_up(int(phases[begin]))
             part = slice(begin, end)
             values[part] = self._judge(rows[part], contributions[part])
             self._visit.gather(rows[part][~(values[part] > self._limit)])
@@ -161,10 +182,8 @@ class Phases:
         values: F8 = np.sqrt(out.max(axis=1, initial=0.0))
         return values
 
-    def _begin(self, visit: int, phase: int) -> None:
-        """A visit begins, and with it the one before has ended."""
-        self._end()
-        self._visit = _Visit(visit, len(self._floor))
+    def _look_up(self, phase: int) -> None:
+        """What is normal in a phase, for the length of a visit."""
         spread = np.sqrt(
             (MAD_TO_STD * self._within[phase].astype(np.float64)) ** 2
             + np.maximum(self._between[phase], self._between_usual) ** 2
@@ -216,7 +235,7 @@ class Phases:
 
     def forgive(self) -> None:
         """The visit that goes on may hold what a lying sensor said: it is begun anew."""
-        self._visit = _Visit(self._visit.number, len(self._floor))
+        self._visit = _Visit(self._visit.number, self._channels)
 
     def state(self) -> Document:
         """The medians of the visits, in single precision, and what else cannot be had from them."""
@@ -225,6 +244,8 @@ class Phases:
             "within": pack(self._within),
             "visits": self._visits.tolist(),
             "most": self._most,
+            "visit": self._visit.state(),
+            "newest": self._newest,
         }
 
 
@@ -238,6 +259,22 @@ class _Visit:
         self._kept: list[F8] = []
         self._stride = 1
         self._channels = channels
+
+    @classmethod
+    def restore(cls, state: Document, channels: int) -> Self:
+        visit = cls(int(state["number"]), channels)
+        visit.count, visit._stride = int(state["count"]), int(state["stride"])
+        visit._kept = list(unpack(state, "kept", (int(state["rows"]), channels)))
+        return visit
+
+    def state(self) -> Document:
+        return {
+            "number": self.number,
+            "count": self.count,
+            "stride": self._stride,
+            "rows": len(self._kept),
+            "kept": pack(self.rows),
+        }
 
     @property
     def rows(self) -> F8:
