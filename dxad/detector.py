@@ -10,7 +10,7 @@ from typing import Final, Self
 import numpy as np
 
 from dxad.alarm import Judge
-from dxad.types import F8, Bools, Calibration, Channel, Forgiving, Model, Rows, Windows
+from dxad.types import F8, Bools, Calibration, Channel, Detailed, Document, Forgiving, Model, Rows, Windows
 from dxad.window import WindowBuffer
 
 __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
@@ -94,6 +94,11 @@ class Detector:
         if configured is not None:
             return configured
         return None if self.calibration is None else self.calibration.limit
+
+    def snapshot(self) -> Document:
+        """What there is to know about the model now; from any thread."""
+        more = self.model.details() if isinstance(self.model, Detailed) else {}
+        return {"version": self.model.version, "rows": self.rows, **more}
 
     def prime(self, rows: Rows) -> None:
         """Take in rows that went before, so that the next one already ends a window."""

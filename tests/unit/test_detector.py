@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dxad.detector import BAD_MOST, Detector, anomaly_score
-from dxad.types import Calibration, Channel, Rows, Scores, State, Windows
+from dxad.types import Calibration, Channel, Document, Rows, Scores, State, Windows
 
 NAN = float("nan")
 CHANNELS = tuple(Channel(f"s.c{n}") for n in range(5))
@@ -199,6 +199,15 @@ def test_a_model_is_told_that_it_is_a_question():
     detector.best(rows_from(0, ones(2)))
     detector.apply(rows_from(2, ones(2)))
     assert model.questions == [False, True, False]
+
+
+def test_a_model_that_has_more_to_show_is_asked_for_it():
+    class Talkative(Sum):
+        def details(self) -> Document:
+            return {"members": []}
+
+    assert detector_of(Sum()).snapshot() == {"version": "sum", "rows": 2}
+    assert detector_of(Talkative()).snapshot() == {"version": "sum", "rows": 2, "members": []}
 
 
 def test_a_model_that_sums_up_is_told_to_forgive():
