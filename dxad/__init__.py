@@ -21,6 +21,7 @@ Where things live, in the order of the data:
     gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
+    baseline/                      what the untrained models share: warm-up, regimes, guard, limit
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it

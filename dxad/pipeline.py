@@ -480,7 +480,7 @@ class Pipeline:
             "lost_by": self.ledger.snapshot(),
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
-            "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "model": None if detector is None else detector.snapshot(),
             "beside": self.succession.snapshot(),
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],
