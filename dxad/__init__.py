@@ -16,7 +16,11 @@ Where things live, in the order of the data:
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
     channelcheck.py                sensors that are stuck or missing
     window.py models/           5  stretches of rows; what scores them
-    detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    detector.py                    a model at work
+    bundle.py manifest.py          a model with all that is needed to use it; what its manifest says
+    signing.py shelf.py            who vouches for it; its versions, and which one is in use
+    interpreter.py inference.py    the TensorFlow Lite runtime; from windows to scores
+    trial.py                       a new bundle runs in a process of its own first
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
     episode.py                     what becomes an incident in one pipeline

@@ -34,6 +34,7 @@ from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 from dxad.shape import FeatureShape, Shape, build, chain
+from dxad.trial import ensure_tried_now
 from dxad.types import Model, Schema, Sink, Source
 
 __all__ = ["PROFILES", "Assembly", "memory"]
@@ -280,7 +281,11 @@ class Assembly:
                 self.health.raise_condition("model.missing", pipeline.name, str(error))
 
     def _load(self, name: str) -> Model:
+        """The model of the configuration; one from a bundle was tried before, or is now (0.3 s)."""
         section = self.config.pipelines[name].model
+        shelf = self._shelf(name)
+        if shelf is not None and _kind(section) == "tflite":
+            ensure_tried_now(shelf)
         made: Model = plugin.load("models", _kind(section)).build(section, state_dir=self.config.state_dir)
         return made
 

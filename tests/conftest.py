@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,86 @@ def bare_tflite():
         return to_tflite(LinearDetector(1, 10 * ones, ones, np.eye(channels), np.arange(channels)))
 
     return make
+
+
+@pytest.fixture
+def dense_net():
+    """Makes the bytes of a net of dense layers, its input (1, *shape): float32, or int8 throughout."""
+    return _dense_net
+
+
+def _dense_net(
+    sizes: tuple[int, ...],
+    *,
+    shape: tuple[int, ...] | None = None,
+    kind: str = "float",
+    seed: int = 0,
+    layers: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    softmax: bool = False,
+    name: str = "out",
+) -> bytes:
+    """`sizes` are the widths from input to output; ReLU between them; `kind` is float, int8 or hybrid."""
+    import tflite as schema
+
+    from dxad.training.graph import Operator, Tensor, serialised
+
+    rng = np.random.default_rng(seed)
+    if layers is None:
+        layers = [
+            (rng.normal(size=(wide, deep)) / np.sqrt(deep), 0.1 * rng.normal(size=wide))
+            for deep, wide in pairwise(sizes)
+        ]
+    whole, step = kind == "int8", 8.0 / 127  # what flows through an int8 net lies within +-8
+    flow = {"type": schema.TensorType.INT8, "scale": step} if whole else {}
+    tensors = [Tensor("in", (1, *(shape or (sizes[0],))), **flow)]
+    operators = []
+    before = "in"
+    versions = {"float": 1, "hybrid": 3, "int8": 4}
+    for number, (weight, bias) in enumerate(layers):
+        last = number == len(layers) - 1
+        after = name if last and not softmax else f"h{number}"
+        if kind == "float":
+            tensors.append(Tensor(f"w{number}", weight.shape, weight.astype("<f4").tobytes()))
+            tensors.append(Tensor(f"b{number}", bias.shape, bias.astype("<f4").tobytes()))
+        else:
+            scale = float(np.abs(weight).max()) / 127
+            rounded = np.rint(weight / scale).astype("<i1").tobytes()
+            tensors.append(Tensor(f"w{number}", weight.shape, rounded, schema.TensorType.INT8, scale))
+            if whole:
+                integers = np.rint(bias / (scale * step)).astype("<i4").tobytes()
+                tensors.append(
+                    Tensor(f"b{number}", bias.shape, integers, schema.TensorType.INT32, scale * step)
+                )
+            else:
+                tensors.append(Tensor(f"b{number}", bias.shape, bias.astype("<f4").tobytes()))
+        tensors.append(Tensor(after, (1, len(bias)), **flow))
+
+        def options(builder, relu=not last):
+            schema.FullyConnectedOptionsStart(builder)
+            if relu:
+                schema.FullyConnectedOptionsAddFusedActivationFunction(
+                    builder, schema.ActivationFunctionType.RELU
+                )
+            return schema.FullyConnectedOptionsEnd(builder)
+
+        operators.append(
+            Operator(
+                schema.BuiltinOperator.FULLY_CONNECTED, (before, f"w{number}", f"b{number}"), after,
+                schema.BuiltinOptions.FullyConnectedOptions, options, versions[kind],
+            )
+        )  # fmt: skip
+        before = after
+    if softmax:
+
+        def beta(builder):
+            schema.SoftmaxOptionsStart(builder)
+            schema.SoftmaxOptionsAddBeta(builder, 1.0)
+            return schema.SoftmaxOptionsEnd(builder)
+
+        tensors.append(Tensor(name, (1, sizes[-1])))
+        operators.append(
+            Operator(
+                schema.BuiltinOperator.SOFTMAX, (before,), name, schema.BuiltinOptions.SoftmaxOptions, beta
+            )
+        )
+    return serialised(tensors, operators, "in", [name], "test")

@@ -17,7 +17,7 @@ import tflite as schema
 
 from dxad.training.linear import LinearDetector
 
-__all__ = ["to_tflite"]
+__all__ = ["Operator", "Tensor", "empty", "serialised", "to_tflite"]
 
 _INPUT: Final = "windows"
 _OUTPUTS: Final = ("score", "contribution")
@@ -25,61 +25,82 @@ _ALIGNMENT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
+    """A tensor of a graph."""
+
     name: str
     shape: tuple[int, ...]
     constant: bytes | None = None
     """None: one row per window, computed."""
-    integer: bool = False
+    type: int = schema.TensorType.FLOAT32
+    scale: float = 0.0
+    """What one step of an integer is worth, if it stands for a real number."""
+    zero_point: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class _Operator:
+class Operator:
+    """A step of a graph."""
+
     code: int
     inputs: tuple[str | None, ...]
     output: str
     options_type: int
     options: Callable[[Any], int]
+    version: int = 1
 
 
 def to_tflite(detector: LinearDetector) -> bytes:
     """The file's bytes; its scores equal `detector.score` within single precision."""
     outputs, inputs = detector.weight.shape
     tensors = (
-        _Tensor(_INPUT, (1, inputs)),
+        Tensor(_INPUT, (1, inputs)),
         _constant("mean", (1, inputs), detector.mean),
         _constant("inv_std", (1, inputs), detector.inv_std),
         _constant("weight", (outputs, inputs), detector.weight),
-        _Tensor("axis", (1,), np.array([1], "<i4").tobytes(), integer=True),
-        _Tensor("centred", (1, inputs)),
-        _Tensor("z", (1, inputs)),
-        _Tensor("residual", (1, outputs)),
-        _Tensor("contribution", (1, outputs)),
-        _Tensor("score", (1,)),
+        Tensor("axis", (1,), np.array([1], "<i4").tobytes(), schema.TensorType.INT32),
+        Tensor("centred", (1, inputs)),
+        Tensor("z", (1, inputs)),
+        Tensor("residual", (1, outputs)),
+        Tensor("contribution", (1, outputs)),
+        Tensor("score", (1,)),
     )
     code, options = schema.BuiltinOperator, schema.BuiltinOptions
-    square = _empty(schema.MulOptionsStart, schema.MulOptionsEnd)
+    square = empty(schema.MulOptionsStart, schema.MulOptionsEnd)
     operators = (
-        _Operator(
+        Operator(
             code.SUB, (_INPUT, "mean"), "centred", options.SubOptions,
-            _empty(schema.SubOptionsStart, schema.SubOptionsEnd),
+            empty(schema.SubOptionsStart, schema.SubOptionsEnd),
         ),
-        _Operator(code.MUL, ("centred", "inv_std"), "z", options.MulOptions, square),
-        _Operator(
+        Operator(code.MUL, ("centred", "inv_std"), "z", options.MulOptions, square),
+        Operator(
             code.FULLY_CONNECTED, ("z", "weight", None), "residual", options.FullyConnectedOptions,
-            _empty(schema.FullyConnectedOptionsStart, schema.FullyConnectedOptionsEnd),
+            empty(schema.FullyConnectedOptionsStart, schema.FullyConnectedOptionsEnd),
         ),
-        _Operator(code.MUL, ("residual", "residual"), "contribution", options.MulOptions, square),
-        _Operator(code.SUM, ("contribution", "axis"), "score", options.ReducerOptions, _reducer),
+        Operator(code.MUL, ("residual", "residual"), "contribution", options.MulOptions, square),
+        Operator(code.SUM, ("contribution", "axis"), "score", options.ReducerOptions, _reducer),
     )  # fmt: skip
-    return _Writer(tensors, operators).file("dxad linear detector")
+    return serialised(tensors, operators, _INPUT, _OUTPUTS, "dxad linear detector")
 
 
-def _constant(name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any]) -> _Tensor:
-    return _Tensor(name, shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
+def serialised(
+    tensors: Sequence[Tensor],
+    operators: Sequence[Operator],
+    graph_input: str,
+    outputs: Sequence[str],
+    description: str,
+) -> bytes:
+    """The bytes of a file with this graph."""
+    return _Writer(tensors, operators, graph_input, outputs).file(description)
 
 
-def _empty(start: Callable[[Any], None], end: Callable[[Any], int]) -> Callable[[Any], int]:
+def _constant(name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any]) -> Tensor:
+    return Tensor(name, shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
+
+
+def empty(start: Callable[[Any], None], end: Callable[[Any], int]) -> Callable[[Any], int]:
+    """Options of an operator that stand at their defaults."""
+
     def options(builder: Any) -> int:
         start(builder)
         return end(builder)
@@ -96,11 +117,19 @@ def _reducer(builder: Any) -> int:
 class _Writer:
     """Lays the parts of a model out in a flatbuffer: children before their parents."""
 
-    def __init__(self, tensors: Sequence[_Tensor], operators: Sequence[_Operator]) -> None:
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        operators: Sequence[Operator],
+        graph_input: str,
+        outputs: Sequence[str],
+    ) -> None:
         self._tensors = tensors
         self._operators = operators
+        self._input = graph_input
+        self._outputs = outputs
         self._place = {tensor.name: place for place, tensor in enumerate(tensors)}
-        self._codes = sorted({operator.code for operator in operators})
+        self._codes = sorted({(operator.code, operator.version) for operator in operators})
         size = sum(len(tensor.constant or b"") for tensor in tensors)
         self._builder = flatbuffers.Builder(size + 4096)
 
@@ -113,7 +142,7 @@ class _Writer:
                 buffers.append(self._buffer(tensor.constant))
             tensors.append(self._tensor(tensor, 0 if tensor.constant is None else len(buffers) - 1))
         graph = self._graph(tensors)
-        codes = [self._code(code) for code in self._codes]
+        codes = [self._code(*each) for each in self._codes]
         signature = self._signature()
         graphs = self._vector(schema.ModelStartSubgraphsVector, [graph])
         codes_vector = self._vector(schema.ModelStartOperatorCodesVector, codes)
@@ -152,26 +181,38 @@ class _Writer:
             schema.BufferAddData(b, data)
         return int(schema.BufferEnd(b))
 
-    def _tensor(self, tensor: _Tensor, buffer: int) -> int:
+    def _tensor(self, tensor: Tensor, buffer: int) -> int:
         b = self._builder
         name, shape = b.CreateString(tensor.name), self._integers(tensor.shape)
         signature = self._integers((-1, *tensor.shape[1:])) if tensor.constant is None else None
+        quantisation = self._quantisation(tensor) if tensor.scale else None
         schema.TensorStart(b)
         schema.TensorAddName(b, name)
         schema.TensorAddShape(b, shape)
-        schema.TensorAddType(b, schema.TensorType.INT32 if tensor.integer else schema.TensorType.FLOAT32)
+        schema.TensorAddType(b, tensor.type)
         schema.TensorAddBuffer(b, buffer)
         if signature is not None:
             schema.TensorAddShapeSignature(b, signature)
+        if quantisation is not None:
+            schema.TensorAddQuantization(b, quantisation)
         return int(schema.TensorEnd(b))
+
+    def _quantisation(self, tensor: Tensor) -> int:
+        b = self._builder
+        scale = b.CreateNumpyVector(np.array([tensor.scale], "<f4"))
+        zero_point = b.CreateNumpyVector(np.array([tensor.zero_point], "<i8"))
+        schema.QuantizationParametersStart(b)
+        schema.QuantizationParametersAddScale(b, scale)
+        schema.QuantizationParametersAddZeroPoint(b, zero_point)
+        return int(schema.QuantizationParametersEnd(b))
 
     def _graph(self, tensors: Sequence[int]) -> int:
         b = self._builder
         operators = [self._operator(each) for each in self._operators]
         tensors_vector = self._vector(schema.SubGraphStartTensorsVector, tensors)
         operators_vector = self._vector(schema.SubGraphStartOperatorsVector, operators)
-        inputs = self._integers([self._place[_INPUT]])
-        outputs = self._integers([self._place[name] for name in _OUTPUTS])
+        inputs = self._integers([self._place[self._input]])
+        outputs = self._integers([self._place[name] for name in self._outputs])
         schema.SubGraphStart(b)
         schema.SubGraphAddTensors(b, tensors_vector)
         schema.SubGraphAddInputs(b, inputs)
@@ -179,32 +220,32 @@ class _Writer:
         schema.SubGraphAddOperators(b, operators_vector)
         return int(schema.SubGraphEnd(b))
 
-    def _operator(self, operator: _Operator) -> int:
+    def _operator(self, operator: Operator) -> int:
         b = self._builder
         inputs = self._integers([-1 if name is None else self._place[name] for name in operator.inputs])
         outputs = self._integers([self._place[operator.output]])
         options = operator.options(b)
         schema.OperatorStart(b)
-        schema.OperatorAddOpcodeIndex(b, self._codes.index(operator.code))
+        schema.OperatorAddOpcodeIndex(b, self._codes.index((operator.code, operator.version)))
         schema.OperatorAddInputs(b, inputs)
         schema.OperatorAddOutputs(b, outputs)
         schema.OperatorAddBuiltinOptionsType(b, operator.options_type)
         schema.OperatorAddBuiltinOptions(b, options)
         return int(schema.OperatorEnd(b))
 
-    def _code(self, code: int) -> int:
+    def _code(self, code: int, version: int) -> int:
         b = self._builder
         schema.OperatorCodeStart(b)
         schema.OperatorCodeAddDeprecatedBuiltinCode(b, min(code, 127))
         schema.OperatorCodeAddBuiltinCode(b, code)
-        schema.OperatorCodeAddVersion(b, 1)
+        schema.OperatorCodeAddVersion(b, version)
         return int(schema.OperatorCodeEnd(b))
 
     def _signature(self) -> int:
         b = self._builder
-        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(_INPUT)])
+        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(self._input)])
         outputs = self._vector(
-            schema.SignatureDefStartOutputsVector, [self._named(name) for name in _OUTPUTS]
+            schema.SignatureDefStartOutputsVector, [self._named(name) for name in self._outputs]
         )
         key = b.CreateString("serving_default")
         schema.SignatureDefStart(b)

@@ -10,7 +10,8 @@ import numpy as np
 
 from dxad import bundle
 from dxad.errors import ModelError
-from dxad.models import tflite
+from dxad.inference import Scorer, verify
+from dxad.manifest import Manifest, OutputRule
 from dxad.training.graph import to_tflite
 from dxad.training.linear import LinearDetector, fit, windows_of
 from dxad.types import F4, F8, Bools, Channel
@@ -73,13 +74,15 @@ def learn(recording: Recording, folder: Path, *, rows_most: int) -> bundle.Bundl
     scales = _scales(detector.score(calibrated))
     chosen = [recording.channels[place] for place in places]
     golden = _golden(training, detector)
-    manifest = bundle.Manifest(
+    manifest = Manifest(
         channels=tuple(channel.id for channel in chosen),
         units=tuple(channel.unit for channel in chosen),
         rows=width,
         period=recording.period,
         fill=tuple(np.median(training, axis=0).tolist()),
-        contribution_columns=tuple(detector.owner.tolist()),
+        score=OutputRule(
+            output="score", contribution="contribution", contribution_columns=tuple(detector.owner.tolist())
+        ),
         limit=_LIMIT * (1 + _CAUTION * math.sqrt(max(_SPANS) / max(len(later), 1))),
         spans=_SPANS,
         scales=scales,
@@ -96,7 +99,7 @@ def learn(recording: Recording, folder: Path, *, rows_most: int) -> bundle.Bundl
         golden_scores=tuple(detector.score(golden.astype(np.float64)).tolist()),
     )
     made = bundle.write(folder, manifest, to_tflite(detector))
-    tflite.verify(made)
+    verify(Scorer(made.manifest, made.blob), made.manifest)
     return made
 
 

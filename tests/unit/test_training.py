@@ -10,7 +10,9 @@ import pytest
 
 from dxad import bundle
 from dxad.errors import ModelError
-from dxad.models.tflite import TFLite, verify
+from dxad.inference import Scorer, verify
+from dxad.manifest import OutputRule
+from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
 from dxad.training.graph import to_tflite
 from dxad.training.linear import LinearDetector, fit, windows_of
@@ -52,7 +54,9 @@ def test_the_file_scores_as_the_fit_does_and_its_parts_sum_to_the_score(channels
     rows = plant(max(400, 8 * channels * width), channels)
     detector = fit(rows, width)
     like = learned(rows, tmp_path, rows_most=width).manifest
-    keys = {"rows": width, "contribution_columns": tuple(detector.owner.tolist())}
+    owner = tuple(detector.owner.tolist())
+    rule = OutputRule(output="score", contribution="contribution", contribution_columns=owner)
+    keys = {"rows": width, "score": rule}
     untried = {"golden_windows": (), "golden_scores": ()}
     made = bundle.write(tmp_path / "again", like.model_copy(update=keys | untried), to_tflite(detector))
     windows = windows_of(plant(300, channels, seed=5), width).astype(np.float32)
@@ -189,12 +193,13 @@ def test_a_tenth_of_anomalous_rows_in_the_training_slice_is_trimmed(fault, lengt
 
 def test_a_file_whose_numbers_are_not_the_fit_s_does_not_pass_its_own_trial(tmp_path):
     made = learned(plant(1000), tmp_path)
-    verify(made)
+    scorer = Scorer(made.manifest, made.blob)
+    verify(scorer, made.manifest)
     off = made.manifest.model_copy(
         update={"golden_scores": tuple(1.01 * each for each in made.manifest.golden_scores)}
     )
     with pytest.raises(ModelError, match="does not score its golden windows"):
-        verify(bundle.Bundle(off, made.blob))
+        verify(scorer, off)
 
 
 def child(folder: Path, values: np.ndarray, rows: str = "10") -> tuple[int, dict]:
