@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from dxad.moving import moving_sum
 from dxad.types import F8, Calibration
 
 __all__ = ["Alarm", "AlarmState", "Judge", "Transition"]
@@ -35,18 +36,21 @@ class Judge:
         A span counts as soon as half of it was scored.
         """
         known = np.concatenate((self._tail, scores))
+        self._tail = known[len(known) - self._reach :]
         present = ~np.isnan(known)
-        filled = np.where(present, known, 0.0)
+        whole = bool(present.all())
+        filled = known if whole else np.where(present, known, 0.0)
+        counted = present.astype(np.int64)
         judged = np.full(len(scores), -np.inf)
         for span, scale in zip(self._calibration.spans, self._calibration.scales, strict=True):
-            total = np.zeros(len(scores))
-            count = np.zeros(len(scores), dtype=np.int64)
-            for start in range(self._reach, self._reach - span, -1):  # term by term: no cut changes a bit
-                total += filled[start : start + len(scores)]
-                count += present[start : start + len(scores)]
-            mean = total / np.maximum(count, 1) / scale
+            first = self._reach - span + 1
+            total = moving_sum(filled[first:], span)
+            if whole:
+                np.maximum(judged, total / (span * scale), out=judged)
+                continue
+            count = moving_sum(counted[first:], span)
+            mean = total / (np.maximum(count, 1) * scale)
             judged = np.where(count >= span / 2, np.maximum(judged, mean), judged)
-        self._tail = known[len(known) - self._reach :]
         judged[np.isnan(scores) | np.isneginf(judged)] = np.nan
         return judged
 

@@ -120,7 +120,7 @@ def _dense_net(
     """`sizes` are the widths from input to output; ReLU between them; `kind` is float, int8 or hybrid."""
     import tflite as schema
 
-    from dxad.training.graph import Operator, Tensor, serialised
+    from dxad.training.graph import Operator, Tensor, Writer
 
     rng = np.random.default_rng(seed)
     if layers is None:
@@ -181,4 +181,45 @@ def _dense_net(
                 schema.BuiltinOperator.SOFTMAX, (before,), name, schema.BuiltinOptions.SoftmaxOptions, beta
             )
         )
-    return serialised(tensors, operators, "in", [name], "test")
+    return Writer(tensors, operators, outputs=[name]).file("test")
+
+
+@pytest.fixture
+def reshaped_net():
+    """Makes the bytes of a graph of one matrix whose input has any shape: (1, *shape) to (1, outputs)."""
+    return _reshaped_net
+
+
+def _reshaped_net(
+    shape: tuple[int, ...], weight: np.ndarray, *, fixed: bool = False, flat: bool = False
+) -> bytes:
+    """`fixed`: it reshapes to a batch of one; else to as many as come."""
+    import tflite as schema
+
+    from dxad.training.graph import Operator, Tensor, Writer
+
+    weight = np.atleast_2d(weight)
+    cells = weight.shape[1]
+    to = np.array([1 if fixed else -1, cells], "<i4")
+
+    def dense(builder):
+        schema.FullyConnectedOptionsStart(builder)
+        return schema.FullyConnectedOptionsEnd(builder)
+
+    def reshape(builder):
+        schema.ReshapeOptionsStart(builder)
+        return schema.ReshapeOptionsEnd(builder)
+
+    tensors = [
+        Tensor("in", (1, cells) if flat else (1, *shape)),
+        Tensor("to", (2,), to.tobytes(), schema.TensorType.INT32),
+        Tensor("row", (1, cells)),
+        Tensor("w", weight.shape, weight.astype("<f4").tobytes()),
+        Tensor("out", (1, len(weight))),
+    ]
+    code, options = schema.BuiltinOperator, schema.BuiltinOptions
+    operators = [
+        Operator(code.RESHAPE, ("in", "to"), "row", options.ReshapeOptions, reshape),
+        Operator(code.FULLY_CONNECTED, ("row", "w", None), "out", options.FullyConnectedOptions, dense),
+    ]
+    return Writer(tensors, operators, outputs=["out"]).file("test")

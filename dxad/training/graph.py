@@ -17,7 +17,7 @@ import tflite as schema
 
 from dxad.training.linear import LinearDetector
 
-__all__ = ["Operator", "Tensor", "empty", "serialised", "to_tflite"]
+__all__ = ["Operator", "Tensor", "Writer", "to_tflite"]
 
 _INPUT: Final = "windows"
 _OUTPUTS: Final = ("score", "contribution")
@@ -26,7 +26,7 @@ _ALIGNMENT: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor of a graph."""
+    """A tensor of the graph."""
 
     name: str
     shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A step of a graph."""
+    """One step: a builtin operator, with the options its schema has."""
 
     code: int
     inputs: tuple[str | None, ...]
@@ -66,41 +66,28 @@ def to_tflite(detector: LinearDetector) -> bytes:
         Tensor("score", (1,)),
     )
     code, options = schema.BuiltinOperator, schema.BuiltinOptions
-    square = empty(schema.MulOptionsStart, schema.MulOptionsEnd)
+    square = _empty(schema.MulOptionsStart, schema.MulOptionsEnd)
     operators = (
         Operator(
             code.SUB, (_INPUT, "mean"), "centred", options.SubOptions,
-            empty(schema.SubOptionsStart, schema.SubOptionsEnd),
+            _empty(schema.SubOptionsStart, schema.SubOptionsEnd),
         ),
         Operator(code.MUL, ("centred", "inv_std"), "z", options.MulOptions, square),
         Operator(
             code.FULLY_CONNECTED, ("z", "weight", None), "residual", options.FullyConnectedOptions,
-            empty(schema.FullyConnectedOptionsStart, schema.FullyConnectedOptionsEnd),
+            _empty(schema.FullyConnectedOptionsStart, schema.FullyConnectedOptionsEnd),
         ),
         Operator(code.MUL, ("residual", "residual"), "contribution", options.MulOptions, square),
         Operator(code.SUM, ("contribution", "axis"), "score", options.ReducerOptions, _reducer),
     )  # fmt: skip
-    return serialised(tensors, operators, _INPUT, _OUTPUTS, "dxad linear detector")
-
-
-def serialised(
-    tensors: Sequence[Tensor],
-    operators: Sequence[Operator],
-    graph_input: str,
-    outputs: Sequence[str],
-    description: str,
-) -> bytes:
-    """The bytes of a file with this graph."""
-    return _Writer(tensors, operators, graph_input, outputs).file(description)
+    return Writer(tensors, operators, outputs=_OUTPUTS).file("dxad linear detector")
 
 
 def _constant(name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any]) -> Tensor:
     return Tensor(name, shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
 
 
-def empty(start: Callable[[Any], None], end: Callable[[Any], int]) -> Callable[[Any], int]:
-    """Options of an operator that stand at their defaults."""
-
+def _empty(start: Callable[[Any], None], end: Callable[[Any], int]) -> Callable[[Any], int]:
     def options(builder: Any) -> int:
         start(builder)
         return end(builder)
@@ -114,26 +101,23 @@ def _reducer(builder: Any) -> int:
     return int(schema.ReducerOptionsEnd(builder))
 
 
-class _Writer:
+class Writer:
     """Lays the parts of a model out in a flatbuffer: children before their parents."""
 
     def __init__(
-        self,
-        tensors: Sequence[Tensor],
-        operators: Sequence[Operator],
-        graph_input: str,
-        outputs: Sequence[str],
+        self, tensors: Sequence[Tensor], operators: Sequence[Operator], *, outputs: Sequence[str]
     ) -> None:
+        """Write `tensors`, the first of which is the input, computed by `operators` in this order."""
+        self._outputs = outputs
         self._tensors = tensors
         self._operators = operators
-        self._input = graph_input
-        self._outputs = outputs
         self._place = {tensor.name: place for place, tensor in enumerate(tensors)}
         self._codes = sorted({(operator.code, operator.version) for operator in operators})
         size = sum(len(tensor.constant or b"") for tensor in tensors)
         self._builder = flatbuffers.Builder(size + 4096)
 
     def file(self, description: str) -> bytes:
+        """The finished file."""
         b = self._builder
         buffers = [self._buffer(b"")]
         tensors = []
@@ -211,7 +195,7 @@ class _Writer:
         operators = [self._operator(each) for each in self._operators]
         tensors_vector = self._vector(schema.SubGraphStartTensorsVector, tensors)
         operators_vector = self._vector(schema.SubGraphStartOperatorsVector, operators)
-        inputs = self._integers([self._place[self._input]])
+        inputs = self._integers([0])
         outputs = self._integers([self._place[name] for name in self._outputs])
         schema.SubGraphStart(b)
         schema.SubGraphAddTensors(b, tensors_vector)
@@ -243,7 +227,7 @@ class _Writer:
 
     def _signature(self) -> int:
         b = self._builder
-        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(self._input)])
+        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(self._tensors[0].name)])
         outputs = self._vector(
             schema.SignatureDefStartOutputsVector, [self._named(name) for name in self._outputs]
         )
