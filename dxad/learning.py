@@ -19,6 +19,7 @@ import orjson
 from dxad import shelf as shelves
 from dxad.config import LearnSection
 from dxad.errors import ConfigError, ModelError
+from dxad.fields import matching
 from dxad.pipeline import Pipeline
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
@@ -172,6 +173,7 @@ class Learning:
             "channels": [{"id": each.id, "unit": each.unit} for each in schema.channels],
             "period": schema.period,
             "stuck_rows": self._pipeline.check.learned(),
+            "by": self._by(),
         }
         recording = folder / "rows.npy"
         await asyncio.to_thread(np.save, recording, values)
@@ -198,6 +200,12 @@ class Learning:
         if "error" in answer:
             raise ModelError(answer["error"])
         return answer
+
+    def _by(self) -> str | None:
+        """The channel that tells the regimes of the machine apart."""
+        by = self._pipeline.section.by
+        channels = self._pipeline.stages.schema.channels
+        return None if by is None else channels[matching([by], channels)[0]].id
 
     def snapshot(self) -> Document:
         """How far it is."""

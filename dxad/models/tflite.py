@@ -110,7 +110,7 @@ class TFLite:
     def score(self, windows: Windows) -> Scores:
         """Score each window; bad cells stand at the training median and contribute nothing.
 
-        A window that mostly lies in a regime that was not in training has no score.
+        A window that ends in a regime that was not in training, or has much of one in it, has no score.
 
         Raises:
             ModelError: not loaded, or the runtime failed.
@@ -130,8 +130,10 @@ class TFLite:
         elif not self._as_they_are:
             rows = rows.take(self._columns, axis=1)
         values, parts = scorer.score(rows, n, first=first, step=step, holed=holed)
-        if unknown is not None and unknown.any():
-            values[_share(unknown, n, first, step, scorer.rows) > _BAD_MOST] = np.nan
+        if n and unknown is not None and unknown.any():
+            ends = first + scorer.rows - 1 + step * np.arange(n)
+            share = _share(unknown, n, first, step, scorer.rows)
+            values[unknown[ends] | (share > _BAD_MOST)] = np.nan
         if parts is None or self._as_they_are:
             return Scores(values, parts)
         contributions = np.zeros((n, self._width), dtype=np.float32)

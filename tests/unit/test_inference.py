@@ -1,4 +1,6 @@
-"""What is made of a window, by the kind of the graph, the layout of its input and the meaning of its output."""
+"""What is made of a window, by the kind of the graph, how it is laid into it, and what comes out."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,7 +19,14 @@ CELLS = ROWS * CHANNELS
 
 def manifest(rows: int = ROWS, channels: int = CHANNELS, **keys) -> Manifest:
     width = {"channels": tuple(f"s.c{place}" for place in range(channels)), "units": ("",) * channels}
-    sound = {"rows": rows, "period": 1, "fill": (0.5,) * channels, "limit": 1.0, "spans": (1,), "scales": (1.0,)}
+    sound = {
+        "rows": rows,
+        "period": 1,
+        "fill": (0.5,) * channels,
+        "limit": 1.0,
+        "spans": (1,),
+        "scales": (1.0,),
+    }
     return Manifest(**width, **sound, normal={}, **keys)
 
 
@@ -25,7 +34,7 @@ def layers(*sizes: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(seed)
     return [
         (rng.normal(size=(wide, deep)) / np.sqrt(deep), 0.1 * rng.normal(size=wide))
-        for deep, wide in zip(sizes, sizes[1:], strict=False)
+        for deep, wide in pairwise(sizes)
     ]
 
 
@@ -225,10 +234,10 @@ def test_a_graph_with_its_batch_built_in_is_scored_in_that_size(reshaped_net):
 @pytest.mark.parametrize(
     ("keys", "sizes", "message"),
     [
-        ({"rows": 5}, (CELLS, 1), r"takes windows of shape \[12\]; the manifest promises \[15\]: 5 rows of 3"),
+        ({"rows": 5}, (CELLS, 1), r"of shape \[12\]; the manifest promises \[15\]: 5 rows of 3"),
         (
             {"input": InputSpec(layout="rows_channels")}, (CELLS, 1),
-            r"takes windows of shape \[12\]; the manifest promises \[4, 3\]: 4 rows of 3 channels, rows_channels",
+            r"of shape \[12\]; the manifest promises \[4, 3\]: 4 rows of 3 channels, rows_channels",
         ),
         ({}, (CELLS, 2), r"output 'out' has shape \[2\]; a score is one number"),
         (
