@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "top": "Watch the daemon, until Ctrl-C.",
     "query": "Score the last rows of PIPELINE, now.",
     "learn": "Have PIPELINE learn anew what is normal.",
+    "models": "Make, list, show and try bundles of models.",
     "version": "Print the versions of dxad and what it runs on.",
 }
 """What `dxad --help` says of each without importing them: that takes a second, and more on a Pi."""

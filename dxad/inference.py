@@ -51,7 +51,7 @@ class Scorer:
         """Score `n` windows, of which the i-th begins at `rows[first + i * step]`.
 
         Args:
-            rows: (m, channels), C-contiguous, NaN where a cell is bad; stays as it is.
+            rows: (m, channels), NaN where a cell is bad; stays as it is.
             n: how many windows.
             first: where the first begins.
             step: rows from one to the next.
@@ -64,6 +64,7 @@ class Scorer:
         Raises:
             ModelError: inference failed.
         """
+        rows = np.ascontiguousarray(rows)  # windows are cut out of them by strides
         bad = np.isnan(rows) if holed else None
         if bad is not None:
             rows = np.where(bad, self._fill, rows)

@@ -93,7 +93,9 @@ class ProbabilityRule(_Rule):
         return self
 
 
-Rule: TypeAlias = OutputRule | ReconstructionRule | ForecastRule | ProbabilityRule
+Rule: TypeAlias = Annotated[
+    OutputRule | ReconstructionRule | ForecastRule | ProbabilityRule, Field(discriminator="rule")
+]
 
 
 class Regime(_Part):
@@ -123,7 +125,7 @@ class Manifest(_Part):
     period: int = Field(gt=0, description="nanoseconds per row")
     fill: tuple[float, ...] = Field(description="by channel: what stands for a bad cell, the training median")
     input: InputSpec = InputSpec()
-    score: Annotated[Rule, Field(discriminator="rule")] = OutputRule()
+    score: Rule = OutputRule()
     limit: float = Field(gt=0)
     spans: tuple[int, ...]
     scales: tuple[float, ...]

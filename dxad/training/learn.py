@@ -12,6 +12,7 @@ from dxad import bundle
 from dxad.errors import ModelError
 from dxad.inference import Scorer, verify
 from dxad.manifest import Manifest, OutputRule, Regime
+from dxad.training.calibrate import SPANS, limit, scales
 from dxad.training.graph import to_tflite
 from dxad.training.linear import LinearDetector, fit, windows_of
 from dxad.types import F4, F8, I8, Bools, Channel
@@ -25,13 +26,6 @@ _INPUTS_MAX: Final = 640
 """Rows x channels of a window; the model grows with the square of it."""
 _DISTINCT_MIN: Final = 8
 """A channel with no more different values than this is a state or a set-point, not a measurement."""
-_SPANS: Final = (1, 5, 30)
-"""Rows over which scores are averaged: short for steps, long for what creeps."""
-_LIMIT: Final = 2.0
-"""How far above the quiet 99 % of a long calibration slice a judged score must rise."""
-_CAUTION: Final = 0.4
-"""How much further where the slice is short: the quantile of n rows that hang together over a span of s is
-uncertain by about sqrt(s / n)."""
 _GOLDEN: Final = 8
 _REGIME_ROWS_MIN: Final = 50
 _SPREAD_LEAST: Final = 0.1
@@ -80,7 +74,7 @@ def learn(recording: Recording, folder: Path, *, rows_most: int) -> bundle.Bundl
     detector = fit(training, width)
     # The later slice begins with the rows that its first window still needs.
     calibrated = windows_of(np.vstack((training[len(training) - width + 1 :], later)), width)
-    scales = _scales(detector.score(calibrated))
+    found = scales(detector.score(calibrated))
     chosen = [recording.channels[place] for place in places]
     golden = _golden(training, detector)
     parts = detector.squares(golden.astype(np.float64))
@@ -93,9 +87,9 @@ def learn(recording: Recording, folder: Path, *, rows_most: int) -> bundle.Bundl
         score=OutputRule(
             output="score", contribution="contribution", contribution_columns=tuple(detector.owner.tolist())
         ),
-        limit=_LIMIT * (1 + _CAUTION * math.sqrt(max(_SPANS) / max(len(later), 1))),
-        spans=_SPANS,
-        scales=scales,
+        limit=limit(len(later)),
+        spans=SPANS,
+        scales=found,
         normal={
             channel.id: (float(values[:, place].mean()), float(values[:, place].std()))
             for place, channel in enumerate(recording.channels)
@@ -200,16 +194,6 @@ def _width(rows: int, channels: int, rows_most: int) -> int:
             f"{rows} rows for the fit are too few to learn {channels} channels; record at least {need:.0f}"
         )
     return width
-
-
-def _scales(scores: F8) -> tuple[float, ...]:
-    """For each span the 99 % quantile of the causal means over it, on rows the fit has not seen."""
-    scales = []
-    for span in _SPANS:
-        span = min(span, len(scores))  # noqa: PLW2901 - a short slice has no longer mean
-        means = windows_of(scores[:, None], span).mean(axis=(1, 2))
-        scales.append(max(float(np.quantile(means, 0.99)), 1e-9))
-    return tuple(scales)
 
 
 def _usual(detector: LinearDetector, windows: F8, channels: Sequence[Channel]) -> dict[str, float]:

@@ -182,6 +182,16 @@ def test_a_window_without_a_whole_channel_has_no_score(dense_net):
     assert np.isfinite(np.delete(values, 3)).all()
 
 
+def test_how_rows_lie_in_memory_does_not_matter(dense_net):
+    scorer = Scorer(manifest(score=ReconstructionRule()), dense_net((CELLS, 6, CELLS), shape=(CELLS,)))
+    rows = windows(1, rows=60)[0]
+    values, parts = scorer.score(rows, 57)
+    for others in (np.asfortranarray(rows), np.repeat(rows, 2, axis=0)[::2]):
+        again, same = scorer.score(others, 57)
+        np.testing.assert_array_equal(again, values)
+        np.testing.assert_array_equal(same, parts)
+
+
 def pushed(model: TFLite, values: np.ndarray, cuts: list[int], hop: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """What the model says of rows that come through the pipeline's own windows, cut here and there."""
     model.load(tuple(Channel(f"s.c{place}") for place in range(values.shape[1])), None)
