@@ -14,6 +14,8 @@ Where things live, in the order of the data:
     ringbuffer.py               2  the recent past of one source on a fixed time grid
     frame.py                    3  rows of several rings, joined on one grid
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
+    bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing
     gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut

@@ -41,6 +41,7 @@ __all__ = [
     "Size",
     "SourceSection",
     "TransformSection",
+    "distinct",
     "matching",
 ]
 
@@ -299,3 +300,17 @@ def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:
         for place, channel in enumerate(channels)
         if any(fnmatch.fnmatchcase(channel.id, pattern) for pattern in patterns)
     ]
+
+
+def distinct(channels: Iterable[Channel]) -> tuple[Channel, ...]:
+    """The channels, no two of which have the same id.
+
+    Raises:
+        ConfigError: two have.
+    """
+    found: dict[str, Channel] = {}
+    for channel in channels:
+        if channel.id in found:
+            raise ConfigError(f"there would be two channels {channel.id!r}")
+        found[channel.id] = channel
+    return tuple(found.values())

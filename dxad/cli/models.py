@@ -18,7 +18,7 @@ __all__ = ["models"]
 _PATH = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(epilog="Example: dxad models verify models/pump")
 def models() -> None:
     """Make, list, show and try bundles of models.
 
