@@ -22,6 +22,11 @@ Where things live, in the order of the data:
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     baseline/                      what the untrained models share: warm-up, regimes, guard, limit
+    detector.py                    a model at work
+    bundle.py manifest.py          a model with all that is needed to use it; what its manifest says
+    signing.py shelf.py            who vouches for it; its versions, and which one is in use
+    interpreter.py inference.py    the TensorFlow Lite runtime; from windows to scores
+    trial.py                       a new bundle runs in a process of its own first
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it

@@ -386,6 +386,26 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     for name, raw in _tables(document, "pipelines").items():
         if isinstance(raw, dict):
             yield from _check_pipeline(("pipelines", name), raw, channels, sources, open_sources)
+    yield from _check_shelves(document)
+
+
+def _check_shelves(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
+    """What pipelines must not share, and what nobody can sign."""
+    owner: dict[str, str] = {}
+    for name, raw in _tables(document, "pipelines").items():
+        pipeline = _valid(PipelineSection, raw)
+        path = None if pipeline is None else getattr(pipeline.model, "path", None)
+        if pipeline is None or path is None:
+            continue
+        at = ("pipelines", name, "model")
+        if owner.setdefault(os.path.normpath(path), name) != name:
+            first = owner[os.path.normpath(path)]
+            yield (
+                (*at, "path"),
+                f"is that of pipeline {first!r}; each wants its own, or one replaces the other's",
+            )
+        if pipeline.learn is not None and getattr(pipeline.model, "require_signature", False):
+            yield (*at, "require_signature"), "nobody signs what is learned here; leave out this, or learn"
 
 
 def _check_pipeline(
