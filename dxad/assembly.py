@@ -27,7 +27,7 @@ from dxad.errors import ConfigError, ModelError, Problem
 from dxad.event import Event, to_record
 from dxad.ingest import Ingest
 from dxad.learning import Learning
-from dxad.nodes import HISTORY, Builder, Built, Nodes, Run, memory
+from dxad.nodes import Builder, Built, Nodes, Run
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline
 from dxad.runtime.clock import Clock
@@ -37,6 +37,7 @@ from dxad.runtime.supervisor import Supervisor
 from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
+from dxad.sizes import HISTORY, memory
 from dxad.types import Document, Model, Sink, Source
 
 __all__ = ["PROFILES", "Assembly", "Prepared", "memory"]

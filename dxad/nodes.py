@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dxad import plugin
 from dxad.bundle import current
 from dxad.changes import NONE, Change, Changes
-from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
+from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.detector import Detector
 from dxad.errors import ConfigError, ModelError, Problem
@@ -29,45 +29,12 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.shape import FeatureShape, Shape, build, chain
+from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
 from dxad.types import Model, Schema, Sink, Source
 
-__all__ = ["HISTORY", "Builder", "Built", "Nodes", "Run", "memory"]
+__all__ = ["Builder", "Built", "Nodes", "Run"]
 
 Run = Callable[[], Awaitable[None]]
-
-HISTORY: Final = 1000
-"""Rows of each pipeline that queries and evidence can look back on."""
-
-
-def _slots(section: SourceSection) -> int:
-    """How many slots a source's ring has."""
-    assert section.period is not None
-    by_size = RING_BYTES_MAX // max(1, RingBuffer.size_bytes(len(section.channel_sections()), 1))
-    return max(16, min(section.keep // section.period, by_size))
-
-
-def _feature_slots(feature: FeatureShape, ring_span: int) -> int:
-    """A feature's ring reaches as far back as its source's, in its own period."""
-    return max(16, min(ring_span // feature.outputs.period, HISTORY))
-
-
-def memory(config: Config) -> dict[str, int]:
-    """The bytes of every node's buffers, known before anything runs."""
-    sizes: dict[str, int] = {}
-    for name, source in config.sources.items():
-        sizes[f"sources.{name}"] = RingBuffer.size_bytes(len(source.channel_sections()), _slots(source))
-    for name, pipeline in config.pipelines.items():
-        found = shape(pipeline, config.sources)
-        width = len(found.outputs.channels)
-        size = RingBuffer.size_bytes(2 * width + 2, HISTORY)
-        for feature in found.features:
-            section = config.sources[feature.source]
-            slots = _feature_slots(feature, _slots(section) * feature.inputs.period)
-            size += RingBuffer.size_bytes(len(feature.outputs.channels), slots)
-        if pipeline.learn is not None:
-            size += 8 * width * (pipeline.learn.span // found.outputs.period)
-        sizes[f"pipelines.{name}"] = size
-    return sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +174,7 @@ class Builder:
         ring = RingBuffer(
             section.declared(name),
             period=period,
-            slots=_slots(section) if self._ring_rows is None else self._ring_rows[name],
+            slots=ring_slots(section) if self._ring_rows is None else self._ring_rows[name],
             start=start,
         )
         return Ingest(
@@ -283,7 +250,7 @@ def _shelf(config: Config, name: str) -> Path | None:
 def _feature(found: FeatureShape, ring: RingBuffer) -> Feature:
     transform = build(found.section)
     outputs: Schema = transform.outputs(found.inputs)
-    slots = _feature_slots(found, ring.slots * ring.period)
+    slots = feature_slots(found, ring.slots * ring.period)
     return Feature(Feed(ring, found.columns), transform, outputs, slots=slots)
 
 
