@@ -34,6 +34,7 @@ from dxad.types import (
     Calibration,
     Channel,
     Document,
+    Fallible,
     Model,
     Rows,
     Schema,
@@ -131,6 +132,7 @@ class Pipeline:
             self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
@@ -150,7 +152,9 @@ class Pipeline:
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
+        self._faults = metrics.counter("dxad_transform_faults_total", pipeline=name)
         self.ledger = Ledger(metrics, f"pipelines.{name}")
+        self._feature_ledger = Ledger(metrics, f"pipelines.{name}.features")
         self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
@@ -258,6 +262,7 @@ class Pipeline:
         """Take in all rows that are complete; returns what is to be told."""
         for feature in self.stages.features:
             feature.advance()
+        self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
@@ -269,7 +274,7 @@ class Pipeline:
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
-        self._mind_the_gap()
+        self._mind_the_gap(rows.first)
         if self._forget:
             self._forget = False
             self.check.forget()
@@ -281,6 +286,8 @@ class Pipeline:
         )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
+        if self._foreign:
+            self._tell_of_faults()
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -322,15 +329,33 @@ class Pipeline:
         past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
-    def _mind_the_gap(self) -> None:
+    def _fallible(self) -> list[Fallible]:
+        """The transforms that run code of the user's own, in the order of the data."""
+        made = [*(feature.transform for feature in self.stages.features), *self._transforms]
+        return [each for each in made if isinstance(each, Fallible)]
+
+    def _tell_of_faults(self) -> None:
+        faults = [each.fault for each in self._foreign if each.fault is not None]
+        if faults:
+            self._faults.add(len(faults))
+            self._health.raise_condition("transform.failed", self.name, "; ".join(faults))
+        else:
+            self._health.clear("transform.failed", self.name)
+
+    def _mind_the_gap(self, first: int) -> None:
         lost = self.stages.frame.lost - self._lost_before
         if lost:
-            self._lost.add(lost)
             for reason, total in self.stages.frame.losses.items():
                 self.ledger.follow(reason, total)
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
+        failed = first - self.rows.sealed - lost  # read and not remembered
+        if failed:
+            self.ledger.lose("failed", failed)
+        if lost + failed:
+            self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
+            self._foreign = self._fallible()
             self.succession.restart()
 
     def _score(self, shaped: Rows, counts: Bools) -> Scored:
@@ -455,7 +480,7 @@ class Pipeline:
             "lost_by": self.ledger.snapshot(),
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
-            "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "model": None if detector is None else detector.snapshot(),
             "beside": self.succession.snapshot(),
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],

@@ -25,6 +25,7 @@ METRICS: Final = {
     "dxad_rows_idle_total": "rows in which the machine did not run as it is watched (`when`)",
     "dxad_rows_lost_total": "rows that the pipeline never read",
     "dxad_lost_total": "samples and rows that were lost, by place and reason",
+    "dxad_transform_faults_total": "batches of rows for which a function of the user's own failed",
     "dxad_incidents_total": "incidents opened",
     "dxad_records_stored_total": "records durable in the outbox",
     "dxad_records_delivered_total": "records a sink has acknowledged",
