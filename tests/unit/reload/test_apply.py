@@ -28,11 +28,17 @@ def model(rig: Rig, name: str) -> Counting:
     return rig.assembly.pipelines[name].detector.model
 
 
+LEARNS = {
+    "channels": ["b.*"],
+    "model": {"type": "tflite", "path": "models/c"},
+    "learn": {"span": "60s"},
+}
 EDITS = {
     "a source added": {"sources__c": SOURCE},
     "a source and its pipeline removed": {"sources__b": None, "pipelines__b": None},
     "a source changed": {"sources__b__keep": "30s"},
     "a pipeline added": {"pipelines__c": {**PIPELINE, "channels": ["b.*"]}},
+    "a pipeline that learns added": {"pipelines__c": LEARNS},
     "a pipeline removed": {"pipelines__b": None},
     "a pipeline's rows changed": {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]},
     "a pipeline's model changed": {"pipelines__b__model__limit": 9.0},
@@ -176,6 +182,49 @@ class TestTheModel:
             assert rig.conditions == {("model.missing", "c")}
             await rig.reload()
             assert rig.conditions == set()
+
+
+class TestLearning:
+    @pytest.mark.parametrize(
+        "edits",
+        [
+            {"sources__c": SOURCE},
+            {"pipelines__c": {**LEARNS, "alarm": {"severity": "low"}}},
+            {"sources__a": None, "pipelines__a": None},
+        ],
+    )
+    async def test_goes_on_recording_through_a_reload_of_something_else(self, tmp_path, edits):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            learning, recorder = rig.assembly.learnings["c"], rig.assembly.pipelines["c"].recorder
+            recorded = recorder.rows
+            assert recorded >= 50
+            await rig.reload(**{"pipelines__c": LEARNS, **edits})
+            await rig.feed_on()
+            assert rig.assembly.learnings["c"] is learning
+            assert rig.assembly.pipelines["c"].recorder is recorder
+            assert recorder.rows == recorded + 50
+            assert rig.conditions == {("model.missing", "c")}
+
+    async def test_of_another_span_begins_anew_over_the_same_rows(self, tmp_path):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            pipeline = rig.assembly.pipelines["c"]
+            await rig.reload(pipelines__c={**LEARNS, "learn": {"span": "30s"}})
+            await rig.feed_on()
+            assert rig.assembly.pipelines["c"] is pipeline
+            assert pipeline.recorder.wanted == 3000
+            assert 0 < pipeline.recorder.rows <= 50
+
+    async def test_ends_with_its_section(self, tmp_path):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            await rig.reload(pipelines__c={key: each for key, each in LEARNS.items() if key != "learn"})
+            assert "learning.c" not in rig.supervisor.running
+            assert rig.assembly.pipelines["c"].recorder is None
 
 
 async def test_a_pipeline_whose_rows_change_begins_where_the_old_one_ended(tmp_path):
