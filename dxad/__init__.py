@@ -39,10 +39,10 @@ Where things live, in the order of the data:
     query.py gateway.py            answers; the running system as others see it
     control/ client.py             HTTP over a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
-    assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
     changes.py reloading.py        what differs between two configs; swaps that, and nothing else
     keeping.py statefile.py        what pipelines know survives a restart; the file it is in
+    assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text
