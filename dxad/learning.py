@@ -9,7 +9,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -88,13 +89,18 @@ class Learning:
         return self._rows
 
     @property
-    def _wanted(self) -> bool:
+    def rows(self) -> int:
+        """How many complete rows it learns from."""
+        return self._rows
+
+    @property
+    def wanted(self) -> bool:
         """Whether there is reason to learn unasked."""
         return self._section.start == "if_missing" and not self._pipeline.has_model
 
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""
-        if self._wanted:
+        if self.wanted:
             self._asked.set()
         waits = Backoff(first_s=1.0, most_s=60.0)
         while True:
@@ -110,7 +116,7 @@ class Learning:
             finally:
                 self.state = "idle"
                 self._pipeline.recorder = None
-            if self._wanted and not self._asked.is_set():
+            if self.wanted and not self._asked.is_set():
                 await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * NS_PER_S))
                 self._asked.set()  # the next rows may do
 
@@ -136,26 +142,56 @@ class Learning:
 
     async def _adopt(self, values: F8) -> str:
         """Fit a model on these rows, put it on the shelf and let the pipeline swap to it."""
-        try:
-            self._shelf.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
-            try:
-                answer = await self._fit(folder, values)
-                bundle.install(self._shelf, folder / "bundle")
-                self._pipeline.offer(self._load())
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
-            raise ModelError(f"{self._shelf}: {error.strerror or error}") from error
-        self.error = None
-        self._health.clear("model.failed", self._pipeline.name)
-        self._health.clear("model.missing", self._pipeline.name)
+        with self._workshop() as folder:
+            answer = await self._fit(folder, values)
+            self._install(folder / "bundle")
         version: str = answer["version"]
         log.info(
             "%s: learned model %s from %d rows, windows of %d",
             self._pipeline.name, version, len(values), answer["rows"],
         )  # fmt: skip
         return version
+
+    def learn_here(self, values: F8) -> str:
+        """Learn from these rows while the caller waits, in this very process: where time is not real.
+
+        Args:
+            values: (n, channels), finite.
+
+        Returns:
+            The model's version.
+
+        Raises:
+            ModelError: there is too little to learn from.
+        """
+        from dxad.training import Recording, learn  # noqa: PLC0415 - the daemon leaves that to its child
+
+        schema = self._pipeline.stages.schema
+        recording = Recording(schema.channels, schema.period, values, self._pipeline.check.learned())
+        with self._workshop() as folder:
+            made = learn(recording, folder / "bundle", rows_most=self._section.window_rows)
+            self._install(folder / "bundle")
+        return made.version
+
+    @contextmanager
+    def _workshop(self) -> Iterator[Path]:
+        """A folder for the bundle to be made in, on the file system of the shelf."""
+        try:
+            self._shelf.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError as error:
+            raise ModelError(f"{self._shelf}: {error.strerror or error}") from error
+
+    def _install(self, made: Path) -> None:
+        bundle.install(self._shelf, made)
+        self._pipeline.offer(self._load())
+        self.error = None
+        self._health.clear("model.failed", self._pipeline.name)
+        self._health.clear("model.missing", self._pipeline.name)
 
     async def _fit(self, folder: Path, values: F8) -> Document:
         """Fit in a child process: its memory and its crashes are its own."""

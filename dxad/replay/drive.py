@@ -1,0 +1,244 @@
+"""Time, driven by the rows of a recording."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+
+from dxad import config as configuration
+from dxad.assembly import Assembly
+from dxad.config import Config
+from dxad.errors import ConfigError
+from dxad.event import identity, rfc3339
+from dxad.outbox import Outbox
+from dxad.recording import CELLS_AT_ONCE, Piece, Recording
+from dxad.recording.columns import Matched
+from dxad.replay.feed import Feed, Wire
+from dxad.replay.watch import OnEvent, OnScores, Watch
+from dxad.runtime.clock import SteppedClock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
+from dxad.types import I8, NS_PER_S, Document
+
+__all__ = ["Drive", "within"]
+
+_BEGIN_NS: Final = 1000 * NS_PER_S
+"""The stream time of the first row, at least: a slot of every grid begins there."""
+_GAP_SLOTS_MOST: Final = 100_000_000
+"""A pause of more slots of the finest grid is a mistaken time: it would take hours to pass through."""
+_ROWS_AT_ONCE: Final = 4096
+"""Of the finest grid, between two ticks."""
+
+
+class Drive:
+    """A gateway without wires, and the rows that it shall see."""
+
+    def __init__(
+        self,
+        config: Config,
+        recording: Recording,
+        matched: Matched,
+        *,
+        first: int,
+        extra: Sequence[str] = (),
+        tick: int | None = None,
+        on_event: OnEvent = lambda _event: None,
+        on_scores: OnScores = lambda _name, _reading: None,
+    ) -> None:
+        """Build everything.
+
+        Args:
+            config: whose sources have the stand-ins' clocks already.
+            recording: the data.
+            matched: which of its columns is which channel.
+            first: the UTC time, in nanoseconds, at which the grids begin.
+            extra: columns of no channel that are wanted beside the others.
+            tick: stream time between two ticks; None chooses.
+            on_event: told each event.
+            on_scores: told each stretch of a pipeline's scores.
+
+        Raises:
+            ConfigError: something cannot be built.
+        """
+        self._recording = recording
+        self._grids = _Grids(config)
+        self._begin = -(-_BEGIN_NS // self._grids.common) * self._grids.common
+        self.utc_offset = first - self._begin
+        self.clock = SteppedClock(start=self._begin, utc_offset=self.utc_offset)
+        self.health, metrics = Health(self.clock), Metrics()
+        outbox = Outbox(  # never opened: events are taken where they are told
+            None, max_bytes=config.outbox.max_size, commit_window_s=0.0, health=self.health, metrics=metrics,
+            clock=self.clock,
+        )  # fmt: skip
+        self.assembly = Assembly(
+            config, boot=identity("replay", recording.digest), clock=self.clock, health=self.health,
+            metrics=metrics, outbox=outbox,
+            sources={name: Wire(section.declared(name)) for name, section in config.sources.items()},
+        )  # fmt: skip
+        self.watches = {
+            name: Watch(
+                pipeline, self.assembly.learnings.get(name), utc_offset=self.utc_offset, on_event=on_event,
+                on_scores=on_scores,
+            )
+            for name, pipeline in self.assembly.pipelines.items()
+        }  # fmt: skip
+        columns = list(dict.fromkeys((*matched.column_of.values(), *extra)))
+        self._columns = columns
+        self._feeds = {
+            name: Feed(
+                ingest,
+                columns=[
+                    place for place, each in enumerate(ingest.ring.channels) if each.id in matched.column_of
+                ],
+                places=[
+                    columns.index(matched.column_of[each.id])
+                    for each in ingest.ring.channels
+                    if each.id in matched.column_of
+                ],
+            )
+            for name, ingest in self.assembly.ingests.items()
+        }
+        self._tick = tick or self._longest_tick()
+        self._next_tick = self._after(self._begin)
+        self._newest = self._begin
+        self.rows = 0
+
+    def _longest_tick(self) -> int:
+        """So far no ring is overrun, and no seal takes much memory."""
+        rings = [each.ring for each in self.assembly.ingests.values()]
+        for pipeline in self.assembly.pipelines.values():
+            rings += [pipeline.scores, *(each.ring for each in pipeline.stages.features)]
+        held = min(ring.slots * ring.period for ring in rings) // 2
+        widest = max(len(ring.channels) for ring in rings)
+        return max(1, min(held, self._grids.finest * min(_ROWS_AT_ONCE, max(1, CELLS_AT_ONCE // widest))))
+
+    def close(self) -> None:
+        """Let go of models."""
+        self.assembly.close()
+
+    def pieces(self, start: int | None, stop: int | None) -> Iterator[Piece]:
+        """The rows from UTC `start` until before `stop`, each piece after it was driven through.
+
+        After the last, everything is sealed and scored.
+
+        Raises:
+            ConfigError: the recording cannot be read, or its times cannot be right.
+        """
+        for whole in self._recording.pieces(self._columns):
+            piece = within(whole, start, stop)
+            if len(piece):
+                self._take(piece)
+                yield piece
+        latest = max(each.lateness + each.ring.period for each in self.assembly.ingests.values())
+        self._run_to(self._newest + latest)
+        self._look(self._newest + latest)
+
+    def column(self, name: str) -> int:
+        """The place of a column in the pieces."""
+        return self._columns.index(name)
+
+    def _take(self, piece: Piece) -> None:
+        at = piece.times - self.utc_offset + self._grids.finest // 2
+        newest = np.maximum(np.maximum.accumulate(at), self._newest)
+        self._check(newest)
+        begin = 0
+        while begin < len(at):
+            end = int(np.searchsorted(newest, self._next_tick, side="right"))
+            if end > begin:
+                self._accept(piece, at, newest, begin, end)
+            begin = end
+            if begin < len(at):
+                self._run_to(int(newest[begin]))
+        self._newest = int(newest[-1])
+        self.rows += len(at)
+
+    def _accept(self, piece: Piece, at: I8, newest: I8, begin: int, end: int) -> None:
+        part = slice(begin, end)
+        bad = None if piece.bad is None else piece.bad[part]
+        for feed in self._feeds.values():
+            feed.accept(at[part], newest[part], self.rows + begin, piece.values[part], bad)
+
+    def _check(self, newest: I8) -> None:
+        steps = np.diff(newest, prepend=self._newest if self.rows else newest[0])
+        largest = int(np.argmax(steps))
+        if steps[largest] > _GAP_SLOTS_MOST * self._grids.finest:
+            here = int(newest[largest])
+            before = here - int(steps[largest])
+            told = [rfc3339(each + self.utc_offset) for each in (before, here)]
+            raise ConfigError(
+                f"{self._recording.path}: the times jump from {told[0]} to {told[1]}, which is "
+                f"{steps[largest] // self._grids.finest:,} slots; if they are right, replay one part at a time"
+            )
+
+    def _run_to(self, until: int) -> None:
+        """All ticks before a stream time."""
+        while self._next_tick < until:
+            self._look(self._next_tick)
+            self._next_tick = self._after(self._next_tick)
+
+    def _after(self, at: int) -> int:
+        """The next tick: on a grid of its own, or just before a coarser slot is sealed.
+
+        Rows that are complete before it shall not see that slot yet, as they would not in the daemon.
+        """
+        lateness = {name: each.lateness for name, each in self.assembly.ingests.items()}
+        seals = [
+            ((at + 1 - lateness[source]) // period + 1) * period + lateness[source] - 1
+            for source, period in self._grids.coarse
+        ]
+        return min([(at // self._tick + 1) * self._tick, *(each for each in seals if each > at)])
+
+    def _look(self, at: int) -> None:
+        self.clock.advance(at)
+        for ingest in self.assembly.ingests.values():
+            ingest.tick(at)
+        for watch in self.watches.values():
+            watch.step()
+
+    def sources(self) -> dict[str, Document]:
+        """What became of the samples, by source."""
+        wanted = ("rows", "samples", "folded", "late", "rejected")
+        found = {}
+        for name, ingest in self.assembly.ingests.items():
+            snapshot = ingest.snapshot()
+            found[name] = {key: snapshot[key] for key in wanted}
+            found[name]["late"] += self._feeds[name].late
+        return found
+
+    def slots_of(self, times: I8, period: int) -> I8:
+        """The rows of a grid into which these UTC times fall."""
+        slots: I8 = (times - self.utc_offset + self._grids.finest // 2) // period
+        return slots
+
+
+class _Grids:
+    """The steps of everything that has rows."""
+
+    def __init__(self, config: Config) -> None:
+        sources = {name: each.period for name, each in config.sources.items() if each.period is not None}
+        steps = list(sources.values())
+        coarse: set[tuple[str, int]] = set()
+        for section in config.pipelines.values():
+            found = configuration.shape(section, config.sources)
+            joined = found.joined.period
+            inputs = [(name, sources[name]) for name, _ in found.feeds]
+            inputs += [(each.source, each.outputs.period) for each in found.features]
+            coarse |= {each for each in inputs if each[1] > joined}
+            steps += [joined, *(period for _, period in inputs)]
+        self.finest = min(sources.values())
+        self.common = math.lcm(*steps)
+        self.coarse = sorted(coarse)
+        """By source: the steps of inputs that are coarser than the rows which they are joined to."""
+
+
+def within(piece: Piece, start: int | None, stop: int | None) -> Piece:
+    """The rows from UTC `start` until before `stop`."""
+    if start is None and stop is None:
+        return piece
+    wanted = np.ones(len(piece), dtype=np.bool_)
+    if start is not None:
+        wanted &= piece.times >= start
+    if stop is not None:
+        wanted &= piece.times < stop
+    return Piece(piece.times[wanted], piece.values[wanted], None if piece.bad is None else piece.bad[wanted])
