@@ -16,6 +16,9 @@ COMMANDS: Final = {
     "top": "Watch the daemon, until Ctrl-C.",
     "query": "Score the last rows of PIPELINE, now.",
     "learn": "Have PIPELINE learn anew what is normal.",
+    "record": "Write rows from the running daemon into a file.",
+    "replay": "Run recorded data through a configuration, as fast as it goes.",
+    "what-if": "Replay twice: as configured, and with other settings.",
     "version": "Print the versions of dxad and what it runs on.",
 }
 """What `dxad --help` says of each without importing them: that takes a second, and more on a Pi."""
@@ -30,7 +33,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"dxad.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"dxad.cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise

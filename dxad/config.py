@@ -33,7 +33,7 @@ from dxad.fields import (
 )
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
-from dxad.tomlines import Key, locate
+from dxad.tomlines import Key, assignment, locate
 from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
@@ -194,8 +194,12 @@ RING_BYTES_MAX = 64 * 2**20
 """No source's ring is larger, however long its `keep`."""
 
 
-def load(path: Path) -> Config:
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and its `conf.d`.
+
+    Args:
+        path: the file.
+        overrides: `dotted.key=value` as on a command line; they go before what the files say.
 
     Raises:
         ConfigError: with every mistake, each with file, line and key.
@@ -216,6 +220,15 @@ def load(path: Path) -> Config:
         else:
             _merge(document, overlay)
             lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
+    for text in overrides:
+        try:
+            assigned = assignment(text)
+            overlay = tomllib.loads(assigned)
+        except ValueError as error:
+            problems.append(Problem(f"--set {text}", "", _syntax(path, str(error))[2]))
+        else:
+            _merge(document, overlay)
+            lines.update(dict.fromkeys(locate(assigned), f"--set {text}"))
     if problems:
         raise ConfigError(problems=problems)
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=

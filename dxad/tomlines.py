@@ -9,7 +9,9 @@ import re
 import tomllib
 from typing import Any
 
-__all__ = ["Key", "locate"]
+import orjson
+
+__all__ = ["Key", "assignment", "locate"]
 
 Key = tuple[str | int, ...]
 """A path into the document: names of tables and keys, and places in arrays."""
@@ -133,3 +135,21 @@ class _Scanner:
         found = _BLANK.match(self._text, self._at)
         assert found is not None
         self._at = found.end()
+
+
+def assignment(text: str) -> str:
+    """TOML for `dotted.key=value` as one writes it on a command line, where strings have no quotes.
+
+    Raises:
+        ValueError: there is no key in it.
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ValueError("wants KEY=VALUE")
+    line = f"{key.strip()} = {value.strip()}"
+    try:
+        tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        line = f"{key.strip()} = {orjson.dumps(value.strip()).decode()}"  # JSON's strings are TOML's, too
+        tomllib.loads(line)
+    return line

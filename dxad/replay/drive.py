@@ -102,6 +102,8 @@ class Drive:
         self._tick = tick or self._longest_tick()
         self._next_tick = self._after(self._begin)
         self._newest = self._begin
+        self._ends: dict[str, int] = {}
+        """By source, when the slot of the recording's last row is sealed: nothing is known of later ones."""
         self.rows = 0
 
     def _longest_tick(self) -> int:
@@ -130,9 +132,12 @@ class Drive:
             if len(piece):
                 self._take(piece)
                 yield piece
-        latest = max(each.lateness + each.ring.period for each in self.assembly.ingests.values())
-        self._run_to(self._newest + latest)
-        self._look(self._newest + latest)
+        self._ends = {
+            name: (self._newest // each.ring.period + 1) * each.ring.period + each.lateness
+            for name, each in self.assembly.ingests.items()
+        }
+        self._run_to(max(self._ends.values()))
+        self._look(max(self._ends.values()))
 
     def column(self, name: str) -> int:
         """The place of a column in the pieces."""
@@ -191,8 +196,8 @@ class Drive:
 
     def _look(self, at: int) -> None:
         self.clock.advance(at)
-        for ingest in self.assembly.ingests.values():
-            ingest.tick(at)
+        for name, ingest in self.assembly.ingests.items():
+            ingest.tick(min(at, self._ends.get(name, at)))
         for watch in self.watches.values():
             watch.step()
 

@@ -1,0 +1,207 @@
+"""What `replay` and `what-if` have in common: their options, and the run itself."""
+
+import functools
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from dxad.cli.options import MISTAKE, as_json, of_config, tell
+from dxad.errors import ConfigError, ModelError
+
+if TYPE_CHECKING:
+    from dxad.config import Config
+    from dxad.event import Event
+    from dxad.recording import Recording
+    from dxad.recording.labels import Truth
+    from dxad.types import Document
+
+__all__ = ["Asked", "of_recording", "progress", "run"]
+
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_DURATION: Final = re.compile(r"[0-9.]+\s*[a-z]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options."""
+
+    config: Path
+    data: Path
+    columns: tuple[str, ...]
+    labels: str | None
+    learn: str | None
+    begin: str | None
+    end: str | None
+    period: str | None
+    time: str | None
+    as_json: bool
+
+
+def of_recording(command: Callable[..., None]) -> Callable[..., None]:
+    """For a command that runs recorded data through a configuration: it gets `asked`."""
+
+    @of_config
+    @click.option("--data", type=_FILE, required=True, help="The recording: .csv, .npz or .jsonl.")
+    @click.option(
+        "--map", "columns", multiple=True, metavar="COLUMN=CHANNEL",
+        help="A column and the channel, source.name, that it is; several times. Without, names tell.",
+    )
+    @click.option(
+        "--labels", metavar="FILE|COLUMN",
+        help="When something was really wrong: a column of the data, 0 or 1, or a file of stretches.",
+    )
+    @click.option(
+        "--learn", metavar="DURATION|FILE",
+        help="Learn first, from so much of the data or from a recording of normal running; without, only "
+        "pipelines learn that have no model.",
+    )
+    @click.option("--from", "begin", metavar="TIME", help="First row: 2026-01-31T12:00, or 90s into the data.")
+    @click.option("--to", "end", metavar="TIME", help="The end, likewise; not included.")
+    @click.option("--period", metavar="DURATION", help="The data has no times: so far apart are its rows.")
+    @click.option("--time", metavar="COLUMN", help="The column with the times.  [default: time, timestamp, …]")
+    @as_json
+    @functools.wraps(command)
+    def asking(
+        config: Path, data: Path, columns: tuple[str, ...], labels: str | None, learn: str | None,
+        begin: str | None, end: str | None, period: str | None, time: str | None, as_json: bool, **others: Any,
+    ) -> None:
+        try:
+            with _hushed():
+                command(
+                    Asked(config, data, columns, labels, learn, begin, end, period, time, as_json), **others
+                )
+        except ConfigError as error:
+            tell(error)
+            sys.exit(MISTAKE)
+        except ModelError as error:
+            click.echo(f"dxad: {error}", err=True)
+            sys.exit(MISTAKE)
+
+    return asking  # fmt: skip
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What a gateway says of itself in its log is no news here: the outcome has it."""
+    logger = logging.getLogger("dxad")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def read_head(path: Path, asked: Asked) -> "Recording":
+    """Open a recording as the options say it is."""
+    from dxad.recording import open_recording
+
+    return open_recording(path, period=_nanoseconds(asked.period, "--period"), time=asked.time)
+
+
+def run(
+    asked: Asked,
+    config: "Config",
+    *,
+    on_event: Callable[["Event"], None] = lambda _event: None,
+    on_rows: Callable[[int], None] = lambda _rows: None,
+) -> "Document":
+    """Replay the recording; returns the outcome.
+
+    Raises:
+        ConfigError: an option does not fit the recording.
+        ModelError: nothing can be learned.
+    """
+    from dxad.replay import Replay
+
+    recording = read_head(asked.data, asked)
+    replay = Replay(
+        config,
+        recording,
+        columns=dict(_pair(each) for each in asked.columns),
+        labels=_labels(asked.labels, recording),
+        learn=_learn(asked),
+        span=(_moment(asked.begin, "--from", recording), _moment(asked.end, "--to", recording)),
+        on_event=on_event,
+        on_rows=on_rows,
+    )
+    return replay.run().document()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    column, sign, channel = text.rpartition("=")
+    if not sign:
+        raise ConfigError(f"--map {text}: wants COLUMN=CHANNEL")
+    return column.strip(), channel.strip()
+
+
+def _labels(given: str | None, recording: "Recording") -> "Truth | str | None":
+    from dxad.recording.labels import read_labels
+
+    if given is None or given in recording.columns:
+        return given
+    if not Path(given).exists():
+        raise ConfigError(
+            f"--labels {given}: no file, and no column of the data; there are {', '.join(recording.columns)}"
+        )
+    return read_labels(Path(given), recording.path)
+
+
+def _learn(asked: Asked) -> "int | Recording | None":
+    if asked.learn is None or _DURATION.fullmatch(asked.learn):
+        return _nanoseconds(asked.learn, "--learn")
+    return read_head(Path(asked.learn), asked)
+
+
+def _nanoseconds(given: str | None, option: str) -> int | None:
+    from pydantic import TypeAdapter, ValidationError
+
+    from dxad.fields import Duration
+
+    if given is None:
+        return None
+    try:
+        found: int = TypeAdapter(Duration).validate_python(given)
+    except ValidationError as error:
+        raise ConfigError(f"{option}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    if found <= 0:
+        raise ConfigError(f"{option}: {given} is no time at all")
+    return found
+
+
+def _moment(given: str | None, option: str, recording: "Recording") -> int | None:
+    from dxad.recording.times import moment
+    from dxad.replay import first_time
+
+    if given is None:
+        return None
+    if _DURATION.fullmatch(given):
+        after = _nanoseconds(given, option)
+        assert after is not None
+        return first_time(recording) + after
+    try:
+        return moment(given)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from error
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int], None]]:
+    """Shows on a terminal how many rows have been read; yields what is to be told."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    shown = Progress(
+        SpinnerColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeElapsedColumn(), console=console,
+        transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    with shown:
+        task = shown.add_task("replay", total=None)
+        yield lambda rows: shown.update(task, completed=rows)
