@@ -221,14 +221,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
             _merge(document, overlay)
             lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
     for text in overrides:
-        try:
-            assigned = assignment(text)
-            overlay = tomllib.loads(assigned)
-        except ValueError as error:
-            problems.append(Problem(f"--set {text}", "", _syntax(path, str(error))[2]))
-        else:
-            _merge(document, overlay)
-            lines.update(dict.fromkeys(locate(assigned), f"--set {text}"))
+        problems += _override(text, document, lines)
     if problems:
         raise ConfigError(problems=problems)
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
@@ -298,6 +291,19 @@ def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def _override(text: str, document: dict[str, Any], lines: dict[Key, str]) -> list[Problem]:
+    """Merge one assignment of the command line, which is then the place of its keys."""
+    where = f"--set {text}"
+    try:
+        assigned = assignment(text)
+        overlay = tomllib.loads(assigned)
+    except ValueError as error:
+        return [Problem(where, "", str(error).partition(" (at line ")[0])]
+    _merge(document, overlay)
+    lines.update(dict.fromkeys(locate(assigned), where))
+    return []
 
 
 def _syntax(file: Path, message: str) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+
 from dxad.cli.options import MISTAKE, as_json, of_config, tell
 from dxad.errors import ConfigError, ModelError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from dxad.recording.labels import Truth
     from dxad.types import Document
 
-__all__ = ["Asked", "of_recording", "progress", "run"]
+__all__ = ["Asked", "nanoseconds", "of_recording", "progress", "run"]
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _DURATION: Final = re.compile(r"[0-9.]+\s*[a-z]+")
@@ -49,27 +50,45 @@ def of_recording(command: Callable[..., None]) -> Callable[..., None]:
     @of_config
     @click.option("--data", type=_FILE, required=True, help="The recording: .csv, .npz or .jsonl.")
     @click.option(
-        "--map", "columns", multiple=True, metavar="COLUMN=CHANNEL",
+        "--map",
+        "columns",
+        multiple=True,
+        metavar="COLUMN=CHANNEL",
         help="A column and the channel, source.name, that it is; several times. Without, names tell.",
     )
     @click.option(
-        "--labels", metavar="FILE|COLUMN",
+        "--labels",
+        metavar="FILE|COLUMN",
         help="When something was really wrong: a column of the data, 0 or 1, or a file of stretches.",
     )
     @click.option(
-        "--learn", metavar="DURATION|FILE",
+        "--learn",
+        metavar="DURATION|FILE",
         help="Learn first, from so much of the data or from a recording of normal running; without, only "
         "pipelines learn that have no model.",
     )
-    @click.option("--from", "begin", metavar="TIME", help="First row: 2026-01-31T12:00, or 90s into the data.")
+    @click.option(
+        "--from", "begin", metavar="TIME", help="First row: 2026-01-31T12:00, or 90s into the data."
+    )
     @click.option("--to", "end", metavar="TIME", help="The end, likewise; not included.")
     @click.option("--period", metavar="DURATION", help="The data has no times: so far apart are its rows.")
-    @click.option("--time", metavar="COLUMN", help="The column with the times.  [default: time, timestamp, …]")
+    @click.option(
+        "--time", metavar="COLUMN", help="The column with the times.  [default: time, timestamp, …]"
+    )
     @as_json
     @functools.wraps(command)
     def asking(
-        config: Path, data: Path, columns: tuple[str, ...], labels: str | None, learn: str | None,
-        begin: str | None, end: str | None, period: str | None, time: str | None, as_json: bool, **others: Any,
+        config: Path,
+        data: Path,
+        columns: tuple[str, ...],
+        labels: str | None,
+        learn: str | None,
+        begin: str | None,
+        end: str | None,
+        period: str | None,
+        time: str | None,
+        as_json: bool,
+        **others: Any,
     ) -> None:
         try:
             with _hushed():
@@ -102,7 +121,7 @@ def read_head(path: Path, asked: Asked) -> "Recording":
     """Open a recording as the options say it is."""
     from dxad.recording import open_recording
 
-    return open_recording(path, period=_nanoseconds(asked.period, "--period"), time=asked.time)
+    return open_recording(path, period=nanoseconds(asked.period, "--period"), time=asked.time)
 
 
 def run(
@@ -155,11 +174,16 @@ def _labels(given: str | None, recording: "Recording") -> "Truth | str | None":
 
 def _learn(asked: Asked) -> "int | Recording | None":
     if asked.learn is None or _DURATION.fullmatch(asked.learn):
-        return _nanoseconds(asked.learn, "--learn")
+        return nanoseconds(asked.learn, "--learn")
     return read_head(Path(asked.learn), asked)
 
 
-def _nanoseconds(given: str | None, option: str) -> int | None:
+def nanoseconds(given: str | None, option: str) -> int | None:
+    """A duration of the command line.
+
+    Raises:
+        ConfigError: it is none.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     from dxad.fields import Duration
@@ -182,7 +206,7 @@ def _moment(given: str | None, option: str, recording: "Recording") -> int | Non
     if given is None:
         return None
     if _DURATION.fullmatch(given):
-        after = _nanoseconds(given, option)
+        after = nanoseconds(given, option)
         assert after is not None
         return first_time(recording) + after
     try:

@@ -70,12 +70,9 @@ def _summary(name: str, found: "Document") -> Text:
     if failed:
         model += f"; learning failed {count(len(failed), 'time')}: {failed[-1]['error']}"
     highest = found["score_highest_over_limit"]
-    parts = (
-        f"{count(len(found['incidents']), 'incident')}; {found['scored']} of {count(found['rows'], 'row')} scored"
-    )
-    return Text.assemble(
-        (f"{name}: ", "bold"), text(f"{parts}, at most {highest:.2f} of the limit; "), text(model, DIM)
-    )
+    incidents, rows = count(len(found["incidents"]), "incident"), count(found["rows"], "row")
+    made = f"{incidents}; {found['scored']} of {rows} scored, at most {highest:.2f} of the limit; "
+    return Text.assemble((f"{name}: ", "bold"), text(made), text(model, DIM))
 
 
 def incident_cells(found: "Document") -> tuple[RenderableType, ...]:

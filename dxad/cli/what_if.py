@@ -62,7 +62,9 @@ def _of_kind(found: "Document", kind: str) -> int:
 def _by_id(outcome: "Document") -> dict[str, tuple[str, "Document"]]:
     """All incidents, with their pipelines."""
     return {
-        each["id"]: (name, each) for name, found in outcome["pipelines"].items() for each in found["incidents"]
+        each["id"]: (name, each)
+        for name, found in outcome["pipelines"].items()
+        for each in found["incidents"]
     }
 
 

@@ -5,9 +5,9 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +19,8 @@ from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
+
+S = TypeVar("S", bound=Section)
 
 
 class Gateway(Protocol):
@@ -32,6 +34,15 @@ class Gateway(Protocol):
 
     def pipelines(self) -> Sequence[str]:
         """The names of all pipelines."""
+
+    def sources(self) -> Sequence[str]:
+        """The names of all sources."""
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a source from slot `start` on, `limit` at most."""
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a pipeline, likewise."""
 
     async def query(self, pipeline: str, request: Document) -> Document:
         """Answer a DXA request: `success`, `content`, `error`."""
@@ -52,6 +63,8 @@ class Call:
     name: str = ""
     """The `{name}` of the path."""
     body: Document = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What stands behind the `?`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,8 @@ class Route:
     """The longest body it takes."""
     example: Document | None = None
     """A body it takes; None where it wants none."""
+    query: type[Section] | None = None
+    """What may stand behind the `?`."""
 
     def match(self, path: str) -> str | None:
         """The name in a path of this route, `""` if the route has none; None for other paths."""
@@ -150,6 +165,35 @@ async def _openapi(_call: Call) -> Answer:
     return Answer(openapi.document(ROUTES))
 
 
+class _RowsAsked(Section, strict=False):
+    """What a question for rows may hold."""
+
+    start: int | None = Field(None, alias="from", ge=0, description="the first slot; without it, the oldest")
+    limit: int = Field(10_000, ge=0, description="rows at most; fewer come where they are wide")
+
+
+async def _source_rows(call: Call) -> Answer:
+    names = call.gateway.sources()
+    if call.name not in names:
+        raise Refusal(404, f"no source {call.name!r}; {_all(names)}")
+    asked = _asked(call, _RowsAsked)
+    return Answer(call.gateway.source_rows(call.name, asked.start, asked.limit))
+
+
+async def _pipeline_rows(call: Call) -> Answer:
+    name, asked = _known(call, call.name), _asked(call, _RowsAsked)
+    return Answer(call.gateway.pipeline_rows(name, asked.start, asked.limit))
+
+
+def _asked(call: Call, kind: type[S]) -> S:
+    """What stands behind the `?`, checked."""
+    try:
+        return kind.model_validate(call.query)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise Refusal(422, "; ".join(told)) from error
+
+
 # -- what is asked of a pipeline --------------------------------------------------------------------------
 
 
@@ -209,6 +253,14 @@ ROUTES: Final = (
     Route("GET", "/v1/sources", _part("sources"), "All sources: connected, age, counts."),
     Route("GET", "/v1/pipelines", _part("pipelines"), "All pipelines: score, limit, model, open incidents."),
     Route("GET", "/v1/pipelines/{name}", _pipeline, "One pipeline."),
+    Route(
+        "GET", "/v1/sources/{name}/rows", _source_rows, "Rows of a source as they were sealed; `next` is "
+        "where to go on.", query=_RowsAsked,
+    ),
+    Route(
+        "GET", "/v1/pipelines/{name}/rows", _pipeline_rows, "Rows of a pipeline, after its transforms.",
+        query=_RowsAsked,
+    ),
     Route(
         "POST", "/v1/pipelines/{name}/query", _query, "Ask a pipeline: {} for its status, execute for a "
         "score of its last rows, data for one of your own.", body_bytes=QUERY_BYTES, example=_ASK,

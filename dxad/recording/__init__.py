@@ -2,9 +2,9 @@
 
     file ── open_recording ──▶ Recording ── pieces ──▶ Piece, Piece, …
 
-A recording has named columns and a time for each row. A cell may be *missing* (empty, NaN, null: nothing came
-then) or *bad* (the word `bad`: what came could not be believed). What cannot be read is told in `faults`, with
-file and line, and left out; it stops nothing.
+A recording has named columns and a time for each row. A cell may be *missing* (empty, NaN, null: nothing
+came then) or *bad* (the word `bad`: what came could not be believed). What cannot be read is told in
+`faults`, with file and line, and left out; it stops nothing.
 """
 
 from collections.abc import Iterator, Sequence

@@ -54,8 +54,8 @@ def match(columns: Sequence[str], channels: Sequence[str], given: Mapping[str, s
                     free.remove(column)
     if not found:
         raise ConfigError(
-            f"none of the columns is a channel; columns: {', '.join(columns)}; channels: {', '.join(channels)}; "
-            "say which is which with --map COLUMN=CHANNEL"
+            f"none of the columns is a channel; columns: {', '.join(columns)}; "
+            f"channels: {', '.join(channels)}; say which is which with --map COLUMN=CHANNEL"
         )
     return Matched(found, tuple(free), tuple(each for each in channels if each not in found))
 

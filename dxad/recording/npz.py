@@ -1,7 +1,7 @@
 """Recordings as NumPy archives: `time_ns` int64 (n,), `values` float (n, channels), `channels` text.
 
-Optional `states` uint8 (n, channels), each a `State`: what is EMPTY or HELD did not come then, what is BAD was
-not to be believed. The members are read side by side, a piece at a time, whether they are compressed or not.
+Optional `states` uint8 (n, channels), each a `State`: what is EMPTY or HELD did not come then, what is BAD
+was not to be believed. The members are read side by side, a piece at a time, compressed or not.
 
 Source of the format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
@@ -28,9 +28,11 @@ class _Member:
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        self.shape, by_column, self.dtype = read(file)
+        version = np.lib.format.read_magic(file)  # type: ignore[no-untyped-call]
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        self.shape, by_column, self.dtype = read(file)  # type: ignore[no-untyped-call]
         if by_column and len(self.shape) > 1:
             raise ValueError("its rows do not lie one after the other (Fortran order)")
         if self.dtype.hasobject:

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from dxad.types import NS_PER_S, I8
+from dxad.types import I8, NS_PER_S
 
 __all__ = ["NO_TIME", "TIME_NAMES", "Stamp", "moment", "unit_ns"]
 
@@ -63,7 +63,7 @@ class Stamp:
 
     def _read_all(self, cells: Sequence[str]) -> I8:
         if self._unit_ns is None:
-            bare = [each[:-1] if each.endswith("Z") else each for each in cells]
+            bare = [each.removesuffix("Z") for each in cells]
             if any(each.find("+", 10) >= 0 or each.find("-", 10) >= 0 for each in bare):
                 raise ValueError("a zone, which numpy does not know")
             found: I8 = np.array(bare, dtype="datetime64[ns]").astype(np.int64)
@@ -86,9 +86,10 @@ def _scaled(cell: str, unit: int) -> int:
         raise ValueError(f"{cell!r} is no number")
     if "e" in cell.lower():
         return round(float(cell) * unit)
-    whole, _, fraction = cell.strip().partition(".")
-    sign = -1 if whole.startswith("-") else 1
-    return int(whole or 0) * unit + sign * (int(fraction or 0) * unit // 10 ** len(fraction))
+    text = cell.strip()
+    whole, _, fraction = text.lstrip("+-").partition(".")
+    size = int(whole or "0") * unit + int(fraction or "0") * unit // int("1" + "0" * len(fraction))
+    return -size if text.startswith("-") else size
 
 
 def moment(text: str) -> int:

@@ -2,17 +2,17 @@
 
     Recording ─ pieces ─▶ Feed ─▶ Ingest ─▶ ring ─▶ Pipeline ─▶ events ─▶ Outcome
                                     ▲                 ▲   │
-                                    └───── tick ──────┘   └─ recorder full ─▶ training ─▶ model, from the next row
+                                    └───── tick ──────┘   └─ recorder full ─▶ training ─▶ model, for the next
 
-Everything between the samples and the incidents is built by the `Assembly` that the daemon has, too. Wires are
-left out and sinks are not told; models are read from `state_dir`, and nothing is written there.
+Everything between the samples and the incidents is built by the `Assembly` that the daemon has, too. Wires
+are left out and sinks are not told; models are read from `state_dir`, and nothing is written there.
 
 A row arrives at the time that the recording gives it. The daemon looks at the clock every few milliseconds;
 here one look comes after thousands of rows. Nothing depends on it: what is late, sealed, held and alarmed is
 decided by the samples' own times, and where a row waits for a coarser channel, ticks come in between.
 
-The first row begins a slot of every grid. Rows may come half of the finest period early or late and still fall
-into their slots: inside, all are moved by that much, and what is told has the times of the recording.
+The first row begins a slot of every grid. Rows may come half of the finest period early or late and still
+fall into their slots: inside, all are moved by that much, and what is told has the times of the recording.
 """
 
 from collections.abc import Callable, Mapping
@@ -225,7 +225,7 @@ def _outcome(watch: Watch, account: _Account, drive: Drive) -> PipelineOutcome:
 
 
 def _prepared(config: Config, folder: Path, learn: int | Recording | None) -> Config:
-    """As it is used here: samples have their own times, nobody is told, what is learned goes into `folder`."""
+    """As it is used here: samples have their own times, no sink is told, what is learned goes to `folder`."""
     sources = {
         name: section.model_copy(update={"clock": "arrival"}) for name, section in config.sources.items()
     }

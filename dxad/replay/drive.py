@@ -172,8 +172,8 @@ class Drive:
             before = here - int(steps[largest])
             told = [rfc3339(each + self.utc_offset) for each in (before, here)]
             raise ConfigError(
-                f"{self._recording.path}: the times jump from {told[0]} to {told[1]}, which is "
-                f"{steps[largest] // self._grids.finest:,} slots; if they are right, replay one part at a time"
+                f"{self._recording.path}: times jump from {told[0]} to {told[1]}, which is "
+                f"{steps[largest] // self._grids.finest:,} slots; if that is right, replay one part at a time"
             )
 
     def _run_to(self, until: int) -> None:

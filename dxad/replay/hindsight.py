@@ -1,8 +1,9 @@
 """How alarms look beside what was really wrong.
 
-Point by point as SKAB's leaderboard counts (github waico/SKAB: F1, FAR and MAR of rows), and episode by episode
-as an operator feels it: a stretch of labelled rows is *found* if there is an alarm in it; the *delay* is from
-its first row to the first such row; alarms in quiet time are *false*, and those close to each other are one.
+Point by point as SKAB's leaderboard counts (github waico/SKAB: F1, FAR and MAR of rows), and episode by
+episode as an operator feels it: a stretch of labelled rows is *found* if there is an alarm in it; the *delay*
+is from its first row to the first such row; alarms in quiet time are *false*, and those close to each other
+are one.
 Just after a stretch the plant, and the off-delay of the alarm, may take a while: that time is not quiet.
 """
 
@@ -12,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from dxad.types import NS_PER_S, I8, Bools, Document
+from dxad.types import I8, NS_PER_S, Bools, Document
 
 __all__ = ["Score", "compare"]
 

@@ -1,4 +1,4 @@
-"""What a replay shows depends on the data alone: not on how the file is read, nor on when the clock is looked at."""
+"""What a replay shows depends on the data alone: not on how it is read, nor on the ticks of its clock."""
 
 from pathlib import Path
 
@@ -84,5 +84,5 @@ def test_a_row_sees_of_a_coarser_channel_what_was_sealed_when_it_was_complete(fo
         replay.run()
     level = np.concatenate(seen)
     # A slot of 1 s waits 1 s more for what is late; a row of 100 ms waits 100 ms.
-    expected = np.floor((np.arange(len(level)) * 0.1 + 0.1 + 0.1 - 1.0 + 1e-9)) - 1
+    expected = np.floor(np.arange(len(level)) * 0.1 + 0.1 + 0.1 - 1.0 + 1e-9) - 1
     np.testing.assert_array_equal(level[20:100], expected[20:100])
