@@ -63,14 +63,15 @@ async def _record(
     span_ns: int | None,
 ) -> tuple[int, int]:
     from dxad.client import Client
-    from dxad.recording.tape import Tape, Track
+    from dxad.recording.tape import Tape, Track, Wall
     from dxad.recording.write import open_writer
 
     async with Client(socket) as client:
         if not names:
             names = list((await client.status())["sources"])
         heads = {name: await client.rows(kind, name, limit=0) for name in names}
-        tape = Tape([Track(name, head) for name, head in heads.items()])
+        wall = Wall()
+        tape = Tape([Track(name, head, wall) for name, head in heads.items()])
         with ExitStack() as stack:
             writer = open_writer(output, tape.columns)
             stack.callback(writer.close)

@@ -8,16 +8,31 @@ import numpy as np
 
 from dxad.types import F8, I8, U1, Document, State
 
-__all__ = ["Tape", "Track"]
+__all__ = ["Tape", "Track", "Wall"]
 
 _STEP_NS: Final = 1_000_000
 """The wall clock reads a little differently each time; when it has moved by more than this, it was set."""
 
 
+class Wall:
+    """What lies between stream time and wall time: one number for all rings, until somebody sets the clock."""
+
+    def __init__(self) -> None:
+        self._boot = ""
+        self._offset = 0
+
+    def offset(self, answer: Document) -> int:
+        """Nanoseconds from the stream time of this answer's daemon to UTC."""
+        told: int = answer["utc_ns"] - answer["first"] * answer["period_ns"]
+        if answer["boot"] != self._boot or abs(told - self._offset) > _STEP_NS:
+            self._boot, self._offset = answer["boot"], told
+        return self._offset
+
+
 class Track:
     """One ring, and how far it has been followed."""
 
-    def __init__(self, name: str, head: Document) -> None:
+    def __init__(self, name: str, head: Document, wall: Wall) -> None:
         """Follow the ring called `name`, of which `head` is an answer without rows, from its next slot on."""
         self.name = name
         self.channels = tuple(each["id"] for each in head["channels"])
@@ -26,7 +41,8 @@ class Track:
         self.lost = 0
         """Rows that were gone before they were fetched, or that a daemon which was away has not sealed."""
         self._boot: str = head["boot"]
-        self._offset: int = head["utc_ns"] - head["first"] * self.period
+        self._wall = wall
+        self._offset = wall.offset(head)
         self._times: list[I8] = []
         self._values: list[F8] = []
         self._states: list[U1] = []
@@ -43,15 +59,14 @@ class Track:
 
     def take(self, answer: Document) -> int:
         """Add the rows of an answer to a question from `cursor` on; returns how many they are."""
-        offset = answer["utc_ns"] - answer["first"] * self.period
+        offset = self._wall.offset(answer)
         if answer["boot"] != self._boot:
             missed = (answer["oldest"] * self.period + offset - self.reached) // self.period
             self._boot, self._offset, self.cursor = answer["boot"], offset, answer["oldest"]
             self.lost += max(0, missed)
             self._fresh = True
             return 0
-        if abs(offset - self._offset) > _STEP_NS:
-            self._offset = offset
+        self._offset = offset
         self.lost += answer["lost"]
         rows = len(answer["states"])
         if rows:
