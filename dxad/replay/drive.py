@@ -170,7 +170,7 @@ class Drive:
         if steps[largest] > _GAP_SLOTS_MOST * self._grids.finest:
             here = int(newest[largest])
             before = here - int(steps[largest])
-            told = [rfc3339(each + self.utc_offset) for each in (before, here)]
+            told = [rfc3339(each + self.utc_offset - self._grids.finest // 2) for each in (before, here)]
             raise ConfigError(
                 f"{self._recording.path}: times jump from {told[0]} to {told[1]}, which is "
                 f"{steps[largest] // self._grids.finest:,} slots; if that is right, replay one part at a time"
