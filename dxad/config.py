@@ -294,15 +294,21 @@ def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
 
 
 def _override(text: str, document: dict[str, Any], lines: dict[Key, str]) -> list[Problem]:
-    """Merge one assignment of the command line, which is then the place of its keys."""
+    """Put the value of one assignment of the command line, which then is the place of all that is in it."""
     where = f"--set {text}"
     try:
-        assigned = assignment(text)
-        overlay = tomllib.loads(assigned)
+        path, value = assignment(text)
     except ValueError as error:
         return [Problem(where, "", str(error).partition(" (at line ")[0])]
-    _merge(document, overlay)
-    lines.update(dict.fromkeys(locate(assigned), where))
+    table: Any = document
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            return [Problem(where, ".".join(path), f"{name} is no table")]
+    table[path[-1]] = value
+    for key in [each for each in lines if each[: len(path)] == path]:
+        del lines[key]
+    lines[path] = where
     return []
 
 

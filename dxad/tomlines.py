@@ -9,8 +9,6 @@ import re
 import tomllib
 from typing import Any
 
-import orjson
-
 __all__ = ["Key", "assignment", "locate"]
 
 Key = tuple[str | int, ...]
@@ -137,19 +135,22 @@ class _Scanner:
         self._at = found.end()
 
 
-def assignment(text: str) -> str:
-    """TOML for `dotted.key=value` as one writes it on a command line, where strings have no quotes.
+def assignment(text: str) -> tuple[tuple[str, ...], Any]:
+    """The path and the value of `dotted.key=value`, TOML but for strings, which may stand without quotes.
 
     Raises:
-        ValueError: there is no key in it.
+        ValueError: it is none.
     """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
         raise ValueError("wants KEY=VALUE")
-    line = f"{key.strip()} = {value.strip()}"
+    path: list[str] = []
+    found: Any = tomllib.loads(f"{key.strip()} = 0")
+    while isinstance(found, dict):
+        name, found = next(iter(found.items()))
+        path.append(name)
     try:
-        tomllib.loads(line)
+        read = tomllib.loads(f"value = {value.strip()}")["value"]
     except tomllib.TOMLDecodeError:
-        line = f"{key.strip()} = {orjson.dumps(value.strip()).decode()}"  # JSON's strings are TOML's, too
-        tomllib.loads(line)
-    return line
+        read = value.strip()
+    return tuple(path), read

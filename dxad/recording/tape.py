@@ -11,11 +11,11 @@ from dxad.types import F8, I8, U1, Document, State
 __all__ = ["Tape", "Track", "Wall"]
 
 _STEP_NS: Final = 1_000_000
-"""The wall clock reads a little differently each time; when it has moved by more than this, it was set."""
+"""The wall clock reads a little differently each time; when it moves by more than this, it was set."""
 
 
 class Wall:
-    """What lies between stream time and wall time: one number for all rings, until somebody sets the clock."""
+    """What lies between stream time and wall time: one number for all rings until the clock is set."""
 
     def __init__(self) -> None:
         self._boot = ""

@@ -13,7 +13,9 @@ PERIOD = 100_000_000
 
 
 def ring(channels: int = 2, slots: int = 50, rows: int = 0, start: int = 1000) -> RingBuffer:
-    made = RingBuffer([Channel(f"s.c{n}", "mm") for n in range(channels)], period=PERIOD, slots=slots, start=start)
+    made = RingBuffer(
+        [Channel(f"s.c{n}", "mm") for n in range(channels)], period=PERIOD, slots=slots, start=start
+    )
     for row in range(rows):
         values = np.full((1, channels), float(row))
         made.append(start + row, values, np.full((1, channels), State.GOOD, dtype=np.uint8))

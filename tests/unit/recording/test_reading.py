@@ -133,7 +133,9 @@ class TestCsv:
     @settings(max_examples=60, deadline=None)
     @given(
         st.lists(
-            st.lists(st.one_of(st.none(), st.just("bad"), st.floats(allow_nan=False)), min_size=3, max_size=3),
+            st.lists(
+                st.one_of(st.none(), st.just("bad"), st.floats(allow_nan=False)), min_size=3, max_size=3
+            ),
             min_size=1,
             max_size=20,
         )
@@ -149,7 +151,8 @@ class TestCsv:
         _, times, values, bad = read(path)
         assert times.tolist() == [T0 + number * NS_PER_S for number in range(len(rows))]
         expected = [
-            [cell if isinstance(cell, float) and np.isfinite(cell) else np.nan for cell in row] for row in rows
+            [cell if isinstance(cell, float) and np.isfinite(cell) else np.nan for cell in row]
+            for row in rows
         ]
         np.testing.assert_array_equal(values, expected)
         assert bad.tolist() == [[cell == "bad" for cell in row] for row in rows]

@@ -24,7 +24,9 @@ class Daemon:
         self.clock = SteppedClock(utc_offset=OFFSET)
         self.rings = {
             "fast": RingBuffer([Channel("fast.x")], period=FAST, slots=slots, start=at // FAST),
-            "slow": RingBuffer([Channel("slow.a"), Channel("slow.b")], period=SLOW, slots=slots, start=at // SLOW),
+            "slow": RingBuffer(
+                [Channel("slow.a"), Channel("slow.b")], period=SLOW, slots=slots, start=at // SLOW
+            ),
         }
 
     def seal(self, name: str, *rows, states=None) -> None:

@@ -21,7 +21,12 @@ def test_rows_are_counted_as_the_leaderboard_counts_them():
     alarm = flags("0100111000")
     # Hits: rows 4 and 5. Missed: 2 and 3. False: 1 and 6. Right: 0, 7, 8, 9.
     score = compare(times(10), wrong, alarm)
-    assert (score.true_positive, score.false_negative, score.false_positive, score.true_negative) == (2, 2, 2, 4)
+    assert (score.true_positive, score.false_negative, score.false_positive, score.true_negative) == (
+        2,
+        2,
+        2,
+        4,
+    )
     assert score.f1 == pytest.approx(2 / (2 + (2 + 2) / 2))  # 0.5
     assert score.far_pct == pytest.approx(100 * 2 / 6)
     assert score.mar_pct == pytest.approx(100 * 2 / 4)

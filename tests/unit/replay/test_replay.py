@@ -39,7 +39,7 @@ def test_learning_ends_with_the_row_that_fills_it_and_the_next_row_is_scored(tmp
     scored = scores["joined"][~np.isnan(scores["joined"][:, 1]), 0]
     whole_rows = np.count_nonzero(np.isnan(scores["joined"][:, 1]))
     assert np.array_equal(scored, np.arange(scored[0], scored[0] + len(scored)))
-    # The slow channel's first slot is sealed at 2 s; the row that ends at 1.9 s is the first that waits so long.
+    # The slow channel's first slot is sealed at 2 s; the row that ends at 1.9 s is the first to wait so long.
     assert whole_rows == 18 + 200
     assert joined.model is not None
     assert joined.scored == len(scored)
@@ -107,7 +107,9 @@ def test_what_cannot_be_learned_from_is_told_and_the_next_rows_are_tried(tmp_pat
     watched = {"channels": ["plc.*"], "model": {"type": "tflite", "path": "m"}, "learn": {"span": "10s"}}
     outcome, *_ = told(configured(tmp_path, p=watched), still)
     learned = outcome.pipelines["p"].learned
-    assert [each.get("error", "") for each in learned[:2]] == ["no channel varies: there is nothing to learn"] * 2
+    assert [each.get("error", "") for each in learned[:2]] == [
+        "no channel varies: there is nothing to learn"
+    ] * 2
     assert "version" in learned[2]
 
 
