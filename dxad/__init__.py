@@ -14,7 +14,10 @@ Where things live, in the order of the data:
     ringbuffer.py               2  the recent past of one source on a fixed time grid
     frame.py                    3  rows of several rings, joined on one grid
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
+    bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing
+    gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
@@ -31,6 +34,8 @@ Where things live, in the order of the data:
     resource/                      the DXA API: the same nodes in process
     assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
+    template.py                    for_each: a pipeline written once for many machines
+    expression.py                  arithmetic over channels, written as text
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """
 

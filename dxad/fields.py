@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,12 +24,14 @@ from pydantic import (
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
+from dxad.expression import compile_expression
 from dxad.types import NS_PER_S, Channel, Fold, Lane
 
 __all__ = [
     "ChannelPattern",
     "ChannelSection",
     "Duration",
+    "Formula",
     "Identifier",
     "LaneName",
     "ModelSection",
@@ -38,6 +41,7 @@ __all__ = [
     "Size",
     "SourceSection",
     "TransformSection",
+    "distinct",
     "matching",
 ]
 
@@ -140,8 +144,22 @@ Size = Annotated[
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
 
-ChannelPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)+$")]
-"""`source.name`, where `*` and `?` match within the names: `vib.*`."""
+_NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
+
+ChannelPattern = Annotated[str, Field(pattern=rf"^{_NAME_PATTERN}(\.{_NAME_PATTERN})+$")]
+"""`source.name`, where `*` and `?` match within the names: `vib.*`; `{each}` is a template's place."""
+
+
+def _formula(value: str) -> str:
+    try:
+        compile_expression(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+Formula = Annotated[str, AfterValidator(_formula)]
+"""An expression over channels, see `dxad.expression`; the text, known to compile."""
 
 LaneName = Annotated[Literal["critical", "normal", "bulk"], Field(description="a lane of the outbox")]
 
@@ -282,3 +300,17 @@ def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:
         for place, channel in enumerate(channels)
         if any(fnmatch.fnmatchcase(channel.id, pattern) for pattern in patterns)
     ]
+
+
+def distinct(channels: Iterable[Channel]) -> tuple[Channel, ...]:
+    """The channels, no two of which have the same id.
+
+    Raises:
+        ConfigError: two have.
+    """
+    found: dict[str, Channel] = {}
+    for channel in channels:
+        if channel.id in found:
+            raise ConfigError(f"there would be two channels {channel.id!r}")
+        found[channel.id] = channel
+    return tuple(found.values())

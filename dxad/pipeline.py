@@ -16,8 +16,10 @@ from dxad.detector import Detector, Scored
 from dxad.episode import ProcessEpisode, SensorEpisode
 from dxad.errors import ModelError
 from dxad.event import Event
+from dxad.expression import compile_expression
 from dxad.fields import matching
 from dxad.frame import Feature, Frame
+from dxad.gate import Gate, stretches
 from dxad.incident import Identity
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
@@ -73,9 +75,10 @@ class Recorder:
         """Whether it has all the rows it wants."""
         return self.rows == self.wanted
 
-    def push(self, rows: Rows) -> None:
-        """Take the rows in which nothing is missing."""
-        complete = rows.values[~np.isnan(rows.values).any(axis=1)][: self.wanted - self.rows]
+    def push(self, rows: Rows, counts: Bools) -> None:
+        """Take the rows in which the machine runs (n,) and nothing is missing."""
+        usable = counts & ~np.isnan(rows.values).any(axis=1)
+        complete = rows.values[usable][: self.wanted - self.rows]
         self._values[self.rows : self.rows + len(complete)] = complete
         self.rows += len(complete)
 
@@ -116,6 +119,11 @@ class Pipeline:
         self.check = ChannelCheck(
             stages.frame.schema.channels, missing_rows=self._rows(section.alarm.on_delay)
         )
+        self._gate = Gate(
+            None if section.when is None else compile_expression(section.when),
+            stages.frame.schema.channels,
+            settle_rows=section.settle // stages.frame.schema.period,
+        )
         self._batch = batch
         self._backlog = backlog
         self._health = health
@@ -137,6 +145,7 @@ class Pipeline:
         """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
+        self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
         self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
@@ -187,8 +196,11 @@ class Pipeline:
         """
         section, schema = self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
-        required = matching(section.required, schema.channels)
-        return Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
+        by = None if section.by is None else matching([section.by], schema.channels)[0]
+        return Detector(
+            model, schema.channels, rows=rows, hop=section.hop, by=by,
+            required=matching(section.required, schema.channels),
+        )  # fmt: skip
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
@@ -233,7 +245,8 @@ class Pipeline:
         if self._forget:
             self._forget = False
             self.check.forget()
-        doubtful = self.check.apply(rows)
+        counts = self._gate.apply(rows)
+        doubtful = self.check.apply(rows, counts)
         shaped = rows.with_values(
             np.where(doubtful, np.nan, rows.values),
             np.where(doubtful, np.uint8(State.BAD), rows.states),
@@ -242,20 +255,23 @@ class Pipeline:
             shaped = transform.apply(shaped)
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
-            recorder.push(shaped)
+            recorder.push(shaped, counts)
         if not (doubtful.any() or self._sensor.active):
-            return self._judge(shaped, doubtful, [])
+            return self._judge(shaped, counts, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
         for row in range(len(shaped)):
             one = Rows(
                 shaped.first + row, shaped.period, shaped.values[row : row + 1], shaped.states[row : row + 1]
             )
-            events += self._judge(one, doubtful[row : row + 1], self.check.troubles_at(row))
+            here = slice(row, row + 1)
+            events += self._judge(one, counts[here], doubtful[here], self.check.troubles_at(row))
         return events
 
-    def _judge(self, shaped: Rows, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
-        scored = self._score(shaped)
+    def _judge(
+        self, shaped: Rows, counts: Bools, doubtful: Bools, troubles: Sequence[Trouble]
+    ) -> list[Event]:
+        scored = self._score(shaped, counts)
         self._remember(shaped, scored)
         sensor = self._sensor.update(shaped.first, doubtful, troubles)
         if sensor:
@@ -287,9 +303,23 @@ class Pipeline:
             self._transforms = list(self.stages.transforms())
             self.succession.restart()
 
-    def _score(self, shaped: Rows) -> Scored:
-        nothing = np.full(len(shaped), np.nan)
-        empty = Scored(nothing, nothing, np.zeros(shaped.values.shape), 0)
+    def _score(self, shaped: Rows, counts: Bools) -> Scored:
+        """Score the rows that count; a window never reaches across those that do not."""
+        if counts.all():
+            return self._score_running(shaped)
+        width, parts = shaped.values.shape[1], []
+        for begin, end, running in stretches(counts):
+            if running:
+                values, states = shaped.values[begin:end], shaped.states[begin:end]
+                parts.append(self._score_running(Rows(shaped.first + begin, shaped.period, values, states)))
+            else:
+                self.succession.restart()
+                self._idle.add(end - begin)
+                parts.append(Scored.nothing(end - begin, width))
+        return Scored.joined(parts)
+
+    def _score_running(self, shaped: Rows) -> Scored:
+        empty = Scored.nothing(*shaped.values.shape)
         turns = len(self.succession.turns)
         try:
             scored = self.succession.apply(shaped)
@@ -304,6 +334,7 @@ class Pipeline:
         if len(self.succession.turns) != turns:
             self._expect()
         self._note_deadline()
+        self._note_regimes(shaped)
         done = int(np.count_nonzero(~np.isnan(scored.raw)))
         if done and self._failing:
             self._health.clear("model.failed", self.name)
@@ -329,6 +360,20 @@ class Pipeline:
             self._health.raise_condition("model.slow", self.name, detail)
         else:
             self._health.clear("model.slow", self.name)
+
+    def _note_regimes(self, shaped: Rows) -> None:
+        """Say so when the machine runs in a way that was never learned: nothing can be said about it."""
+        calibration = None if self.detector is None else self.detector.calibration
+        if self.section.by is None or calibration is None or not len(shaped):
+            return
+        column = shaped.values[:, matching([self.section.by], self.stages.schema.channels)[0]]
+        seen = column[~np.isnan(column)]
+        new = seen[~np.isin(seen, calibration.regimes)]
+        if len(new):
+            detail = f"{self.section.by} is {new[-1]:g}, which was never learned: not scored meanwhile"
+            self._health.raise_condition("regime.unknown", self.name, detail)
+        elif len(seen):
+            self._health.clear("regime.unknown", self.name)
 
     def _absent(self, shaped: Rows) -> list[str]:
         gone = np.isnan(shaped.values[-1])
@@ -371,7 +416,9 @@ class Pipeline:
         return {
             "channels": [channel.id for channel in self.stages.schema.channels],
             "period_ms": self.stages.schema.period / 1e6 if self.stages.schema.period > 1 else None,
-            "rows": self._scored.value + self._unscored.value,
+            "rows": self._scored.value + self._unscored.value + self._idle.value,
+            "running": self._gate.open,
+            "idle": self._idle.value,
             "scored": self._scored.value,
             "unscored": self._unscored.value,
             "lost": self._lost.value,

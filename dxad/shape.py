@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dxad import plugin
 from dxad.errors import ConfigError
-from dxad.fields import TransformSection, matching
+from dxad.fields import TransformSection, distinct, matching
 from dxad.types import Schema, Transform
 
 __all__ = ["FeatureShape", "Shape", "ShapeError", "build", "chain", "shape_of"]
@@ -116,7 +116,10 @@ def shape_of(
                 f"{step / 1e6:g} ms and the {each.period / 1e6:g} ms of {each.channels[0].id!r} "
                 "are no multiples of each other",
             )
-    joined = Schema(tuple(channel for each in inputs for channel in each.channels), step)
+    try:
+        joined = Schema(distinct(channel for each in inputs for channel in each.channels), step)
+    except ConfigError as error:
+        raise ShapeError(("features",), str(error)) from error
     return Shape(feeds, tuple(found), joined, chain(transforms, joined)[1])
 
 

@@ -29,6 +29,7 @@ CONDITIONS: Final = {
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
+    "regime.unknown": Kind("warning", "the machine runs in a way that was never learned: nothing is scored"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
     "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
     "model.slow": Kind("warning", "scoring a batch of rows took longer than the deadline allows"),

@@ -89,6 +89,14 @@ def test_each_chain_is_fresh():
             "every is no multiple of the rows' period, 10 ms",
         ),
         (
+            {
+                "patterns": ["vib.*"],
+                "features": [section("summarize", every=each) for each in ("50ms", "100ms")],
+            },
+            ("features",),
+            "there would be two channels 'vib.x.rms'",
+        ),
+        (
             {"patterns": ["plc.*"], "period": 150 * MS},
             ("period",),
             "150 ms and the 100 ms of 'plc.flow' are no multiples of each other",
