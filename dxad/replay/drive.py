@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,7 @@ from dxad import config as configuration
 from dxad.assembly import Assembly
 from dxad.config import Config
 from dxad.errors import ConfigError
-from dxad.event import identity, rfc3339
+from dxad.event import Event, identity, rfc3339
 from dxad.outbox import Outbox
 from dxad.recording import CELLS_AT_ONCE, Piece, Recording
 from dxad.recording.columns import Matched
@@ -27,6 +28,7 @@ _BEGIN_NS: Final = 1000 * NS_PER_S
 """The stream time of the first row, at least: a slot of every grid begins there."""
 _GAP_SLOTS_MOST: Final = 100_000_000
 """A pause of more slots of the finest grid is a mistaken time: it would take hours to pass through."""
+_NEVER: Final = int(np.iinfo(np.int64).max)
 _ROWS_AT_ONCE: Final = 4096
 """Of the finest grid, between two ticks."""
 
@@ -76,12 +78,16 @@ class Drive:
             metrics=metrics, outbox=outbox,
             sources={name: Wire(section.declared(name)) for name, section in config.sources.items()},
         )  # fmt: skip
+        self._on_event = on_event
+        self._heard: list[tuple[int, int, int, Event]] = []
+        """Events that one of another pipeline may still come before: time, pipeline, number, event."""
+        self._events = 0
         self.watches = {
             name: Watch(
-                pipeline, self.assembly.learnings.get(name), utc_offset=self.utc_offset, on_event=on_event,
-                on_scores=on_scores,
+                pipeline, self.assembly.learnings.get(name), utc_offset=self.utc_offset,
+                on_event=partial(self._hear, place), on_scores=on_scores,
             )
-            for name, pipeline in self.assembly.pipelines.items()
+            for place, (name, pipeline) in enumerate(self.assembly.pipelines.items())
         }  # fmt: skip
         columns = list(dict.fromkeys((*matched.column_of.values(), *extra)))
         self._columns = columns
@@ -100,7 +106,8 @@ class Drive:
             for name, ingest in self.assembly.ingests.items()
         }
         self._tick = tick or self._longest_tick()
-        self._next_tick = self._after(self._begin)
+        self._next_tick = self._begin + self._tick
+        self._next_seal, self._sealed_next = self._seal_after(self._begin)
         self._newest = self._begin
         self._ends: dict[str, int] = {}
         """By source, when the slot of the recording's last row is sealed: nothing is known of later ones."""
@@ -138,6 +145,7 @@ class Drive:
         }
         self._run_to(max(self._ends.values()))
         self._look(max(self._ends.values()))
+        self._pass_on(_NEVER)
 
     def column(self, name: str) -> int:
         """The place of a column in the pieces."""
@@ -149,7 +157,7 @@ class Drive:
         self._check(newest)
         begin = 0
         while begin < len(at):
-            end = int(np.searchsorted(newest, self._next_tick, side="right"))
+            end = int(np.searchsorted(newest, min(self._next_tick, self._next_seal), side="right"))
             if end > begin:
                 self._accept(piece, at, newest, begin, end)
             begin = end
@@ -178,28 +186,49 @@ class Drive:
 
     def _run_to(self, until: int) -> None:
         """All ticks before a stream time."""
-        while self._next_tick < until:
-            self._look(self._next_tick)
-            self._next_tick = self._after(self._next_tick)
+        while (at := min(self._next_tick, self._next_seal)) < until:
+            if at == self._next_tick:
+                self._look(at)
+                self._next_tick += self._tick
+                frames = [watch.pipeline.stages.frame for watch in self.watches.values()]
+                self._pass_on(min((frame.next * frame.schema.period for frame in frames), default=_NEVER))
+            else:
+                self._look(at, self._sealed_next)
+            self._next_seal, self._sealed_next = self._seal_after(at)
 
-    def _after(self, at: int) -> int:
-        """The next tick: on a grid of its own, or just before a coarser slot is sealed.
+    def _seal_after(self, at: int) -> tuple[int, frozenset[str]]:
+        """When the next slot is sealed that is coarser than the rows it is joined to, less a nanosecond.
 
-        Rows that are complete before it shall not see that slot yet, as they would not in the daemon.
+        Rows that are complete by then shall not see that slot, as they would not in the daemon: the pipelines
+        that are named take them in before.
         """
-        lateness = {name: each.lateness for name, each in self.assembly.ingests.items()}
-        seals = [
-            ((at + 1 - lateness[source]) // period + 1) * period + lateness[source] - 1
-            for source, period in self._grids.coarse
-        ]
-        return min([(at // self._tick + 1) * self._tick, *(each for each in seals if each > at)])
+        times: dict[int, set[str]] = {}
+        for pipeline, source, period in self._grids.coarse:
+            lateness = self.assembly.ingests[source].lateness
+            seal = ((at + 1 - lateness) // period + 1) * period + lateness - 1
+            times.setdefault(seal, set()).add(pipeline)
+        first = min(times, default=_NEVER)
+        return first, frozenset(times.get(first, ()))
 
-    def _look(self, at: int) -> None:
+    def _look(self, at: int, pipelines: frozenset[str] | None = None) -> None:
+        """What the daemon does at a tick; for some pipelines alone and their sources, if they are named."""
         self.clock.advance(at)
         for name, ingest in self.assembly.ingests.items():
-            ingest.tick(min(at, self._ends.get(name, at)))
-        for watch in self.watches.values():
-            watch.step()
+            if pipelines is None or self._grids.readers[name] & pipelines:
+                ingest.tick(min(at, self._ends.get(name, at)))
+        for name, watch in self.watches.items():
+            if pipelines is None or name in pipelines:
+                watch.step()
+
+    def _hear(self, place: int, event: Event) -> None:
+        self._events += 1
+        self._heard.append((event.time_utc - self.utc_offset, place, self._events, event))
+
+    def _pass_on(self, until: int) -> None:
+        """Tell what happened up to a stream time that all pipelines have passed, in the order of time."""
+        self._heard.sort(key=lambda each: each[:3])
+        while self._heard and self._heard[0][0] <= until:
+            self._on_event(self._heard.pop(0)[3])
 
     def sources(self) -> dict[str, Document]:
         """What became of the samples, by source."""
@@ -223,18 +252,23 @@ class _Grids:
     def __init__(self, config: Config) -> None:
         sources = {name: each.period for name, each in config.sources.items() if each.period is not None}
         steps = list(sources.values())
-        coarse: set[tuple[str, int]] = set()
-        for section in config.pipelines.values():
+        coarse: set[tuple[str, str, int]] = set()
+        self.readers: dict[str, set[str]] = {name: set() for name in config.sources}
+        """By source: the pipelines that read it."""
+        for name, section in config.pipelines.items():
             found = configuration.shape(section, config.sources)
             joined = found.joined.period
-            inputs = [(name, sources[name]) for name, _ in found.feeds]
+            inputs = [(source, sources[source]) for source, _ in found.feeds]
             inputs += [(each.source, each.outputs.period) for each in found.features]
-            coarse |= {each for each in inputs if each[1] > joined}
+            for source, period in inputs:
+                self.readers[source].add(name)
+                if period > joined:
+                    coarse.add((name, source, period))
             steps += [joined, *(period for _, period in inputs)]
         self.finest = min(sources.values())
         self.common = math.lcm(*steps)
         self.coarse = sorted(coarse)
-        """By source: the steps of inputs that are coarser than the rows which they are joined to."""
+        """By pipeline and source: the steps of inputs that are coarser than the rows they are joined to."""
 
 
 def within(piece: Piece, start: int | None, stop: int | None) -> Piece:

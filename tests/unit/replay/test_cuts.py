@@ -5,13 +5,27 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dxad.types import NS_PER_S
-from tests.unit.replay.plant import JOINED, PLAIN, configured, plant, told
+from tests.unit.replay.plant import ALARM, JOINED, PLAIN, configured, plant, told
 
-ROWS = 60 * 50
+SECONDS = 44
+ROWS = SECONDS * 50
+GATED = {
+    "channels": ["plc.*", "fast.x"],
+    "period": "20ms",
+    "when": "plc.a > 9.5",
+    "settle": "200ms",
+    "model": {"type": "zscore", "warm_up": 100},
+    "alarm": ALARM,
+}
+"""Finer than one of its sources, and not always looking."""
+
+
+def watching(folder):
+    return configured(folder, joined=JOINED, plain=PLAIN, gated=GATED)
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +35,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder):
-    return told(configured(folder, joined=JOINED, plain=PLAIN), plant())
+    return told(watching(folder), plant(SECONDS, fault_at=34.0))
 
 
 def test_the_rough_recording_has_all_that_could_be_cut_wrongly(whole):
@@ -33,18 +47,20 @@ def test_the_rough_recording_has_all_that_could_be_cut_wrongly(whole):
     assert outcome.sources["fast"]["folded"] > 0
     assert outcome.sources["plc"]["rejected"]
     assert np.isnan(scores["joined"][:, 1]).any()
-    assert outcome.pipelines["joined"].scored > 250
+    assert outcome.pipelines["joined"].scored > 100
+    assert 0 < outcome.pipelines["gated"].scored < 1500
+    assert outcome.pipelines["gated"].incidents
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, phases=set(Phase) - {Phase.explain})
 @given(
     cuts=st.lists(st.integers(1, ROWS - 1), max_size=40),
     tick=st.one_of(st.none(), st.integers(7_000_000, 20 * NS_PER_S)),
 )
 def test_any_pieces_and_any_ticks_give_the_same_scores_and_the_same_events(folder, whole, cuts, tick):
     outcome, events, scores = whole
-    config = configured(folder, joined=JOINED, plain=PLAIN)
-    other, other_events, other_scores = told(config, plant().cut(cuts), tick=tick)
+    config = watching(folder)
+    other, other_events, other_scores = told(config, plant(SECONDS, fault_at=34.0).cut(cuts), tick=tick)
     assert orjson.dumps(other_events) == orjson.dumps(events)
     for name, mine in scores.items():
         np.testing.assert_array_equal(other_scores[name], mine)
@@ -54,8 +70,8 @@ def test_any_pieces_and_any_ticks_give_the_same_scores_and_the_same_events(folde
 
 def test_row_by_row_is_the_same_as_all_at_once(folder, whole):
     _, events, scores = whole
-    config = configured(folder, joined=JOINED, plain=PLAIN)
-    _, other_events, other_scores = told(config, plant().cut(range(1, ROWS)), tick=NS_PER_S // 100)
+    config = watching(folder)
+    _, other_events, other_scores = told(config, plant(SECONDS, fault_at=34.0).cut(range(1, ROWS)), tick=NS_PER_S // 100)
     assert other_events == events
     for name, mine in scores.items():
         np.testing.assert_array_equal(other_scores[name], mine)

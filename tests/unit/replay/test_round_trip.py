@@ -111,6 +111,8 @@ def test_a_recording_of_a_gateway_tells_what_the_gateway_told(tmp_path, name):
         n = min(len(replayed), ring.sealed - first)
         np.testing.assert_array_equal(replayed[:n, 1:], ring.read(first, first + n).values)
         assert begin == (1000 * NS_PER_S - START) // ring.period
+    order = list(config.pipelines)
+    live.events.sort(key=lambda each: (each.time_utc, order.index(each.data["pipeline"])))
     told_live = [(each.type, each.time_utc, each.data["contributors"]) for each in live.events]
     told_again = [(each["type"], each["time"], each["data"]["contributors"]) for each in events]
     assert [kind for kind, *_ in told_again] == [kind for kind, *_ in told_live]
