@@ -4,6 +4,7 @@ import functools
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "nanoseconds", "of_recording", "progress", "run"]
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_PACE_S: Final = 0.05
+"""Between two looks at the clock, when a replay is slowed down."""
 _DURATION: Final = re.compile(r"[0-9.]+\s*[a-z]+")
 
 
@@ -40,7 +43,7 @@ class Asked:
     begin: str | None
     end: str | None
     period: str | None
-    time: str | None
+    time_column: str | None
     as_json: bool
 
 
@@ -73,7 +76,10 @@ def of_recording(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--to", "end", metavar="TIME", help="The end, likewise; not included.")
     @click.option("--period", metavar="DURATION", help="The data has no times: so far apart are its rows.")
     @click.option(
-        "--time", metavar="COLUMN", help="The column with the times.  [default: time, timestamp, …]"
+        "--time",
+        "time_column",
+        metavar="COLUMN",
+        help="The column with the times.  [default: time, timestamp, …]",
     )
     @as_json
     @functools.wraps(command)
@@ -86,14 +92,15 @@ def of_recording(command: Callable[..., None]) -> Callable[..., None]:
         begin: str | None,
         end: str | None,
         period: str | None,
-        time: str | None,
+        time_column: str | None,
         as_json: bool,
         **others: Any,
     ) -> None:
         try:
             with _hushed():
                 command(
-                    Asked(config, data, columns, labels, learn, begin, end, period, time, as_json), **others
+                    Asked(config, data, columns, labels, learn, begin, end, period, time_column, as_json),
+                    **others,
                 )
         except ConfigError as error:
             tell(error)
@@ -121,7 +128,7 @@ def read_head(path: Path, asked: Asked) -> "Recording":
     """Open a recording as the options say it is."""
     from dxad.recording import open_recording
 
-    return open_recording(path, period=nanoseconds(asked.period, "--period"), time=asked.time)
+    return open_recording(path, period=nanoseconds(asked.period, "--period"), time=asked.time_column)
 
 
 def run(
@@ -130,8 +137,16 @@ def run(
     *,
     on_event: Callable[["Event"], None] = lambda _event: None,
     on_rows: Callable[[int], None] = lambda _rows: None,
+    speed: float | None = None,
 ) -> "Document":
     """Replay the recording; returns the outcome.
+
+    Args:
+        asked: the options.
+        config: whose pipelines see the data.
+        on_event: told each event.
+        on_rows: told how many rows have been driven through so far.
+        speed: so many times as fast as it was; None is as fast as it goes.
 
     Raises:
         ConfigError: an option does not fit the recording.
@@ -147,10 +162,26 @@ def run(
         labels=_labels(asked.labels, recording),
         learn=_learn(asked),
         span=(_moment(asked.begin, "--from", recording), _moment(asked.end, "--to", recording)),
+        tick=None if speed is None else max(1, round(_PACE_S * speed * 1e9)),
         on_event=on_event,
         on_rows=on_rows,
+        on_time=(lambda _utc: None) if speed is None else _Pace(speed),
     )
     return replay.run().document()
+
+
+class _Pace:
+    """Waits until as much time has passed here as there, at some speed."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._began: tuple[float, int] | None = None
+
+    def __call__(self, utc: int) -> None:
+        if self._began is None:
+            self._began = time.monotonic(), utc
+        real, recorded = self._began
+        time.sleep(max(0.0, real + (utc - recorded) / 1e9 / self._speed - time.monotonic()))
 
 
 def _pair(text: str) -> tuple[str, str]:

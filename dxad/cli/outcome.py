@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["INCIDENT", "SCORE", "head", "incident_cells", "picture", "score_cells"]
 
 _CONTRIBUTORS: Final = 3
+_SHOWN: Final = 40
+"""Incidents per pipeline."""
 
 INCIDENT: Final = ("ONSET", ">LASTED", "KIND", ">PEAK", "CONTRIBUTORS")
 SCORE: Final = (
@@ -34,9 +36,11 @@ def picture(outcome: "Document") -> Iterator[RenderableType]:
         yield _summary(name, each)
         if each["incidents"]:
             incidents = table(*INCIDENT)
-            for found in each["incidents"]:
+            for found in each["incidents"][:_SHOWN]:
                 incidents.add_row(*incident_cells(found))
             yield incidents
+        if len(each["incidents"]) > _SHOWN:
+            yield text(f"and {len(each['incidents']) - _SHOWN} more; --json tells them all", DIM)
     if any(each["score"] for each in pipelines.values()):
         yield ""
         yield _scores(pipelines)

@@ -54,6 +54,7 @@ class Replay:
         on_event: OnEvent = lambda _event: None,
         on_scores: OnScores = lambda _name, _reading: None,
         on_rows: Callable[[int], None] = lambda _rows: None,
+        on_time: Callable[[int], None] = lambda _utc: None,
     ) -> None:
         """Get ready.
 
@@ -70,6 +71,7 @@ class Replay:
             on_event: told each event.
             on_scores: told each stretch of a pipeline's scores.
             on_rows: told how many rows have been driven through so far.
+            on_time: told the UTC time, in nanoseconds, of each look at the clock.
 
         Raises:
             ConfigError: the columns are nobody's, or a label is not there.
@@ -85,6 +87,7 @@ class Replay:
         self._on_event = on_event
         self._on_scores = on_scores
         self._on_rows = on_rows
+        self._on_time = on_time
         if self._label is not None and self._label not in recording.columns:
             raise ConfigError(f"{recording.path}: no column {self._label!r} with labels")
         self._matched = self._match(recording)
@@ -125,7 +128,7 @@ class Replay:
         extra = () if self._label is None else (self._label,)
         drive = Drive(
             config, self._recording, self._matched, first=first, extra=extra, tick=self._tick,
-            on_event=self._on_event, on_scores=self._on_scores,
+            on_event=self._on_event, on_scores=self._on_scores, on_time=self._on_time,
         )  # fmt: skip
         with closing(drive):
             for watch in drive.watches.values():

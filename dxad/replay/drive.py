@@ -1,7 +1,7 @@
 """Time, driven by the rows of a recording."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -47,6 +47,7 @@ class Drive:
         tick: int | None = None,
         on_event: OnEvent = lambda _event: None,
         on_scores: OnScores = lambda _name, _reading: None,
+        on_time: Callable[[int], None] = lambda _utc: None,
     ) -> None:
         """Build everything.
 
@@ -59,6 +60,7 @@ class Drive:
             tick: stream time between two ticks; None chooses.
             on_event: told each event.
             on_scores: told each stretch of a pipeline's scores.
+            on_time: told the UTC time, in nanoseconds, of each tick.
 
         Raises:
             ConfigError: something cannot be built.
@@ -79,6 +81,7 @@ class Drive:
             sources={name: Wire(section.declared(name)) for name, section in config.sources.items()},
         )  # fmt: skip
         self._on_event = on_event
+        self._on_time = on_time
         self._heard: list[tuple[int, int, int, Event]] = []
         """Events that one of another pipeline may still come before: time, pipeline, number, event."""
         self._events = 0
@@ -189,6 +192,7 @@ class Drive:
         while (at := min(self._next_tick, self._next_seal)) < until:
             if at == self._next_tick:
                 self._look(at)
+                self._on_time(at + self.utc_offset)
                 self._next_tick += self._tick
                 frames = [watch.pipeline.stages.frame for watch in self.watches.values()]
                 self._pass_on(min((frame.next * frame.schema.period for frame in frames), default=_NEVER))

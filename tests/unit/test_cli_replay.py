@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,16 @@ def test_the_same_data_gives_the_same_bytes_in_any_process(folder, tmp_path):
     assert first == second
     assert len(first[0]) > 1000
     assert first[1].count(b"\n") >= 4
+
+
+def test_it_may_be_slowed_down_and_the_answer_is_the_same(folder):
+    began = time.monotonic()
+    slow = replay(folder, "--from", "60s", "--to", "360s", "--json", "--speed", "300")
+    assert time.monotonic() - began >= 0.9
+    assert slow.stdout == replay(folder, "--from", "60s", "--to", "360s", "--json").stdout
+    wrong = replay(folder, "--speed", "warp")
+    assert wrong.exit_code == 2
+    assert "'warp' is neither max nor a factor" in wrong.stderr
 
 
 def test_learning_may_be_from_another_file_or_from_a_span(folder):

@@ -71,7 +71,9 @@ def test_any_pieces_and_any_ticks_give_the_same_scores_and_the_same_events(folde
 def test_row_by_row_is_the_same_as_all_at_once(folder, whole):
     _, events, scores = whole
     config = watching(folder)
-    _, other_events, other_scores = told(config, plant(SECONDS, fault_at=34.0).cut(range(1, ROWS)), tick=NS_PER_S // 100)
+    _, other_events, other_scores = told(
+        config, plant(SECONDS, fault_at=34.0).cut(range(1, ROWS)), tick=NS_PER_S // 100
+    )
     assert other_events == events
     for name, mine in scores.items():
         np.testing.assert_array_equal(other_scores[name], mine)
