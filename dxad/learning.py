@@ -1,6 +1,6 @@
 """The service that turns a pipeline's recorded rows into its model.
 
-Recorder full ─▶ rows to a file ─▶ child process: fit, calibrate, verify ─▶ shelf ─▶ the pipeline swaps
+Recorder full ─▶ rows to a file ─▶ a child fits and calibrates ─▶ a child tries ─▶ shelf ─▶ the pipeline swaps
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from dxad import bundle
+from dxad import shelf as shelves
 from dxad.config import LearnSection
 from dxad.errors import ConfigError, ModelError
+from dxad.fields import matching
 from dxad.pipeline import Pipeline
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
+from dxad.trial import try_bundle
 from dxad.types import F8, NS_PER_S, Document, Model
 
 __all__ = ["Learning"]
@@ -59,9 +61,14 @@ class Learning:
         self._health = health
         self._asked = asyncio.Event()
         self._rows = self._rows_of(section.span)
-        self._rows_most = self._rows + max(0, spare_bytes) // self._row_bytes
+        self._rows_most = self._rows
+        self.allow(spare_bytes)
         self.state: Literal["idle", "recording", "fitting"] = "idle"
         self.error: str | None = None
+
+    def allow(self, spare_bytes: int) -> None:
+        """So much memory may be taken for a longer recording than the configured one."""
+        self._rows_most = self._rows_of(self._section.span) + max(0, spare_bytes) // self._row_bytes
 
     def _rows_of(self, span: int) -> int:
         return max(1, span // self._pipeline.stages.schema.period)
@@ -137,12 +144,14 @@ class Learning:
     async def _adopt(self, values: F8) -> str:
         """Fit a model on these rows, put it on the shelf and let the pipeline swap to it."""
         try:
-            self._shelf.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+            folder = await asyncio.to_thread(self._desk)
             try:
                 answer = await self._fit(folder, values)
-                bundle.install(self._shelf, folder / "bundle")
-                self._pipeline.offer(self._load())
+                trial = await try_bundle(folder / "bundle")
+                if trial.refused is not None:
+                    raise ModelError(trial.refused)
+                await asyncio.to_thread(shelves.install, self._shelf, folder / "bundle", why="learned")
+                self._pipeline.offer(await asyncio.to_thread(self._load))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
@@ -157,6 +166,11 @@ class Learning:
         )  # fmt: skip
         return version
 
+    def _desk(self) -> Path:
+        """A new folder on the shelf's own file system, for what is not finished."""
+        self._shelf.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+
     async def _fit(self, folder: Path, values: F8) -> Document:
         """Fit in a child process: its memory and its crashes are its own."""
         schema = self._pipeline.stages.schema
@@ -164,9 +178,10 @@ class Learning:
             "channels": [{"id": each.id, "unit": each.unit} for each in schema.channels],
             "period": schema.period,
             "stuck_rows": self._pipeline.check.learned(),
+            "by": self._by(),
         }
         recording = folder / "rows.npy"
-        np.save(recording, values)
+        await asyncio.to_thread(np.save, recording, values)
         recording.with_suffix(".json").write_bytes(orjson.dumps(head))
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "dxad.training", str(recording), str(folder / "bundle"),
@@ -190,6 +205,12 @@ class Learning:
         if "error" in answer:
             raise ModelError(answer["error"])
         return answer
+
+    def _by(self) -> str | None:
+        """The channel that tells the regimes of the machine apart."""
+        by = self._pipeline.section.by
+        channels = self._pipeline.stages.schema.channels
+        return None if by is None else channels[matching([by], channels)[0]].id
 
     def snapshot(self) -> Document:
         """How far it is."""

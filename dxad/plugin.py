@@ -2,7 +2,8 @@
 
 A plug-in is a module of `dxad.sources`, `.sinks`, `.transforms`, `.models` or `.decode` that holds a frozen
 config class, the class itself and `PLUGIN = Plugin(Config, Class)`. Third parties add theirs by an entry
-point in the group `dxad.sources` (and so on) that points at such a `PLUGIN`.
+point in the group `dxad.sources` (and so on) that points at such a `PLUGIN`. A plain Python function over
+columns, for the transform `call`, is an entry point in the group `dxad.functions`.
 """
 
 import difflib
@@ -20,7 +21,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from dxad.errors import ConfigError
 from dxad.fields import Section
 
-__all__ = ["Family", "Plugin", "load", "names", "section"]
+__all__ = ["Family", "Plugin", "function", "load", "names", "section"]
 
 Family = Literal["sources", "sinks", "transforms", "models", "decode"]
 
@@ -67,6 +68,28 @@ def load(family: Family, name: str) -> Plugin:
     if not isinstance(found, Plugin):
         raise ConfigError(f"{kind} {name!r}: its entry point is a {type(found).__name__}, not a Plugin")
     return found
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The function that somebody has registered under this name in the group `dxad.functions`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be imported.
+    """
+    points = {point.name: point for point in entry_points(group="dxad.functions")}
+    if name not in points:
+        close = difflib.get_close_matches(name, points, 1)
+        known = f"known: {', '.join(sorted(points))}" if points else "no installed package has any"
+        hint = f"did you mean {close[0]!r}?" if close else known
+        raise ConfigError(f"no entry point {name!r} in the group dxad.functions, {hint}")
+    try:
+        found = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"function {name!r}: {points[name].value} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"function {name!r}: its entry point is a {type(found).__name__}, not a function")
+    made: Callable[..., Any] = found
+    return made
 
 
 def _allowed(family: Family, name: str, without: Collection[str]) -> Plugin:

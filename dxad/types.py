@@ -25,10 +25,12 @@ __all__ = [
     "Channel",
     "Detailed",
     "Document",
+    "Fallible",
     "Fold",
     "Forgiving",
     "Lane",
     "Model",
+    "Overflow",
     "Quality",
     "Reason",
     "Record",
@@ -56,6 +58,10 @@ Document = dict[str, Any]
 Fold = Literal["last", "mean", "min", "max", "count"]
 """What several samples of one slot, or several finer slots of one row, become."""
 
+Overflow = Literal["drop_oldest", "drop_newest", "thin", "block"]
+"""What happens when more waits than may: the oldest or the newest is lost, or all but every n-th; or the wire
+is made to wait."""
+
 
 class Quality(IntEnum):
     """How far one sample can be trusted: OPC UA's split of its status code (OPC 10000-4, 7.39)."""
@@ -77,7 +83,7 @@ class State(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a sample is not good."""
+    """Why a sample is not good, or how it came to be there."""
 
     NONE = 0
     TIMEOUT = 1
@@ -88,6 +94,8 @@ class Reason(IntEnum):
     """The value lies outside the channel's range."""
     TYPE = 4
     """The value is missing, not a number, or not finite."""
+    BACKFILLED = 5
+    """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
 
 
 SAMPLE = np.dtype(
@@ -195,7 +203,7 @@ class Scores:
 
     values: F8
     """(n,); NaN where the window was not scored."""
-    contributions: F8 | None = None
+    contributions: F8 | F4 | None = None
     """(n, channels), non-negative: how much of the score each channel makes; None where unknown."""
 
 
@@ -281,6 +289,15 @@ class Transform(Protocol):
 
     def apply(self, rows: Rows) -> Rows:
         """Carry its state over `rows`, which follow those of the call before, and return what comes out."""
+
+
+@runtime_checkable
+class Fallible(Protocol):
+    """A transform that runs code which is not dxad's: where that fails it gives bad cells, and says why."""
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong in the batch before; None when nothing did."""
 
 
 class Model(Protocol):

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,3 +99,106 @@ def bare_tflite():
         return to_tflite(LinearDetector(1, 10 * ones, ones, np.eye(channels), np.arange(channels)))
 
     return make
+
+
+FUNCTIONS = """
+import numpy as np
+
+def power(columns):
+    made = np.full_like(columns["plc.flow"], np.nan)
+    np.multiply(columns["plc.flow"], 0.5, out=made)
+    return made
+
+def greedy(columns):
+    for column in columns.values():
+        column[:] = np.nan_to_num(column) + 1.0  # it may do so with what it is given
+    return columns["vib.x"]
+
+def broken(columns):
+    raise ZeroDivisionError("as a user's function may")
+
+def short(columns):
+    return columns["plc.flow"][:-1]
+
+def wordy(columns):
+    return ["three", "words", "here"]
+
+def quitting(columns):
+    raise SystemExit(3)
+
+def fickle(columns):
+    if any((column > 1000).any() for column in columns.values()):
+        raise OverflowError("more than a thousand")
+    return sum(columns.values())
+
+def slip(columns):
+    return next(iter(columns.values()))
+
+constant = 5
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _functions_of_the_plant(tmp_path_factory) -> Iterator[None]:
+    """A distribution that is installed beside dxad and brings functions for the transform `call`."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    (folder / "plant_functions.py").write_text(FUNCTIONS)
+    info = folder / "plant_functions-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plant-functions\nVersion: 1.0\n")
+    names = ("power", "greedy", "broken", "fickle", "short", "wordy", "quitting", "slip", "constant", "gone")
+    lines = "".join(f"{name} = plant_functions:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text(f"[dxad.functions]\n{lines}lost = no_such_library_xyz:f\n")
+    sys.path.append(str(folder))
+    yield
+    sys.path.remove(str(folder))
+    sys.modules.pop("plant_functions", None)
+
+
+@pytest.fixture
+def dense_net():
+    """Makes the bytes of a net of dense layers, its input (1, *shape): float32, or int8 throughout."""
+    from tests.nets import dense
+
+    return dense
+
+
+@pytest.fixture
+def reshaped_net():
+    """Makes the bytes of a graph of one matrix whose input has any shape: (1, *shape) to (1, outputs)."""
+    return _reshaped_net
+
+
+def _reshaped_net(
+    shape: tuple[int, ...], weight: np.ndarray, *, fixed: bool = False, flat: bool = False
+) -> bytes:
+    """`fixed`: it reshapes to a batch of one; else to as many as come."""
+    import tflite as schema
+
+    from dxad.training.graph import Operator, Tensor, Writer
+
+    weight = np.atleast_2d(weight)
+    cells = weight.shape[1]
+    to = np.array([1 if fixed else -1, cells], "<i4")
+
+    def dense(builder):
+        schema.FullyConnectedOptionsStart(builder)
+        return schema.FullyConnectedOptionsEnd(builder)
+
+    def reshape(builder):
+        schema.ReshapeOptionsStart(builder)
+        return schema.ReshapeOptionsEnd(builder)
+
+    tensors = [
+        Tensor("in", (1, cells) if flat else (1, *shape)),
+        Tensor("to", (2,), to.tobytes(), schema.TensorType.INT32),
+        Tensor("row", (1, cells)),
+        Tensor("w", weight.shape, weight.astype("<f4").tobytes()),
+        Tensor("out", (1, len(weight))),
+    ]
+    code, options = schema.BuiltinOperator, schema.BuiltinOptions
+    operators = [
+        Operator(code.RESHAPE, ("in", "to"), "row", options.ReshapeOptions, reshape),
+        Operator(code.FULLY_CONNECTED, ("row", "w", None), "out", options.FullyConnectedOptions, dense),
+    ]
+    return Writer(tensors, operators, outputs=["out"]).file("test")

@@ -29,7 +29,7 @@ from dxad.alarm import Judge
 from dxad.errors import ModelError
 from dxad.fields import ModelSection
 from dxad.plugin import Plugin
-from dxad.types import F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
+from dxad.types import F4, F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
 
 __all__ = ["PLUGIN", "Config", "Ensemble"]
 
@@ -264,14 +264,14 @@ def _spread(judge: Judge, last: I8, raw: F8, begin: int) -> F8:
     return judged
 
 
-def _shares(parts: F8 | None, values: F8, width: int) -> F8:
+def _shares(parts: F8 | F4 | None, values: F8, width: int) -> F8:
     """What channels contribute (n, channels), so that they add up to the score; zeros where not known."""
     if parts is None:
         return np.zeros((len(values), width))
-    parts = np.nan_to_num(parts, nan=0.0, posinf=_LARGEST)
-    total = parts.sum(axis=1)
+    known = np.nan_to_num(parts.astype(np.float64), nan=0.0, posinf=_LARGEST)
+    total = known.sum(axis=1)
     scale = np.divide(np.nan_to_num(values), total, out=np.zeros(len(values)), where=total > 0)
-    shares: F8 = parts * scale[:, None]
+    shares: F8 = known * scale[:, None]
     return shares
 
 

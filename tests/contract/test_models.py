@@ -12,6 +12,7 @@ import pytest
 from dxad import plugin
 from dxad.errors import ModelError
 from dxad.training import Recording, learn
+from dxad.trial import ensure_tried_now
 from dxad.types import NS_PER_S, Channel, Model, Windows
 
 CHANNELS = tuple(Channel(f"s.{name}", "mm/s") for name in "abcd")
@@ -27,6 +28,7 @@ def normal(n: int, seed: int) -> np.ndarray:
 def learned_bundle(state_dir: Path, name: str = "pump") -> dict[str, Any]:
     recording = Recording(CHANNELS, NS_PER_S // 10, normal(2000, seed=1), {})
     learn(recording, state_dir / "models" / name, rows_most=10)
+    ensure_tried_now(state_dir / "models" / name)
     return {"path": f"models/{name}"}
 
 
