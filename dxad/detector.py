@@ -4,14 +4,14 @@ rows ─▶ WindowBuffer ─▶ Model ─▶ Judge ─▶ one judged score per r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
 
 from dxad.alarm import Judge
 from dxad.errors import ModelError
-from dxad.types import F8, Bools, Calibration, Channel, Document, Model, Rows, Windows
+from dxad.types import F8, Bools, Calibration, Channel, Detailed, Document, Forgiving, Model, Rows, Windows
 from dxad.window import WindowBuffer
 
 __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
@@ -120,6 +120,11 @@ class Detector:
     def _of(self) -> Document:
         return {**self._key, "version": self.model.version, "rows": self.rows}
 
+    def snapshot(self) -> Document:
+        """What there is to know about the model now; from any thread."""
+        more = self.model.details() if isinstance(self.model, Detailed) else {}
+        return {"version": self.model.version, "rows": self.rows, **more}
+
     def prime(self, rows: Rows) -> None:
         """Take in rows that went before, so that the next one already ends a window."""
         self._windows.push(rows)
@@ -138,7 +143,9 @@ class Detector:
         if usable.any():
             kept = windows
             if not usable.all():
-                kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
+                kept = Windows(
+                    windows.last[usable], windows.values[usable], windows.bad[usable], period=windows.period
+                )
             scores = self.model.score(kept)
             places = kept.last - rows.first
             raw[places] = np.minimum(scores.values, _SCORE_MOST)
@@ -155,6 +162,7 @@ class Detector:
         if calibration is None or len(rows) < self.rows:
             return None
         windows = WindowBuffer(rows=self.rows, channels=self._width).push(rows)
+        windows = replace(windows, question=True)
         raw = np.where(self._usable(windows), self.model.score(windows).values, np.nan)
         judged = Judge(calibration).apply(raw)
         if np.isnan(judged).all():
@@ -170,6 +178,8 @@ class Detector:
         """The scores so far measured a sensor that was lying: they shall not weigh on the next ones."""
         if self._judge is not None:
             self._judge.restart()
+        if isinstance(self.model, Forgiving):
+            self.model.forgive()
 
     def _usable(self, windows: Windows) -> Bools:
         usable: Bools = windows.bad <= BAD_MOST

@@ -9,7 +9,7 @@ columns, for the transform `call`, is an entry point in the group `dxad.function
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -92,8 +92,23 @@ def function(name: str) -> Callable[..., Any]:
     return made
 
 
-def section(family: Family, parent: type[Section], *, key: str = "type") -> GetPydanticSchema:
-    """The type of a configuration table whose `key` names a plug-in: that plug-in's config checks it."""
+def _allowed(family: Family, name: str, without: Collection[str]) -> Plugin:
+    if name in without:
+        raise ConfigError(f"no {name!r} inside another one")
+    return load(family, name)
+
+
+def section(
+    family: Family, parent: type[Section], *, key: str = "type", without: Collection[str] = ()
+) -> GetPydanticSchema:
+    """The type of a configuration table whose `key` names a plug-in: that plug-in's config checks it.
+
+    Args:
+        family: of which it is.
+        parent: what all configs of the family are.
+        key: that names the plug-in.
+        without: plug-ins that have no place there; a plug-in that holds others must not hold itself.
+    """
 
     def validated(value: Any) -> Section:
         if isinstance(value, parent):
@@ -105,7 +120,7 @@ def section(family: Family, parent: type[Section], *, key: str = "type") -> GetP
             text = f"{key} is missing; known: {', '.join(names(family))}"
             raise PydanticCustomError("config", "{text}", {"text": text})
         try:
-            found = load(family, name)
+            found = _allowed(family, name, without)
         except ConfigError as error:
             fault = PydanticCustomError("config", "{text}", {"text": str(error)})
             raise ValidationError.from_exception_data(
@@ -117,7 +132,7 @@ def section(family: Family, parent: type[Section], *, key: str = "type") -> GetP
         return core_schema.no_info_plain_validator_function(validated)
 
     def json_schema(_schema: Any, handler: Any) -> dict[str, Any]:
-        kinds = [load(family, name).config for name in names(family)]
+        kinds = [load(family, name).config for name in names(family) if name not in without]
         shown = [each for each in kinds if not getattr(each, "in_process", False)]
         return {"anyOf": [handler(each.__pydantic_core_schema__) for each in shown]}
 

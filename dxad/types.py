@@ -23,9 +23,11 @@ __all__ = [
     "Bools",
     "Calibration",
     "Channel",
+    "Detailed",
     "Document",
     "Fallible",
     "Fold",
+    "Forgiving",
     "Lane",
     "Model",
     "Overflow",
@@ -181,6 +183,15 @@ class Windows:
     """(m, channels) consecutive rows, C-contiguous, where the windows are views of such: what a model does to
     rows it need not do to each window. `values[i]` is then `base[i * step : i * step + rows]`."""
     step: int = 1
+    period: int = 1
+    """Nanoseconds from one slot to the next; 1 where every message is a row."""
+    question: bool = False
+    """Somebody asks what the score of these would be: a model must not learn from them, or remember them."""
+
+    @property
+    def times(self) -> I8:
+        """(n,) nanoseconds on the stream clock at which each window's last row begins."""
+        return self.last * self.period
 
     def __len__(self) -> int:
         return len(self.values)
@@ -192,7 +203,7 @@ class Scores:
 
     values: F8
     """(n,); NaN where the window was not scored."""
-    contributions: F8 | None = None
+    contributions: F8 | F4 | None = None
     """(n, channels), non-negative: how much of the score each channel makes; None where unknown."""
 
 
@@ -332,6 +343,22 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Let go of memory; safe twice."""
+
+
+@runtime_checkable
+class Forgiving(Protocol):
+    """What a model has besides, if it sums up over rows what it has seen."""
+
+    def forgive(self) -> None:
+        """A sensor was lying, or rows are missing: what was summed up of late is void."""
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """What a model has besides, if there is more to show than its version."""
+
+    def details(self) -> Document:
+        """What `dxad status` shows of it: JSON without NaN, from any thread."""
 
 
 class Sink(Protocol):
