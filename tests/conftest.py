@@ -4,10 +4,10 @@ import asyncio
 import functools
 import inspect
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -101,87 +101,66 @@ def bare_tflite():
     return make
 
 
+FUNCTIONS = """
+import numpy as np
+
+def power(columns):
+    made = np.full_like(columns["plc.flow"], np.nan)
+    np.multiply(columns["plc.flow"], 0.5, out=made)
+    return made
+
+def greedy(columns):
+    for column in columns.values():
+        column[:] = np.nan_to_num(column) + 1.0  # it may do so with what it is given
+    return columns["vib.x"]
+
+def broken(columns):
+    raise ZeroDivisionError("as a user's function may")
+
+def short(columns):
+    return columns["plc.flow"][:-1]
+
+def wordy(columns):
+    return ["three", "words", "here"]
+
+def quitting(columns):
+    raise SystemExit(3)
+
+def fickle(columns):
+    if any((column > 1000).any() for column in columns.values()):
+        raise OverflowError("more than a thousand")
+    return sum(columns.values())
+
+def slip(columns):
+    return next(iter(columns.values()))
+
+constant = 5
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _functions_of_the_plant(tmp_path_factory) -> Iterator[None]:
+    """A distribution that is installed beside dxad and brings functions for the transform `call`."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    (folder / "plant_functions.py").write_text(FUNCTIONS)
+    info = folder / "plant_functions-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plant-functions\nVersion: 1.0\n")
+    names = ("power", "greedy", "broken", "fickle", "short", "wordy", "quitting", "slip", "constant", "gone")
+    lines = "".join(f"{name} = plant_functions:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text(f"[dxad.functions]\n{lines}lost = no_such_library_xyz:f\n")
+    sys.path.append(str(folder))
+    yield
+    sys.path.remove(str(folder))
+    sys.modules.pop("plant_functions", None)
+
+
 @pytest.fixture
 def dense_net():
     """Makes the bytes of a net of dense layers, its input (1, *shape): float32, or int8 throughout."""
-    return _dense_net
+    from tests.nets import dense
 
-
-def _dense_net(
-    sizes: tuple[int, ...],
-    *,
-    shape: tuple[int, ...] | None = None,
-    kind: str = "float",
-    seed: int = 0,
-    layers: list[tuple[np.ndarray, np.ndarray]] | None = None,
-    softmax: bool = False,
-    name: str = "out",
-) -> bytes:
-    """`sizes` are the widths from input to output; ReLU between them; `kind` is float, int8 or hybrid."""
-    import tflite as schema
-
-    from dxad.training.graph import Operator, Tensor, Writer
-
-    rng = np.random.default_rng(seed)
-    if layers is None:
-        layers = [
-            (rng.normal(size=(wide, deep)) / np.sqrt(deep), 0.1 * rng.normal(size=wide))
-            for deep, wide in pairwise(sizes)
-        ]
-    whole, step = kind == "int8", 8.0 / 127  # what flows through an int8 net lies within +-8
-    flow = {"type": schema.TensorType.INT8, "scale": step} if whole else {}
-    tensors = [Tensor("in", (1, *(shape or (sizes[0],))), **flow)]
-    operators = []
-    before = "in"
-    versions = {"float": 1, "hybrid": 3, "int8": 4}
-    for number, (weight, bias) in enumerate(layers):
-        last = number == len(layers) - 1
-        after = name if last and not softmax else f"h{number}"
-        if kind == "float":
-            tensors.append(Tensor(f"w{number}", weight.shape, weight.astype("<f4").tobytes()))
-            tensors.append(Tensor(f"b{number}", bias.shape, bias.astype("<f4").tobytes()))
-        else:
-            scale = float(np.abs(weight).max()) / 127
-            rounded = np.rint(weight / scale).astype("<i1").tobytes()
-            tensors.append(Tensor(f"w{number}", weight.shape, rounded, schema.TensorType.INT8, scale))
-            if whole:
-                integers = np.rint(bias / (scale * step)).astype("<i4").tobytes()
-                tensors.append(
-                    Tensor(f"b{number}", bias.shape, integers, schema.TensorType.INT32, scale * step)
-                )
-            else:
-                tensors.append(Tensor(f"b{number}", bias.shape, bias.astype("<f4").tobytes()))
-        tensors.append(Tensor(after, (1, len(bias)), **flow))
-
-        def options(builder, relu=not last):
-            schema.FullyConnectedOptionsStart(builder)
-            if relu:
-                schema.FullyConnectedOptionsAddFusedActivationFunction(
-                    builder, schema.ActivationFunctionType.RELU
-                )
-            return schema.FullyConnectedOptionsEnd(builder)
-
-        operators.append(
-            Operator(
-                schema.BuiltinOperator.FULLY_CONNECTED, (before, f"w{number}", f"b{number}"), after,
-                schema.BuiltinOptions.FullyConnectedOptions, options, versions[kind],
-            )
-        )  # fmt: skip
-        before = after
-    if softmax:
-
-        def beta(builder):
-            schema.SoftmaxOptionsStart(builder)
-            schema.SoftmaxOptionsAddBeta(builder, 1.0)
-            return schema.SoftmaxOptionsEnd(builder)
-
-        tensors.append(Tensor(name, (1, sizes[-1])))
-        operators.append(
-            Operator(
-                schema.BuiltinOperator.SOFTMAX, (before,), name, schema.BuiltinOptions.SoftmaxOptions, beta
-            )
-        )
-    return Writer(tensors, operators, outputs=[name]).file("test")
+    return dense
 
 
 @pytest.fixture

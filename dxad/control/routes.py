@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -19,6 +19,9 @@ from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
+
+
+S = TypeVar("S", bound=Section)
 
 
 class Gateway(Protocol):
@@ -41,6 +44,13 @@ class Gateway(Protocol):
 
         Raises:
             ConfigError: this pipeline does not learn.
+        """
+
+    async def reload(self, *, dry_run: bool) -> Document:
+        """Take up the configuration as it is on disk now.
+
+        Raises:
+            ConfigError: it is refused.
         """
 
 
@@ -175,16 +185,36 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name = _known(call, call.name)
-    try:
-        asked = _Learn.model_validate(call.body)
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise Refusal(422, "; ".join(told)) from error
+    name, asked = _known(call, call.name), _body(call, _Learn)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
         raise Refusal(409, str(error)) from error
+
+
+# -- what is asked of the daemon --------------------------------------------------------------------------
+
+
+class _Reload(Section):
+    """What the body of `reload` may hold."""
+
+    dry_run: bool = False
+
+
+async def _reload(call: Call) -> Answer:
+    asked = _body(call, _Reload)
+    try:
+        return Answer(await call.gateway.reload(dry_run=asked.dry_run))
+    except ConfigError as error:
+        raise Refusal(422, str(error)) from error
+
+
+def _body(call: Call, kind: type[S]) -> S:
+    try:
+        return kind.model_validate(call.body)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise Refusal(422, "; ".join(told)) from error
 
 
 def _known(call: Call, name: object) -> str:
@@ -220,6 +250,10 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/pipelines/{name}/learn", _learn, "Learn anew what is normal, from rows that come now.",
         admin=True, example={"span": "20s"},
+    ),
+    Route(
+        "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "
+        "swapped, all else goes on; or refuse it, and change nothing.", admin=True, example={"dry_run": True},
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
