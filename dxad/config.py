@@ -34,6 +34,7 @@ from dxad.fields import (
 )
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
+from dxad.sharing import mistaken
 from dxad.tomlines import Key, locate
 from dxad.types import NS_PER_S, Channel, Schema
 
@@ -386,26 +387,10 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     for name, raw in _tables(document, "pipelines").items():
         if isinstance(raw, dict):
             yield from _check_pipeline(("pipelines", name), raw, channels, sources, open_sources)
-    yield from _check_shelves(document)
-
-
-def _check_shelves(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
-    """What pipelines must not share, and what nobody can sign."""
-    owner: dict[str, str] = {}
-    for name, raw in _tables(document, "pipelines").items():
-        pipeline = _valid(PipelineSection, raw)
-        path = None if pipeline is None else getattr(pipeline.model, "path", None)
-        if pipeline is None or path is None:
-            continue
-        at = ("pipelines", name, "model")
-        if owner.setdefault(os.path.normpath(path), name) != name:
-            first = owner[os.path.normpath(path)]
-            yield (
-                (*at, "path"),
-                f"is that of pipeline {first!r}; each wants its own, or one replaces the other's",
-            )
-        if pipeline.learn is not None and getattr(pipeline.model, "require_signature", False):
-            yield (*at, "require_signature"), "nobody signs what is learned here; leave out this, or learn"
+    found = ((name, _valid(PipelineSection, raw)) for name, raw in _tables(document, "pipelines").items())
+    models = {name: (each.model, each.learn is not None) for name, each in found if each is not None}
+    for name, key, text in mistaken(models):
+        yield ("pipelines", name, "model", *key), text
 
 
 def _check_pipeline(

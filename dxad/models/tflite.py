@@ -46,6 +46,10 @@ class Config(ModelSection):
             raise ValueError("require_signature wants the public_key that bundles are signed by")
         return self
 
+    def bundles(self) -> tuple[Path, ...]:
+        """The one at its path."""
+        return (self.path,)
+
     def policy(self, state_dir: Path) -> Policy | None:
         """Whose bundles are used; None is anybody's."""
         if self.public_key is None:
