@@ -36,7 +36,7 @@ Where things live, in the order of the data:
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
-    query.py gateway.py            answers; the running system as others see it
+    query.py excerpt.py gateway.py answers; rows by cursor; the running system as others see it
     control/ client.py             HTTP over a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
     nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
@@ -44,6 +44,8 @@ Where things live, in the order of the data:
     keeping.py statefile.py        what pipelines know survives a restart; the file it is in
     assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     sharing.py                     what the models of several pipelines must not share
+    recording/ replay/             rows of the past, in files; through the same nodes in virtual time
+    assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text

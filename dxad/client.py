@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -93,6 +93,22 @@ class Client:
             RequestRefusedError: we may not, or the configuration is refused, 422: nothing has changed.
         """
         return await self._document("POST", "/v1/reload", {"dry_run": dry_run}, timeout_s=_QUERY_TIMEOUT_S)
+
+    async def rows(
+        self,
+        kind: Literal["sources", "pipelines"],
+        name: str,
+        *,
+        start: int | None = None,
+        limit: int = 10_000,
+    ) -> Document:
+        """Rows of a source or a pipeline from slot `start` on, see `dxad.excerpt`; `next` is where to go on.
+
+        Raises:
+            RequestRefusedError: there is no such source or pipeline.
+        """
+        begin = "" if start is None else f"from={start}&"
+        return await self._document("GET", f"/v1/{kind}/{quote(name, safe='')}/rows?{begin}limit={limit}")
 
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None

@@ -35,7 +35,7 @@ from dxad.fields import (
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
 from dxad.sharing import mistaken
-from dxad.tomlines import Key, locate
+from dxad.tomlines import Key, assignment, locate
 from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
@@ -217,13 +217,17 @@ RING_BYTES_MAX = 64 * 2**20
 """No source's ring is larger, however long its `keep`."""
 
 
-def load(path: Path) -> Config:
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and its `conf.d`.
+
+    Args:
+        path: the file.
+        overrides: `dotted.key=value` as on a command line; they go before what the files say.
 
     Raises:
         ConfigError: with every mistake, each with file, line and key.
     """
-    document, lines = _read(path)
+    document, lines = _read(path, overrides)
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
     if state_dir and "state_dir" not in document:
         document["state_dir"] = state_dir
@@ -248,7 +252,7 @@ def where(path: Path, key: str) -> str:
     return _where(tuple(key.split(".")), lines, str(path))
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+def _read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[Key, str]]:
     """The merged document, and the place of each of its keys."""
     document: dict[str, Any] = {}
     lines: dict[Key, str] = {}
@@ -266,6 +270,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
         else:
             _merge(document, overlay)
             lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
+    for text in overrides:
+        problems += _override(text, document, lines)
     if problems:
         raise ConfigError(problems=problems)
     return document, lines
@@ -325,6 +331,25 @@ def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
+
+
+def _override(text: str, document: dict[str, Any], lines: dict[Key, str]) -> list[Problem]:
+    """Put the value of one assignment of the command line, which then is the place of all that is in it."""
+    where = f"--set {text}"
+    try:
+        path, value = assignment(text)
+    except ValueError as error:
+        return [Problem(where, "", str(error).partition(" (at line ")[0])]
+    table: Any = document
+    for name in path[:-1]:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            return [Problem(where, ".".join(path), f"{name} is no table")]
+    table[path[-1]] = value
+    for key in [each for each in lines if each[: len(path)] == path]:
+        del lines[key]
+    lines[path] = where
+    return []
 
 
 def _syntax(file: Path, message: str) -> tuple[str, str, str]:

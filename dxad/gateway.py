@@ -9,9 +9,11 @@ from typing import Literal
 from dxad.assembly import Assembly, memory
 from dxad.config import Config
 from dxad.errors import ConfigError
+from dxad.excerpt import excerpt
 from dxad.query import answer
 from dxad.reloading import Reloading
-from dxad.runtime.clock import Clock
+from dxad.ringbuffer import RingBuffer
+from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics, Sample, prometheus
 from dxad.types import NS_PER_S, Document
@@ -77,6 +79,21 @@ class Gateway:
     def pipelines(self) -> Sequence[str]:
         """The names of all pipelines."""
         return tuple(self._assembly.pipelines)
+
+    def sources(self) -> Sequence[str]:
+        """The names of all sources."""
+        return tuple(self._assembly.ingests)
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a source's ring from slot `start` on, see `dxad.excerpt`."""
+        return self._excerpt(self._assembly.ingests[name].ring, start, limit)
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a pipeline, after its transforms, likewise."""
+        return self._excerpt(self._assembly.pipelines[name].rows, start, limit)
+
+    def _excerpt(self, ring: RingBuffer, start: int | None, limit: int) -> Document:
+        return excerpt(ring, start=start, limit=limit, clock=self._clock, boot=boot_id())
 
     async def query(self, pipeline: str, request: Document) -> Document:
         """Answer a DXA request, see `dxad.query`."""

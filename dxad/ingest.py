@@ -275,6 +275,11 @@ class Ingest:
             self._health.clear("source.rejecting", self.name)
 
     @property
+    def lateness(self) -> int:
+        """Nanoseconds that a slot waits after its end."""
+        return self._lateness
+
+    @property
     def _alive_until(self) -> int:
         """The stream time up to which the source's session is proved alive, where it can be."""
         until: int = getattr(self.source, "alive_until", 0)

@@ -24,7 +24,7 @@ from dxad.pipeline import Pipeline
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
-from dxad.trial import try_bundle
+from dxad.trial import ensure_tried_now, try_bundle
 from dxad.types import F8, NS_PER_S, Document, Model
 
 __all__ = ["Learning"]
@@ -95,13 +95,18 @@ class Learning:
         return self._rows
 
     @property
-    def _wanted(self) -> bool:
+    def rows(self) -> int:
+        """How many complete rows it learns from."""
+        return self._rows
+
+    @property
+    def wanted(self) -> bool:
         """Whether there is reason to learn unasked."""
         return self._section.start == "if_missing" and not self._pipeline.has_model
 
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""
-        if self._wanted:
+        if self.wanted:
             self._asked.set()
         waits = Backoff(first_s=1.0, most_s=60.0)
         while True:
@@ -117,7 +122,7 @@ class Learning:
             finally:
                 self.state = "idle"
                 self._pipeline.recorder = None
-            if self._wanted and not self._asked.is_set():
+            if self.wanted and not self._asked.is_set():
                 await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * NS_PER_S))
                 self._asked.set()  # the next rows may do
 
@@ -151,14 +156,11 @@ class Learning:
                 if trial.refused is not None:
                     raise ModelError(trial.refused)
                 await asyncio.to_thread(shelves.install, self._shelf, folder / "bundle", why="learned")
-                self._pipeline.offer(await asyncio.to_thread(self._load))
+                self._take_over(await asyncio.to_thread(self._load))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise ModelError(f"{self._shelf}: {error.strerror or error}") from error
-        self.error = None
-        self._health.clear("model.failed", self._pipeline.name)
-        self._health.clear("model.missing", self._pipeline.name)
         version: str = answer["version"]
         log.info(
             "%s: learned model %s from %d rows, windows of %d",
@@ -170,6 +172,46 @@ class Learning:
         """A new folder on the shelf's own file system, for what is not finished."""
         self._shelf.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+
+    def learn_here(self, values: F8) -> str:
+        """Learn from these rows while the caller waits, in this very process: where time is not real.
+
+        Args:
+            values: (n, channels), finite.
+
+        Returns:
+            The model's version.
+
+        Raises:
+            ModelError: there is too little to learn from.
+        """
+        from dxad.training import Recording, learn  # noqa: PLC0415 - the daemon leaves that to its child
+
+        schema = self._pipeline.stages.schema
+        by = self._by()
+        recording = Recording(
+            schema.channels,
+            schema.period,
+            values,
+            self._pipeline.check.learned(),
+            by=None if by is None else values[:, [each.id for each in schema.channels].index(by)],
+            by_channel=by or "",
+        )
+        folder = self._desk()
+        try:
+            made = learn(recording, folder / "bundle", rows_most=self._section.window_rows)
+            ensure_tried_now(folder / "bundle")
+            shelves.install(self._shelf, folder / "bundle", why="learned")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._take_over(self._load())
+        return made.version
+
+    def _take_over(self, model: Model) -> None:
+        self._pipeline.offer(model)
+        self.error = None
+        self._health.clear("model.failed", self._pipeline.name)
+        self._health.clear("model.missing", self._pipeline.name)
 
     async def _fit(self, folder: Path, values: F8) -> Document:
         """Fit in a child process: its memory and its crashes are its own."""

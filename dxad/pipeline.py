@@ -259,18 +259,36 @@ class Pipeline:
         return self.recorder
 
     def step(self) -> list[Event]:
-        """Take in all rows that are complete; returns what is to be told."""
+        """Take in all rows that are complete; returns what is to be told.
+
+        It stops after the row with which a recorder has enough, so that whoever is quick can learn from that
+        row on; the next call goes on.
+        """
         for feature in self.stages.features:
             feature.advance()
         self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
-        while (rows := self.stages.frame.read(self._batch)) is not None:
+        while (rows := self.stages.frame.read(self._most)) is not None:
+            recording = self._wanted > 0
             events += self._take(rows)
+            if recording and not self._wanted:
+                break
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
                 self._health.clear("pipeline.behind", self.name)
         return events
+
+    @property
+    def _wanted(self) -> int:
+        """Rows that a recorder still wants."""
+        recorder = self.recorder  # once: the event loop takes it away when it has enough
+        return 0 if recorder is None else recorder.wanted - recorder.rows
+
+    @property
+    def _most(self) -> int:
+        """Rows to take at once: a recorder is full at the end of a batch, never within it."""
+        return min(self._batch, self._wanted or self._batch)
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()

@@ -74,7 +74,7 @@ class Exchange:
         if route.admin:
             self._admit(request, connection.peer)
         body = await self._body(request, route)
-        answer = await route.handler(Call(self._gateway, name, body))
+        answer = await route.handler(Call(self._gateway, name, body, request.query))
         if route.admin:
             said = orjson.dumps(body)[:_LOGGED].decode(errors="replace")
             log.info("%s %s, done: %s", _who(connection.peer), request.raw_path, said)

@@ -5,7 +5,7 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal, Protocol, TypeVar
 
@@ -19,7 +19,6 @@ from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
-
 
 S = TypeVar("S", bound=Section)
 
@@ -35,6 +34,15 @@ class Gateway(Protocol):
 
     def pipelines(self) -> Sequence[str]:
         """The names of all pipelines."""
+
+    def sources(self) -> Sequence[str]:
+        """The names of all sources."""
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a source from slot `start` on, `limit` at most."""
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a pipeline, likewise."""
 
     async def query(self, pipeline: str, request: Document) -> Document:
         """Answer a DXA request: `success`, `content`, `error`."""
@@ -62,6 +70,8 @@ class Call:
     name: str = ""
     """The `{name}` of the path."""
     body: Document = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What stands behind the `?`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,8 @@ class Route:
     """The longest body it takes."""
     example: Document | None = None
     """A body it takes; None where it wants none."""
+    query: type[Section] | None = None
+    """What may stand behind the `?`."""
 
     def match(self, path: str) -> str | None:
         """The name in a path of this route, `""` if the route has none; None for other paths."""
@@ -160,6 +172,26 @@ async def _openapi(_call: Call) -> Answer:
     return Answer(openapi.document(ROUTES))
 
 
+class _RowsAsked(Section, strict=False):
+    """What a question for rows may hold."""
+
+    start: int | None = Field(None, alias="from", ge=0, description="the first slot; without it, the oldest")
+    limit: int = Field(10_000, ge=0, description="rows at most; fewer come where they are wide")
+
+
+async def _source_rows(call: Call) -> Answer:
+    names = call.gateway.sources()
+    if call.name not in names:
+        raise Refusal(404, f"no source {call.name!r}; {_all(names)}")
+    asked = _checked(_RowsAsked, call.query)
+    return Answer(call.gateway.source_rows(call.name, asked.start, asked.limit))
+
+
+async def _pipeline_rows(call: Call) -> Answer:
+    name, asked = _known(call, call.name), _checked(_RowsAsked, call.query)
+    return Answer(call.gateway.pipeline_rows(name, asked.start, asked.limit))
+
+
 # -- what is asked of a pipeline --------------------------------------------------------------------------
 
 
@@ -185,7 +217,7 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name, asked = _known(call, call.name), _body(call, _Learn)
+    name, asked = _known(call, call.name), _checked(_Learn, call.body)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
@@ -202,16 +234,17 @@ class _Reload(Section):
 
 
 async def _reload(call: Call) -> Answer:
-    asked = _body(call, _Reload)
+    asked = _checked(_Reload, call.body)
     try:
         return Answer(await call.gateway.reload(dry_run=asked.dry_run))
     except ConfigError as error:
         raise Refusal(422, str(error)) from error
 
 
-def _body(call: Call, kind: type[S]) -> S:
+def _checked(kind: type[S], given: Mapping[str, object]) -> S:
+    """A body, or what stands behind the `?`."""
     try:
-        return kind.model_validate(call.body)
+        return kind.model_validate(given)
     except ValidationError as error:
         told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise Refusal(422, "; ".join(told)) from error
@@ -239,6 +272,14 @@ ROUTES: Final = (
     Route("GET", "/v1/sources", _part("sources"), "All sources: connected, age, counts."),
     Route("GET", "/v1/pipelines", _part("pipelines"), "All pipelines: score, limit, model, open incidents."),
     Route("GET", "/v1/pipelines/{name}", _pipeline, "One pipeline."),
+    Route(
+        "GET", "/v1/sources/{name}/rows", _source_rows, "Rows of a source as they were sealed; `next` is "
+        "where to go on.", query=_RowsAsked,
+    ),
+    Route(
+        "GET", "/v1/pipelines/{name}/rows", _pipeline_rows, "Rows of a pipeline, after its transforms.",
+        query=_RowsAsked,
+    ),
     Route(
         "POST", "/v1/pipelines/{name}/query", _query, "Ask a pipeline: {} for its status, execute for a "
         "score of its last rows, data for one of your own.", body_bytes=QUERY_BYTES, example=_ASK,

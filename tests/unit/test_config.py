@@ -291,6 +291,51 @@ def test_a_mistake_is_told_in_the_file_that_made_it(file, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("pipelines.pump.alarm.limit=3", lambda c: c.pipelines["pump"].alarm.limit == 3),
+        ("pipelines.pump.alarm.on_delay=5s", lambda c: c.pipelines["pump"].alarm.on_delay == 5_000_000_000),
+        (
+            'pipelines.pump.alarm.on_delay = "5s"',
+            lambda c: c.pipelines["pump"].alarm.on_delay == 5_000_000_000,
+        ),
+        ("gateway.id=other-1", lambda c: c.gateway.id == "other-1"),
+        ("pipelines.pump.features=[]", lambda c: c.pipelines["pump"].features == ()),
+        (
+            'pipelines.pump.model={ type = "zscore", warm_up = 17 }',
+            lambda c: c.pipelines["pump"].model.warm_up == 17,
+        ),
+    ],
+)
+def test_an_override_goes_over_the_file(file, override, found):
+    assert found(load(file, [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "pipelines.pump.alarm.limt=3",
+            "--set pipelines.pump.alarm.limt=3: pipelines.pump.alarm.limt: unknown key, did you mean",
+        ),
+        ("pipelines.pump.alarm.limit=-1", "--set pipelines.pump.alarm.limit=-1: pipelines.pump.alarm.limit"),
+        (
+            'pipelines.pump.model={ type = "zscore", warm = 1 }',
+            '--set pipelines.pump.model={ type = "zscore", warm = 1 }: pipelines.pump.model',
+        ),
+        ("gateway.id.x=1", "--set gateway.id.x=1: gateway.id.x: id is no table"),
+        ("nonsense", "--set nonsense: wants KEY=VALUE"),
+        ("=3", "--set =3: wants KEY=VALUE"),
+        ("a b=3", "--set a b=3: Expected '='"),
+    ],
+)
+def test_a_mistake_in_an_override_names_the_override(file, override, message):
+    with pytest.raises(ConfigError) as told:
+        load(file, [override])
+    assert any(str(each).startswith(message) for each in told.value.problems)
+
+
 def test_the_state_directory_is_systemd_s_unless_the_file_says_otherwise(file, monkeypatch, tmp_path):
     assert load(file).state_dir == Path("/var/lib/dxad")
     monkeypatch.setenv("STATE_DIRECTORY", "/run/state")
