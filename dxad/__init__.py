@@ -44,6 +44,7 @@ Where things live, in the order of the data:
     changes.py reloading.py        what differs between two configs; swaps that, and nothing else
     keeping.py statefile.py        what pipelines know survives a restart; the file it is in
     assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
+    sharing.py                     what the models of several pipelines must not share
     recording/ replay/             rows of the past, in files; through the same nodes in virtual time
     assembly.py daemon.py          Config -> services; starts, answers, stops
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py

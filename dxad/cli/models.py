@@ -50,7 +50,7 @@ def list_models(shelf: Path | None, config: Path | None, as_json: bool) -> None:
     except ConfigError as error:
         tell(error)
         sys.exit(MISTAKE)
-    found = {name: _versions(path) for name, path in places.items() if path is not None}
+    found = {name: _versions(path) for name, path in places.items()}
     if as_json:
         import orjson
 
@@ -60,13 +60,16 @@ def list_models(shelf: Path | None, config: Path | None, as_json: bool) -> None:
         _print_list(found)
 
 
-def _of_config(path: Path | None) -> dict[str, Path | None]:
+def _of_config(path: Path | None) -> dict[str, Path]:
     from dxad.config import load
 
     assert path is not None
     config = load(path)
-    named = {name: getattr(each.model, "path", None) for name, each in config.pipelines.items()}
-    return {name: config.state_dir / model for name, model in named.items() if model is not None}
+    return {
+        name if number == 0 else f"{name}.{number}": config.state_dir / path
+        for name, each in config.pipelines.items()
+        for number, path in enumerate(each.model.bundles())
+    }
 
 
 def _versions(path: Path) -> "list[Version]":
