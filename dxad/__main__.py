@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "status": "Show how the daemon is doing.",
     "top": "Watch the daemon, until Ctrl-C.",
     "query": "Score the last rows of PIPELINE, now.",
+    "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "record": "Write rows from the running daemon into a file.",
     "replay": "Run recorded data through a configuration, as fast as it goes.",

@@ -153,6 +153,12 @@ class Alarm:
             return False
         return True
 
+    def adjust(self, *, off_share: float, on_rows: int, off_rows: int) -> None:
+        """Go on in the same state with other delays."""
+        self._off_share = off_share
+        self._on_rows = max(1, on_rows)
+        self._off_rows = max(1, off_rows)
+
     def forget_pending(self) -> None:
         """What the score has shown so far does not count."""
         self._above = 0

@@ -102,6 +102,14 @@ class Client:
         begin = "" if start is None else f"from={start}&"
         return await self._document("GET", f"/v1/{kind}/{quote(name, safe='')}/rows?{begin}limit={limit}")
 
+    async def reload(self, *, dry_run: bool = False) -> Document:
+        """Have the daemon take up its configuration as it is on disk now, or only say what would change.
+
+        Raises:
+            RequestRefusedError: we may not, or the configuration is refused, 422: nothing has changed.
+        """
+        return await self._document("POST", "/v1/reload", {"dry_run": dry_run}, timeout_s=_QUERY_TIMEOUT_S)
+
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
     ) -> Document:
@@ -167,6 +175,10 @@ class SyncClient:
     def learn(self, pipeline: str, span: str | None = None) -> Document:
         """Have a pipeline learn anew what is normal."""
         return self._run(lambda client: client.learn(pipeline, span))
+
+    def reload(self, *, dry_run: bool = False) -> Document:
+        """Have the daemon take up its configuration as it is on disk now."""
+        return self._run(lambda client: client.reload(dry_run=dry_run))
 
     def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         async def asked() -> T:

@@ -50,6 +50,8 @@ __all__ = [
     "parse",
     "schema",
     "shape",
+    "warnings",
+    "where",
 ]
 
 
@@ -146,6 +148,12 @@ class PipelineSection(Section):
     period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
     window: Duration | None = Field(None, description="what a model sees at once; default: one row")
     hop: int = Field(1, ge=1, description="rows from one window to the next")
+    backlog: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="how many rows may wait to be scored; default: all that the rings hold"
+    )
+    overflow: Literal["drop_oldest", "drop_newest", "thin"] = Field(
+        "drop_oldest", description="which rows are passed over, and counted, when more than the backlog wait"
+    )
     required: tuple[ChannelPattern, ...] = Field(
         (), strict=False, description="a window in which one of these is bad throughout is not scored"
     )
@@ -218,6 +226,33 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with every mistake, each with file, line and key.
     """
+    document, lines = _read(path, overrides)
+    state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
+    if state_dir and "state_dir" not in document:
+        document["state_dir"] = state_dir
+    config = parse(document, lines, str(path))
+    misplaced = [
+        Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
+        for key, kind in _in_process(config)
+    ]
+    if misplaced:
+        raise ConfigError(problems=misplaced)
+    return config.model_copy(update={"state_dir": path.parent / config.state_dir})
+
+
+def where(path: Path, key: str) -> str:
+    """The `file:line` of a dotted key in a configuration file or its `conf.d`, or of the nearest table.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    document, lines = _read(path)
+    lines = template.expand(document, lines, _channel_ids(document)).lines
+    return _where(tuple(key.split(".")), lines, str(path))
+
+
+def _read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[Key, str]]:
+    """The merged document, and the place of each of its keys."""
     document: dict[str, Any] = {}
     lines: dict[Key, str] = {}
     problems: list[Problem] = []
@@ -238,17 +273,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
         problems += _override(text, document, lines)
     if problems:
         raise ConfigError(problems=problems)
-    state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
-    if state_dir and "state_dir" not in document:
-        document["state_dir"] = state_dir
-    config = parse(document, lines, str(path))
-    misplaced = [
-        Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
-        for key, kind in _in_process(config)
-    ]
-    if misplaced:
-        raise ConfigError(problems=misplaced)
-    return config.model_copy(update={"state_dir": path.parent / config.state_dir})
+    return document, lines
 
 
 def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file: str = "config") -> Config:
@@ -448,6 +473,22 @@ def _check_shape(
             (*at, "window"),
             f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
         )
+
+
+def warnings(config: Config) -> list[Problem]:
+    """What is right but hardly meant: each with the key to look at."""
+    found = []
+    for name, pipeline in config.pipelines.items():
+        thinned = shape(pipeline, config.sources).thinned
+        if thinned:
+            channel, slots = thinned[0]
+            others = f" and {len(thinned) - 1} more" if len(thinned) > 1 else ""
+            text = (
+                f"a row keeps the last of {slots} values of {channel.id!r}{others}; "
+                'give the channel a fold such as "mean", or summarize it in a feature'
+            )
+            found.append(Problem("warning", f"pipelines.{name}.period", text))
+    return found
 
 
 def _check_expression(at: Key, text: str | None, channels: Sequence[Channel]) -> Iterator[tuple[Key, str]]:

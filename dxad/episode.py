@@ -98,6 +98,15 @@ class ProcessEpisode(_Episode):
             off_rows=self._rows(section.off_delay),
         )
 
+    def adjust(self, section: AlarmSection) -> None:
+        """Go on with other delays, and with another severity from the next incident on."""
+        self._section = section
+        self._alarm.adjust(
+            off_share=section.off_limit,
+            on_rows=self._rows(section.on_delay),
+            off_rows=self._rows(section.off_delay),
+        )
+
     def forget_pending(self) -> None:
         """What the score has shown so far does not count."""
         self._alarm.forget_pending()
@@ -177,6 +186,11 @@ class SensorEpisode(_Episode):
         # The check has waited already; what is over must stay over as long as for the process.
         self._alarm = Alarm(off_share=1.0, on_rows=1, off_rows=self._rows(section.off_delay))
         self._told_of: frozenset[tuple[str, str]] = frozenset()
+
+    def adjust(self, section: AlarmSection) -> None:
+        """Go on with other delays, and with another severity from the next incident on."""
+        self._section = section
+        self._alarm.adjust(off_share=1.0, on_rows=1, off_rows=self._rows(section.off_delay))
 
     def update(self, first: int, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
         """Take in which cells of consecutive rows are doubtful, and what is wrong after the last of them."""

@@ -25,9 +25,11 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
-from dxad.types import NS_PER_S, Channel, Fold, Lane
+from dxad.types import NS_PER_S, Channel, Fold, Lane, Overflow, Schema
 
 __all__ = [
+    "BandSection",
+    "ChannelId",
     "ChannelPattern",
     "ChannelSection",
     "Duration",
@@ -43,6 +45,7 @@ __all__ = [
     "TransformSection",
     "distinct",
     "matching",
+    "rows_in",
 ]
 
 _UNITS_NS = {
@@ -146,6 +149,9 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 _NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
 
+ChannelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)+$")]
+"""`source.name`, as a channel that is made anew is called."""
+
 ChannelPattern = Annotated[str, Field(pattern=rf"^{_NAME_PATTERN}(\.{_NAME_PATTERN})+$")]
 """`source.name`, where `*` and `?` match within the names: `vib.*`; `{each}` is a template's place."""
 
@@ -228,16 +234,32 @@ class SourceSection(Section):
     period: Annotated[Duration, Field(gt=0)] | None = Field(
         None, description="the step of the source's grid; without it every message is a row (in process only)"
     )
-    clock: Literal["arrival", "counted"] = Field(
-        "arrival", description="whence a sample has its time: its arrival, or its number in an even stream"
+    clock: Literal["arrival", "device", "counted"] = Field(
+        "arrival",
+        description="whence a sample has its time: its arrival, the device's own stamp, or its number in an "
+        "even stream",
+    )
+    gap: Annotated[Duration, Field(gt=0)] | None = Field(
+        None,
+        description="a counted stream begins anew after such a pause; default: 20 periods, 500ms at least",
     )
     lateness: Duration | None = Field(
-        None, description="how long a slot waits after its end; default: one period, of a poll at most 1s"
+        None,
+        description="how long a slot waits after its end; default: one period, of a poll 1s at most, of a "
+        "counted stream 50ms at least",
     )
     hold: Duration | Literal["session"] | None = Field(
         None, description="how long a value stays valid without a new one; default: two periods"
     )
     keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
+    queue: int = Field(
+        20_000, gt=0, le=10_000_000, description="samples that may wait to be read into the ring"
+    )
+    overflow: Overflow = Field(
+        "drop_newest",
+        description="what happens when more come: the newest or the oldest is lost and counted, or all but "
+        "every n-th message; block makes the wire wait, where that can be",
+    )
     max_silence: Duration | None = Field(
         None,
         description="reconnect after so long without a sample; default: 10 periods, the longest hold or 5 s, "
@@ -248,6 +270,18 @@ class SourceSection(Section):
     """Whether it is of use to Python code alone, and has no place in a file."""
     polled: ClassVar[bool] = False
     """Whether the source asks on the grid, so that a slot is complete when the poll has ended."""
+    holds_back: ClassVar[bool] = False
+    """Whether its wire can be made to wait."""
+    stamped: ClassVar[bool] = False
+    """Whether its samples may bring the device's own time."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.clock == "device" and not self.stamped:
+            raise ValueError("clock: samples of this type of source bring no time of their device's")
+        if self.overflow == "block" and not self.holds_back:
+            raise ValueError("overflow: the wire of this type of source cannot be made to wait")
+        return self
 
     def declared(self, source: str) -> tuple[Channel, ...]:
         """The channels this configuration promises, under the source's name."""
@@ -267,6 +301,44 @@ class TransformSection(Section):
     channels: tuple[ChannelPattern, ...] = Field(
         ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
     )
+
+    def places(self, inputs: Schema) -> list[int]:
+        """Where its channels stand among the inputs.
+
+        Raises:
+            ConfigError: no channel matches.
+        """
+        found = matching(self.channels, inputs.channels)
+        if not found:
+            raise ConfigError(f"no channel matches {', '.join(self.channels)}")
+        return found
+
+
+class BandSection(TransformSection):
+    """What is said of a transform that lets values differ by a band."""
+
+    band: float = Field(gt=0, strict=False, allow_inf_nan=False, description="how far values may differ")
+    kind: Literal["absolute", "percent"] = Field(
+        "absolute", description="whether the band is in the channel's unit or a share of its range"
+    )
+
+    def widths(self, channels: Iterable[Channel]) -> list[float]:
+        """The band of each channel, in its unit.
+
+        Raises:
+            ConfigError: a channel without a range has no percents.
+        """
+        return [self._width(channel) for channel in channels]
+
+    def _width(self, channel: Channel) -> float:
+        if self.kind == "absolute":
+            return self.band
+        if channel.range is None:
+            raise ConfigError(
+                f'{channel.id!r} has no range to take percents of; give it one, or kind = "absolute"'
+            )
+        low, high = channel.range
+        return self.band / 100 * (high - low)
 
 
 class ModelSection(Section):
@@ -290,6 +362,19 @@ class SinkSection(Section):
     def lane_set(self) -> frozenset[Lane]:
         """The lanes as the outbox names them."""
         return frozenset(Lane[name.upper()] for name in self.lanes)
+
+
+def rows_in(duration: int, period: int, *, key: str, most: int) -> int:
+    """How many rows a duration is, at least one.
+
+    Raises:
+        ConfigError: it is no whole number of rows, or of more than `most`; the message names the key.
+    """
+    if duration % period or duration < period:
+        raise ConfigError(f"{key} is no multiple of the rows' period, {period / 1e6:g} ms")
+    if duration // period > most:
+        raise ConfigError(f"{key} is {duration // period} rows; {most} at most")
+    return duration // period
 
 
 def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from dxad.assembly import Assembly, memory
+from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.excerpt import excerpt
 from dxad.query import answer
+from dxad.reloading import Reloading
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
@@ -20,7 +22,7 @@ __all__ = ["Gateway"]
 
 
 class Gateway:
-    """Answers from snapshots; it changes nothing but by `learn`."""
+    """Answers from snapshots; it changes nothing but by `learn` and `reload`."""
 
     def __init__(
         self,
@@ -32,13 +34,15 @@ class Gateway:
         config_path: Path | None = None,
     ) -> None:
         self.state: Literal["starting", "running", "stopping"] = "starting"
+        self.reloading: Reloading | None = None
+        """Takes up another configuration, while the daemon runs."""
         self._assembly = assembly
         self._clock = clock
         self._health = health
         self._metrics = metrics
         self._config_path = config_path
         self._since = clock.now()
-        self._buffers = sum(memory(assembly.config).values()) if config_path else 0
+        self._measured: tuple[Config | None, int] = (None, 0)
 
     @property
     def uptime_s(self) -> float:
@@ -61,7 +65,7 @@ class Gateway:
             "pipelines": {name: self.pipeline_status(name) for name in self._assembly.pipelines},
             "sinks": {name: each.snapshot() for name, each in self._assembly.delivers.items()},
             "outbox": self._assembly.outbox.snapshot(),
-            "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers},
+            "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers()},
         }
 
     def pipeline_status(self, name: str) -> Document:
@@ -114,6 +118,23 @@ class Gateway:
             )
         rows = learning.ask(None if span_s is None else int(span_s * NS_PER_S))
         return {"pipeline": pipeline, "of_rows": rows}
+
+    async def reload(self, *, dry_run: bool) -> Document:
+        """Take up the configuration as it is on disk now, or only say what would change.
+
+        Raises:
+            ConfigError: it is refused, with every mistake that is known.
+        """
+        if self.reloading is None:
+            raise ConfigError(f"the gateway is {self.state}, and has nothing to reload")
+        return await self.reloading.reload(dry_run=dry_run)
+
+    def _buffers(self) -> int:
+        """The bytes of all buffers; in process, nothing is promised."""
+        config = self._assembly.config
+        if self._config_path is not None and self._measured[0] is not config:
+            self._measured = (config, sum(memory(config).values()))
+        return self._measured[1]
 
     def metrics(self) -> str:
         """All counters and gauges as Prometheus text."""

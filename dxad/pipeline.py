@@ -24,6 +24,7 @@ from dxad.incident import Identity
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
+from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
 from dxad.succession import Succession
 from dxad.types import (
@@ -33,6 +34,7 @@ from dxad.types import (
     Calibration,
     Channel,
     Document,
+    Fallible,
     Model,
     Rows,
     Schema,
@@ -104,7 +106,7 @@ class Pipeline:
         health: Health,
         metrics: Metrics,
     ) -> None:
-        """Remember `history` rows, take `batch` at once, and skip the oldest when over `backlog` wait."""
+        """Remember `history` rows, take `batch` at once; when over `backlog` wait, some are passed over."""
         self.name = name
         self.section = section
         self.stages = stages
@@ -126,8 +128,11 @@ class Pipeline:
         )
         self._batch = batch
         self._backlog = backlog
+        if backlog is None and section.backlog is not None:
+            self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
@@ -147,6 +152,9 @@ class Pipeline:
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
+        self._faults = metrics.counter("dxad_transform_faults_total", pipeline=name)
+        self.ledger = Ledger(metrics, f"pipelines.{name}")
+        self._feature_ledger = Ledger(metrics, f"pipelines.{name}.features")
         self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
@@ -188,19 +196,61 @@ class Pipeline:
         """
         self.succession.offer(self.fitted(model))
 
-    def fitted(self, model: Model) -> Detector:
-        """`model`, made ready for this pipeline's rows.
+    def fitted(self, model: Model, section: PipelineSection | None = None) -> Detector:
+        """`model`, made ready for this pipeline's rows, as another section of it wants them scored if given.
 
         Raises:
             ModelError: it is not for them.
         """
-        section, schema = self.section, self.stages.schema
+        section, schema = section or self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         by = None if section.by is None else matching([section.by], schema.channels)[0]
+        key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
-            model, schema.channels, rows=rows, hop=section.hop, by=by,
+            model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
             required=matching(section.required, schema.channels),
         )  # fmt: skip
+
+    # -- over a reload and a restart ----------------------------------------------------------------------
+    # All of these are called between two batches.
+
+    def adjust(self, section: PipelineSection) -> list[Event]:
+        """Go on as `section` says, which differs in what rows are held against, not in the rows.
+
+        Returns what is to be told of it.
+        """
+        self.section = section
+        self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
+        for each in self.episodes:
+            each.adjust(section.alarm)
+        return []
+
+    def follow(self, old: "Pipeline") -> None:
+        """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
+        if old.stages.frame.schema.period == self.stages.frame.schema.period:
+            self.stages.frame.begin(old.stages.frame.next)
+
+    def state(self) -> Document:
+        """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
+        detector = self.succession.upcoming
+        parts = {"model": {} if detector is None else detector.state()}
+        return {name: part for name, part in parts.items() if part}
+
+    def restore(self, state: Document, *, refuse: Callable[[ModelError], None]) -> list[Event]:
+        """Take up what `state` of a pipeline of this name has given; returns what is to be told of it.
+
+        A part that is of another model, or of other channels, is left out, and `refuse` is told why.
+        """
+        detector = self.succession.upcoming
+        if detector is not None:
+            try:
+                detector.restore(state.get("model", {}))
+            except ModelError as error:
+                refuse(error)
+        return []
+
+    # -- rows ---------------------------------------------------------------------------------------------
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
@@ -216,9 +266,10 @@ class Pipeline:
         """
         for feature in self.stages.features:
             feature.advance()
+        self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
-            self.stages.frame.skip(self.stages.frame.waiting - self._backlog)
+            self.stages.frame.shed(self._backlog, self.section.overflow)
         while (rows := self.stages.frame.read(self._most)) is not None:
             recording = self._wanted > 0
             events += self._take(rows)
@@ -241,7 +292,7 @@ class Pipeline:
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
-        self._mind_the_gap()
+        self._mind_the_gap(rows.first)
         if self._forget:
             self._forget = False
             self.check.forget()
@@ -253,6 +304,8 @@ class Pipeline:
         )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
+        if self._foreign:
+            self._tell_of_faults()
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -294,13 +347,33 @@ class Pipeline:
         past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
-    def _mind_the_gap(self) -> None:
+    def _fallible(self) -> list[Fallible]:
+        """The transforms that run code of the user's own, in the order of the data."""
+        made = [*(feature.transform for feature in self.stages.features), *self._transforms]
+        return [each for each in made if isinstance(each, Fallible)]
+
+    def _tell_of_faults(self) -> None:
+        faults = [each.fault for each in self._foreign if each.fault is not None]
+        if faults:
+            self._faults.add(len(faults))
+            self._health.raise_condition("transform.failed", self.name, "; ".join(faults))
+        else:
+            self._health.clear("transform.failed", self.name)
+
+    def _mind_the_gap(self, first: int) -> None:
         lost = self.stages.frame.lost - self._lost_before
         if lost:
-            self._lost.add(lost)
+            for reason, total in self.stages.frame.losses.items():
+                self.ledger.follow(reason, total)
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
+        failed = first - self.rows.sealed - lost  # read and not remembered
+        if failed:
+            self.ledger.lose("failed", failed)
+        if lost + failed:
+            self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
+            self._foreign = self._fallible()
             self.succession.restart()
 
     def _score(self, shaped: Rows, counts: Bools) -> Scored:
@@ -422,9 +495,10 @@ class Pipeline:
             "scored": self._scored.value,
             "unscored": self._unscored.value,
             "lost": self._lost.value,
+            "lost_by": self.ledger.snapshot(),
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
-            "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "model": None if detector is None else detector.snapshot(),
             "beside": self.succession.snapshot(),
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],

@@ -7,7 +7,7 @@ Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its star
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,14 @@ __all__ = [
     "Bools",
     "Calibration",
     "Channel",
+    "Detailed",
     "Document",
+    "Fallible",
     "Fold",
+    "Forgiving",
     "Lane",
     "Model",
+    "Overflow",
     "Quality",
     "Reason",
     "Record",
@@ -54,6 +58,10 @@ Document = dict[str, Any]
 Fold = Literal["last", "mean", "min", "max", "count"]
 """What several samples of one slot, or several finer slots of one row, become."""
 
+Overflow = Literal["drop_oldest", "drop_newest", "thin", "block"]
+"""What happens when more waits than may: the oldest or the newest is lost, or all but every n-th; or the wire
+is made to wait."""
+
 
 class Quality(IntEnum):
     """How far one sample can be trusted: OPC UA's split of its status code (OPC 10000-4, 7.39)."""
@@ -75,7 +83,7 @@ class State(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a sample is not good."""
+    """Why a sample is not good, or how it came to be there."""
 
     NONE = 0
     TIMEOUT = 1
@@ -86,6 +94,8 @@ class Reason(IntEnum):
     """The value lies outside the channel's range."""
     TYPE = 4
     """The value is missing, not a number, or not finite."""
+    BACKFILLED = 5
+    """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
 
 
 SAMPLE = np.dtype(
@@ -173,6 +183,15 @@ class Windows:
     """(m, channels) consecutive rows, C-contiguous, where the windows are views of such: what a model does to
     rows it need not do to each window. `values[i]` is then `base[i * step : i * step + rows]`."""
     step: int = 1
+    period: int = 1
+    """Nanoseconds from one slot to the next; 1 where every message is a row."""
+    question: bool = False
+    """Somebody asks what the score of these would be: a model must not learn from them, or remember them."""
+
+    @property
+    def times(self) -> I8:
+        """(n,) nanoseconds on the stream clock at which each window's last row begins."""
+        return self.last * self.period
 
     def __len__(self) -> int:
         return len(self.values)
@@ -272,6 +291,15 @@ class Transform(Protocol):
         """Carry its state over `rows`, which follow those of the call before, and return what comes out."""
 
 
+@runtime_checkable
+class Fallible(Protocol):
+    """A transform that runs code which is not dxad's: where that fails it gives bad cells, and says why."""
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong in the batch before; None when nothing did."""
+
+
 class Model(Protocol):
     """Scores windows."""
 
@@ -315,6 +343,22 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Let go of memory; safe twice."""
+
+
+@runtime_checkable
+class Forgiving(Protocol):
+    """What a model has besides, if it sums up over rows what it has seen."""
+
+    def forgive(self) -> None:
+        """A sensor was lying, or rows are missing: what was summed up of late is void."""
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """What a model has besides, if there is more to show than its version."""
+
+    def details(self) -> Document:
+        """What `dxad status` shows of it: JSON without NaN, from any thread."""
 
 
 class Sink(Protocol):

@@ -54,6 +54,13 @@ class Gateway(Protocol):
             ConfigError: this pipeline does not learn.
         """
 
+    async def reload(self, *, dry_run: bool) -> Document:
+        """Take up the configuration as it is on disk now.
+
+        Raises:
+            ConfigError: it is refused.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -219,16 +226,36 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name = _known(call, call.name)
-    try:
-        asked = _Learn.model_validate(call.body)
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise Refusal(422, "; ".join(told)) from error
+    name, asked = _known(call, call.name), _body(call, _Learn)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
         raise Refusal(409, str(error)) from error
+
+
+# -- what is asked of the daemon --------------------------------------------------------------------------
+
+
+class _Reload(Section):
+    """What the body of `reload` may hold."""
+
+    dry_run: bool = False
+
+
+async def _reload(call: Call) -> Answer:
+    asked = _body(call, _Reload)
+    try:
+        return Answer(await call.gateway.reload(dry_run=asked.dry_run))
+    except ConfigError as error:
+        raise Refusal(422, str(error)) from error
+
+
+def _body(call: Call, kind: type[S]) -> S:
+    try:
+        return kind.model_validate(call.body)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise Refusal(422, "; ".join(told)) from error
 
 
 def _known(call: Call, name: object) -> str:
@@ -272,6 +299,10 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/pipelines/{name}/learn", _learn, "Learn anew what is normal, from rows that come now.",
         admin=True, example={"span": "20s"},
+    ),
+    Route(
+        "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "
+        "swapped, all else goes on; or refuse it, and change nothing.", admin=True, example={"dry_run": True},
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),

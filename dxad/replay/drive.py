@@ -12,6 +12,7 @@ from dxad.assembly import Assembly
 from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.event import Event, identity, rfc3339
+from dxad.newest import Newest
 from dxad.outbox import Outbox
 from dxad.recording import CELLS_AT_ONCE, Piece, Recording
 from dxad.recording.columns import Matched
@@ -29,6 +30,8 @@ _BEGIN_NS: Final = 1000 * NS_PER_S
 _GAP_SLOTS_MOST: Final = 100_000_000
 """A pause of more slots of the finest grid is a mistaken time: it would take hours to pass through."""
 _NEVER: Final = int(np.iinfo(np.int64).max)
+_COARSE_SAMPLES: Final = Newest.DEPTH // 4
+"""Of a channel that is coarser than the rows it is joined to, between two looks of its readers."""
 _ROWS_AT_ONCE: Final = 4096
 """Of the finest grid, between two ticks."""
 
@@ -109,6 +112,8 @@ class Drive:
             for name, ingest in self.assembly.ingests.items()
         }
         self._tick = tick or self._longest_tick()
+        self._samples = dict.fromkeys(self._feeds, 0)
+        """By source: the rows that held a sample of it."""
         self._next_tick = self._begin + self._tick
         self._next_seal, self._sealed_next = self._seal_after(self._begin)
         self._newest = self._begin
@@ -158,22 +163,50 @@ class Drive:
         at = piece.times - self.utc_offset + self._grids.finest // 2
         newest = np.maximum(np.maximum.accumulate(at), self._newest)
         self._check(newest)
+        stops = self._stops(piece, at, newest)
         begin = 0
         while begin < len(at):
+            pipelines = stops.pop(begin, None)
+            if pipelines:
+                self._run_to(int(newest[begin]))
+                self._look(int(newest[begin]), frozenset(pipelines))
             end = int(np.searchsorted(newest, min(self._next_tick, self._next_seal), side="right"))
+            end = min(end, next(iter(stops), end))
             if end > begin:
-                self._accept(piece, at, newest, begin, end)
-            begin = end
+                self._accept(piece, at, begin, end)
+                begin = end
             if begin < len(at):
                 self._run_to(int(newest[begin]))
         self._newest = int(newest[-1])
         self.rows += len(at)
 
-    def _accept(self, piece: Piece, at: I8, newest: I8, begin: int, end: int) -> None:
+    def _stops(self, piece: Piece, at: I8, newest: I8) -> dict[int, set[str]]:
+        """Before which rows some pipelines must have taken in all that came before.
+
+        A late sample fills its cell after the row was read, not before; and of a coarser channel only the
+        last few samples are known, among which must be the one from before each row.
+        """
+        stops: dict[int, set[str]] = {}
+        some_late = bool((at < newest).any())
+        coarse = {source for _, source, _ in self._grids.coarse}
+        for name, feed in self._feeds.items():
+            if not (some_late or name in coarse):
+                continue
+            there = feed.has_any(piece.values, piece.bad)
+            due = there & feed.late(at, newest)
+            if name in coarse:
+                count = self._samples[name] + np.cumsum(there)
+                due |= there & (count % _COARSE_SAMPLES == 0)
+                self._samples[name] = int(count[-1])
+            for row in np.flatnonzero(due).tolist():
+                stops.setdefault(row, set()).update(self._grids.readers[name])
+        return dict(sorted(stops.items()))
+
+    def _accept(self, piece: Piece, at: I8, begin: int, end: int) -> None:
         part = slice(begin, end)
         bad = None if piece.bad is None else piece.bad[part]
         for feed in self._feeds.values():
-            feed.accept(at[part], newest[part], self.rows + begin, piece.values[part], bad)
+            feed.accept(at[part], self.rows + begin, piece.values[part], bad)
 
     def _check(self, newest: I8) -> None:
         steps = np.diff(newest, prepend=self._newest if self.rows else newest[0])
@@ -241,7 +274,6 @@ class Drive:
         for name, ingest in self.assembly.ingests.items():
             snapshot = ingest.snapshot()
             found[name] = {key: snapshot[key] for key in wanted}
-            found[name]["late"] += self._feeds[name].late
         return found
 
     def slots_of(self, times: I8, period: int) -> I8:

@@ -26,6 +26,18 @@ from dxad.errors import ConfigError, Problem
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "config" / "examples" / "demo.toml"
 
+FAST = """\
+[sources.vib]
+type = "serial"
+port = "/dev/ttyUSB0"
+period = "1ms"
+decode = { kind = "csv", columns = ["x", "y"] }
+
+[pipelines.p]
+channels = ["vib.*"]
+period = "100ms"
+model = { type = "zscore" }
+"""
 WRONG = """\
 [gateway]
 idd = "plant7"
@@ -61,6 +73,7 @@ class Gateway:
         self.conditions: list[dict[str, Any]] = []
         self.answer: dict[str, Any] = {"success": True, "content": ANSWER, "error": None}
         self.asked: list[object] = []
+        self.mistakes: ConfigError | None = None
 
     def status(self) -> dict[str, Any]:
         return {
@@ -81,6 +94,13 @@ class Gateway:
     async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((pipeline, request))
         return copy.deepcopy(self.answer)
+
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        self.asked.append(("reload", dry_run))
+        if self.mistakes is not None:
+            raise self.mistakes
+        lines = ["pipelines.pump changed: alarm.limit", "sources.vib added"]
+        return {"applied": not dry_run, "lines": lines, "changes": [], "restart": [], "untouched": 3}
 
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         self.asked.append((pipeline, span_s))
@@ -177,6 +197,25 @@ class TestCheck:
         assert f"{file}: memory_max: allows 1.0 MiB, the buffers need " in result.output
         assert "the largest is sources.vib" in result.output
         assert result.output.endswith("\n1 mistake\n")
+
+    def test_refuses_a_window_that_no_memory_can_hold(self, tmp_path):
+        demo = DEMO.read_text()
+        assert "[pipelines.pump]\n" in demo
+        (file := tmp_path / "dxad.toml").write_text(
+            demo.replace("[pipelines.pump]\n", '[pipelines.pump]\nwindow = "24h"\n')
+        )
+        result = call("check", "-c", file)
+        assert result.exit_code == 2
+        assert "the largest is pipelines.pump" in result.output
+
+    def test_warns_of_a_row_that_keeps_the_last_of_many_values(self, tmp_path):
+        (file := tmp_path / "dxad.toml").write_text(FAST)
+        result = call("check", "-c", file)
+        told = "a row keeps the last of 100 values of 'vib.x' and 1 more; give the channel a fold"
+        assert f"warning: pipelines.p.period: {told}" in result.output
+        assert result.exit_code == 0
+        found = json.loads(call("check", "--json", "-c", file).output)
+        assert [each["key"] for each in found["warnings"]] == ["pipelines.p.period"]
 
     def test_a_file_that_is_not_there(self, tmp_path):
         result = call("check", "-c", tmp_path / "none.toml")
@@ -362,6 +401,36 @@ class TestLearn:
     async def test_says_what_is_wrong_with_a_span(self):
         result = await ask("learn", "pump", "--span", "1 fortnight")
         assert (result.exit_code, "one of the units" in result.stderr) == (1, True)
+
+
+class TestReload:
+    @pytest.mark.parametrize(("flags", "dry_run"), [((), False), (("--dry-run",), True)])
+    async def test_says_what_changed(self, gateway, flags, dry_run):
+        result = await ask("reload", *flags)
+        assert (result.exit_code, gateway.asked) == (0, [("reload", dry_run)])
+        assert result.output.splitlines() == [
+            "pipelines.pump changed: alarm.limit", "sources.vib added", "3 nodes untouched"
+        ]  # fmt: skip
+
+    async def test_tells_every_mistake_on_a_line_of_its_own(self, gateway):
+        problems = [Problem("f:1", "a", "wrong\x1b[2J"), Problem("f:2", "b", "wrong too")]
+        gateway.mistakes = ConfigError(problems=problems)
+        result = await ask("reload")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.splitlines() == ["f:1: a: wrong [2J", "f:2: b: wrong too"]
+
+    async def test_as_json(self, gateway):
+        done = json.loads((await ask("reload", "--json")).output)
+        assert (done["applied"], len(done["lines"])) == (True, 2)
+        gateway.mistakes = ConfigError(problems=[Problem("f:1", "a", "wrong")])
+        result = await ask("reload", "--json")
+        assert (result.exit_code, json.loads(result.output)) == (
+            2, {"applied": False, "problems": ["f:1: a: wrong"]}
+        )  # fmt: skip
+
+    def test_of_no_daemon(self, path):
+        result = call("reload")
+        assert (result.exit_code, f"{path}: there is no such socket" in result.stderr) == (3, True)
 
 
 def test_the_version_says_what_a_bug_report_needs():

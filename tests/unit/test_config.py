@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dxad.config import Config, load, parse, schema, shape
+from dxad.config import Config, load, parse, schema, shape, where
 from dxad.errors import ConfigError, Problem
 from dxad.fields import Secret
 from dxad.types import NS_PER_S, Channel
@@ -177,7 +177,7 @@ def test_seven_different_mistakes_are_seven_problems_each_with_its_line(tmp_path
 
         [pipelines.uneven]
         channels = ["vib.*"]
-        period = "15ms"
+        window = "15ms"
         model = { type = "zscore" }
         """,
     )
@@ -188,8 +188,8 @@ def test_seven_different_mistakes_are_seven_problems_each_with_its_line(tmp_path
         ("dxad.toml:12", "sources.motor.type", "no source of type 'mqqt', did you mean 'mqtt'?"),
         ("dxad.toml:22", "pipelines.typo.model", "is missing"),
         ("dxad.toml:25", "pipelines.typo.channels.1", "no channel 'vib.spead', did you mean 'vib.speed'?"),
-        ("dxad.toml:30", "pipelines.uneven.period",
-         "15 ms and the 10 ms of 'vib.speed' are no multiples of each other"),
+        ("dxad.toml:30", "pipelines.uneven.window",
+         "15 ms is no multiple of the pipeline's period, 10 ms"),
     ]  # fmt: skip
 
 
@@ -439,3 +439,28 @@ def test_the_environment_is_not_read_for_anything_else(file, monkeypatch):
     monkeypatch.setenv("DXAD_LOG", "debug")
     assert load(file) == before
     assert isinstance(before, Config)
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("pipelines.pump-a.model.path", 8),
+        ("pipelines.pump-b.alarm.limit", 9),
+        ("pipelines.pump-b.alarm.off_delay", 9),
+        ("pipelines.pump-a.learn", 5),
+        ("sources.plc.period", 4),
+        ("outbox.path", None),
+    ],
+)
+def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, key, line):
+    path = tmp_path / "dxad.toml"
+    path.write_text(
+        '[sources.plc]\ntype = "modbus"\nurl = "tcp://127.0.0.1:502"\nperiod = "1s"\n[pipelines.pump]\n'
+        'for_each = ["a", "b"]\nchannels = ["plc.{each}"]\n'
+        'model = { type = "tflite", path = "models/pump" }\n'
+        "alarm = { limit = 3.0 }\n"
+        '[sources.plc.channels]\na = { register = "input:1", encoding = "int16" }\n'
+        'b = { register = "input:2", encoding = "int16" }\n'
+    )
+    assert load(path)
+    assert where(path, key) == (str(path) if line is None else f"{path}:{line}")

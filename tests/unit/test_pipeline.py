@@ -258,7 +258,7 @@ class Failing:
     calibration = Calibration(2.0)
 
     def __init__(self) -> None:
-        self.error: ModelError | None = None
+        self.error: Exception | None = None
 
     def load(self, _channels, rows, *, by=None):
         return rows or 1
@@ -285,6 +285,19 @@ def test_a_model_that_fails_is_a_condition_until_it_scores_again(plant, normal_r
     assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (20, 10)
 
 
+def test_rows_that_a_bug_took_are_in_the_ledger_too(plant, normal_rows):
+    model = Failing()
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    model.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        plant.feed(normal_rows(30))
+    model.error = None
+    plant.feed(normal_rows(5))
+    assert plant.pipeline.snapshot()["lost_by"] == {"failed": 30}
+    assert (plant.counted("rows_scored"), plant.counted("rows_lost")) == (15, 30)
+
+
 def test_a_condition_of_somebody_else_is_not_cleared_by_scoring(watching, normal_rows):
     watching.health.raise_condition("model.failed", "p", "learning failed")
     watching.feed(normal_rows(10))
@@ -307,6 +320,24 @@ def test_rows_that_were_overwritten_are_counted_as_lost_and_no_window_reaches_ac
     assert plant.counted("rows_scored") - before == 4000 - (width - 1)
     total = sum(plant.counted(f"rows_{name}") for name in ("scored", "unscored", "lost"))
     assert total == plant.ring.sealed - plant.ring.start
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "thin"])
+def test_every_row_is_scored_or_not_or_in_the_ledger_under_every_policy(make_plant, normal_rows, overflow):
+    plant = make_plant(slots=300, batch=16, backlog=50, overflow=overflow)
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        for _ in range(int(rng.integers(1, 5))):
+            plant.seal(normal_rows(int(rng.integers(1, 200)), seed=2))
+        plant.pipeline.step()
+    plant.feed(normal_rows(1))
+    given = plant.ring.sealed - plant.ring.start
+    seen = plant.counted("rows_scored") + plant.counted("rows_unscored")
+    lost = plant.pipeline.snapshot()["lost_by"]
+    assert set(lost) == {"backlog", "overwritten"}
+    assert given == seen + sum(lost.values())
+    assert plant.counted("rows_lost") == sum(lost.values())
+    assert plant.metrics.total("dxad_lost_total", place="pipelines.p") == sum(lost.values())
 
 
 def test_a_pipeline_with_a_short_backlog_skips_the_oldest_rows_and_counts_them(make_plant, normal_rows):
@@ -456,6 +487,29 @@ def test_which_rows_count_does_not_depend_on_how_they_come(make_plant, normal_ro
         at += n
     one, other = (each.pipeline.scores.read(0, 10**9).values for each in (whole, pieces))
     np.testing.assert_array_equal(one, other)
+
+
+# Functions of the user's own.
+
+
+def test_a_function_that_fails_is_told_and_costs_nothing_but_its_own_channel(make_plant, normal_rows):
+    calls = {"type": "call", "function": "fickle", "channels": ["s.a"], "name": "s.sum"}
+    plant = make_plant(transforms=[calls])
+    plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    plant.feed(normal_rows(50))
+    assert plant.conditions == {}
+    plant.feed(normal_rows(20) + np.array([5000.0, 0.0, 0.0]), cut=10)
+    assert plant.conditions["transform.failed"] == "fickle: OverflowError: more than a thousand"
+    assert plant.counted("transform_faults") == 2
+    seen = plant.pipeline.rows.read(plant.pipeline.rows.sealed - 20, plant.pipeline.rows.sealed)
+    assert (seen.states[:, 3] == State.BAD).all()
+    assert (seen.states[:, :3] == State.GOOD).all()
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+    assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 80
+
+
+# A recorder.
 
 
 @pytest.mark.parametrize("sealed", [70, 1000])

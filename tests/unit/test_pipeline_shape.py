@@ -68,6 +68,13 @@ def test_transforms_follow_one_another_and_keep_the_period():
     assert found.outputs.period == found.joined.period
 
 
+def test_any_periods_are_joined_and_a_row_that_drops_most_of_a_channel_s_values_is_told():
+    found = shape("plc.*", "vib.x", "lab.*", period=35 * MS)
+    assert found.joined.period == 35 * MS
+    assert [(channel.id, slots) for channel, slots in found.thinned] == [("vib.x", 4)]
+    assert shape("plc.*", "vib.x", period=20 * MS).thinned == ()
+
+
 def test_each_chain_is_fresh():
     schema = SOURCES["plc"]
     sections = [section("smooth", span="1s")]
@@ -97,11 +104,6 @@ def test_each_chain_is_fresh():
             "there would be two channels 'vib.x.rms'",
         ),
         (
-            {"patterns": ["plc.*"], "period": 150 * MS},
-            ("period",),
-            "150 ms and the 100 ms of 'plc.flow' are no multiples of each other",
-        ),
-        (
             {"patterns": ["plc.*"], "transforms": [section("smooth", channels=["vib.*"], span="1s")]},
             ("transforms", 0),
             "no channel matches vib.*",
@@ -121,3 +123,27 @@ def test_what_does_not_fit_is_refused_with_the_key_to_blame(arguments, key, mess
         shape(*arguments.pop("patterns"), **arguments)
     assert refused.value.key == key
     assert isinstance(refused.value, ConfigError)
+
+
+def test_a_slow_channel_may_be_led_on_at_the_rate_of_the_others():
+    leading = section("resample", channels=["lab.*"], every="100ms", method="linear")
+    found = shape("lab.*", "plc.*", features=[leading])
+    assert ids(found.joined) == ["plc.flow", "plc.level", "lab.ph"]
+    assert found.joined.period == 100 * MS
+
+
+def test_what_one_transform_makes_the_next_one_may_read():
+    made = [
+        section("rate", channels=["plc.level"], keep=True),
+        section("expression", name="plc.balance", formula="plc.flow - plc.level.rate"),
+        section("smooth", channels=["plc.balance"], span="1s", method="median"),
+    ]
+    assert ids(shape("plc.*", transforms=made).outputs) == [
+        "plc.flow",
+        "plc.level",
+        "plc.level.rate",
+        "plc.balance",
+    ]
+    with pytest.raises(ShapeError, match=r"no channel 'plc\.level\.rate' here") as caught:
+        shape("plc.*", transforms=made[1:])
+    assert caught.value.key == ("transforms", 0)

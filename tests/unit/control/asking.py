@@ -27,6 +27,8 @@ class Remembering:
         self.extra: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.learned: list[tuple[str, float | None]] = []
+        self.reloaded: list[bool] = []
+        self.mistakes: str | None = None
         self.busy = asyncio.Event()
         self.busy.set()
 
@@ -62,6 +64,13 @@ class Remembering:
         if request.get("execute") == "fail":
             return {"success": False, "content": None, "error": "no model yet"}
         return {"success": True, "content": {"echo": len(str(request))}, "error": None}
+
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        await self.busy.wait()
+        if self.mistakes is not None:
+            raise ConfigError(self.mistakes)
+        self.reloaded.append(dry_run)
+        return {"applied": not dry_run, "lines": [], "changes": [], "restart": [], "untouched": 3}
 
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         if pipeline == "fixed":

@@ -39,7 +39,7 @@ def test_learning_ends_with_the_row_that_fills_it_and_the_next_row_is_scored(tmp
     scored = scores["joined"][~np.isnan(scores["joined"][:, 1]), 0]
     whole_rows = np.count_nonzero(np.isnan(scores["joined"][:, 1]))
     assert np.array_equal(scored, np.arange(scored[0], scored[0] + len(scored)))
-    # The slow channel's first slot is sealed at 2 s; the row that ends at 1.9 s is the first to wait so long.
+    # Of the slow source, a slot that folds its samples is known to the row that ends when it has been sealed.
     assert whole_rows == 18 + 200
     assert joined.model is not None
     assert joined.scored == len(scored)
@@ -145,7 +145,7 @@ def test_labels_come_from_a_column_or_from_elsewhere(tmp_path, column):
 
 def test_columns_of_no_channel_and_channels_without_a_column_are_told(tmp_path):
     made = smooth(5)
-    other = Made(made._times, made._values, ("plc.a", "b", "x", "note", "slow.level"))
+    other = Made(made._times, made._values, ("plc.a", "b", "x", "note", "slow.level", "top"))
     document = told(configured(tmp_path, p=PLAIN), other)[0].document()["recording"]
     assert document["columns_ignored"] == ["note"]
     assert document["channels_missing"] == ["fast.y"]
