@@ -12,6 +12,7 @@ from dxad.assembly import Assembly
 from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.event import Event, identity, rfc3339
+from dxad.ingest import waiting_most
 from dxad.newest import Newest
 from dxad.outbox import Outbox
 from dxad.recording import CELLS_AT_ONCE, Piece, Recording
@@ -112,6 +113,11 @@ class Drive:
             for name, ingest in self.assembly.ingests.items()
         }
         self._tick = tick or self._longest_tick()
+        widest = {name: max(1, len(each.ring.channels)) for name, each in self.assembly.ingests.items()}
+        self._rows_at_once = max(
+            1, min(waiting_most(config.sources[name]) // 2 // width for name, width in widest.items())
+        )
+        """Of the recording, between two looks: half of the samples that may wait."""
         self._samples = dict.fromkeys(self._feeds, 0)
         """By source: the rows that held a sample of it."""
         self._next_tick = self._begin + self._tick
@@ -166,10 +172,9 @@ class Drive:
         stops = self._stops(piece, at, newest)
         begin = 0
         while begin < len(at):
-            pipelines = stops.pop(begin, None)
-            if pipelines:
+            if begin in stops:
                 self._run_to(int(newest[begin]))
-                self._look(int(newest[begin]), frozenset(pipelines))
+                self._look(int(newest[begin]), stops.pop(begin))
             end = int(np.searchsorted(newest, min(self._next_tick, self._next_seal), side="right"))
             end = min(end, next(iter(stops), end))
             if end > begin:
@@ -180,13 +185,14 @@ class Drive:
         self._newest = int(newest[-1])
         self.rows += len(at)
 
-    def _stops(self, piece: Piece, at: I8, newest: I8) -> dict[int, set[str]]:
-        """Before which rows some pipelines must have taken in all that came before.
+    def _stops(self, piece: Piece, at: I8, newest: I8) -> dict[int, frozenset[str] | None]:
+        """Before which rows some pipelines must have taken in all that came before; None is all of them.
 
-        A late sample fills its cell after the row was read, not before; and of a coarser channel only the
-        last few samples are known, among which must be the one from before each row.
+        A late sample fills its cell after the row was read, not before; of a coarser channel only the last
+        few samples are known, among which must be the one from before each row; and only so many samples may
+        wait for their slots to end.
         """
-        stops: dict[int, set[str]] = {}
+        stops: dict[int, frozenset[str] | None] = {}
         some_late = bool((at < newest).any())
         coarse = {source for _, source, _ in self._grids.coarse}
         for name, feed in self._feeds.items():
@@ -199,7 +205,8 @@ class Drive:
                 due |= there & (count % _COARSE_SAMPLES == 0)
                 self._samples[name] = int(count[-1])
             for row in np.flatnonzero(due).tolist():
-                stops.setdefault(row, set()).update(self._grids.readers[name])
+                stops[row] = (stops.get(row) or frozenset()) | self._grids.readers[name]
+        stops |= dict.fromkeys(range(-self.rows % self._rows_at_once, len(at), self._rows_at_once))
         return dict(sorted(stops.items()))
 
     def _accept(self, piece: Piece, at: I8, begin: int, end: int) -> None:
@@ -289,7 +296,7 @@ class _Grids:
         sources = {name: each.period for name, each in config.sources.items() if each.period is not None}
         steps = list(sources.values())
         coarse: set[tuple[str, str, int]] = set()
-        self.readers: dict[str, set[str]] = {name: set() for name in config.sources}
+        self.readers: dict[str, frozenset[str]] = dict.fromkeys(config.sources, frozenset())
         """By source: the pipelines that read it."""
         for name, section in config.pipelines.items():
             found = configuration.shape(section, config.sources)
@@ -297,7 +304,7 @@ class _Grids:
             inputs = [(source, sources[source]) for source, _ in found.feeds]
             inputs += [(each.source, each.outputs.period) for each in found.features]
             for source, period in inputs:
-                self.readers[source].add(name)
+                self.readers[source] |= {name}
                 if period > joined:
                     coarse.add((name, source, period))
             steps += [joined, *(period for _, period in inputs)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dxad import config as configuration
 from dxad.errors import ConfigError
 from dxad.recording.labels import Truth
 from dxad.replay import Replay
@@ -171,3 +172,22 @@ def test_the_ids_depend_on_the_data_and_the_gateway_alone(tmp_path):
         told(configured(tmp_path, p=PLAIN), made)[1][0]["id"] for made in (smooth(), smooth(), smooth(seed=1))
     ]
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_however_wide_the_rows_no_more_samples_wait_than_may(tmp_path):
+    names = tuple(f"c{number}" for number in range(100))
+    link = {"type": "mqtt", "url": "mqtt://127.0.0.1:1", "topic": "t", "period": "10ms"}
+    config = configuration.parse(
+        {
+            "state_dir": str(tmp_path),
+            "memory_max": "1GiB",
+            "sources": {"wide": {**link, "channels": dict.fromkeys(names, {})}},
+            "pipelines": {"p": {"channels": ["wide.*"], "model": {"type": "zscore", "warm_up": 100}}},
+        }
+    )
+    rows = 3000
+    times = BEGIN + np.arange(rows, dtype=np.int64) * (NS_PER_S // 100)
+    outcome, *_ = told(config, Made(times, np.random.default_rng(0).normal(size=(rows, 100)), names))
+    assert outcome.sources["wide"]["samples"] == rows * 100
+    assert outcome.pipelines["p"].rows == rows
+    assert outcome.pipelines["p"].scored == rows - 100
