@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dxad.newest import Newest
-from dxad.types import F8, I8, U1, Bools, Channel, Reason, State
+from dxad.types import F4, F8, I8, U1, Bools, Channel, Reason, State
 
 __all__ = ["ALL", "Columns", "Reading", "RingBuffer"]
 
@@ -89,7 +89,7 @@ class RingBuffer:
         if fit < rows:
             yield slice(0, rows - fit), slice(fit, rows)
 
-    def append(self, first: int, values: F8, states: U1, reasons: U1 | None = None) -> None:
+    def append(self, first: int, values: F8 | F4, states: U1, reasons: U1 | None = None) -> None:
         """Seal the rows from slot `first` on; slots skipped since the last call become EMPTY.
 
         Args:
