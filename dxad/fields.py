@@ -349,6 +349,10 @@ class BandSection(TransformSection):
 class ModelSection(Section):
     """What is said of every model."""
 
+    def bundles(self) -> tuple[Path, ...]:
+        """The bundles it reads, relative to the state directory: each is tried before it is read."""
+        return ()
+
 
 class SinkSection(Section):
     """What is said of every sink."""

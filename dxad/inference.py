@@ -7,7 +7,6 @@ Every number of a window is computed from that window's cells alone, so scores d
 share a batch.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
@@ -40,9 +39,12 @@ class Scorer:
         self._fill = np.asarray(manifest.fill, dtype=np.float32)
         self._mean = np.asarray(manifest.input.mean, dtype=np.float32)
         self._std = np.asarray(manifest.input.std, dtype=np.float32)
+        self._normalises = len(self._mean) > 0
         self.graph = Graph(blob)
         seen = self.rows - (manifest.score.horizon if isinstance(manifest.score, ForecastRule) else 0)
-        self._strides = _strides(self.graph.input, manifest, seen)
+        self._input = self.graph.input
+        size = np.dtype(self._input.dtype).itemsize
+        self._strides = tuple(size * each for each in _strides(self._input, manifest, seen))
         self._rule = _rule(self.graph, manifest)
 
     def score(
@@ -64,33 +66,43 @@ class Scorer:
         Raises:
             ModelError: inference failed.
         """
-        rows = np.ascontiguousarray(rows)  # windows are cut out of them by strides
+        if not rows.flags.c_contiguous:
+            rows = np.ascontiguousarray(rows)  # windows are cut out of them by strides
         bad = np.isnan(rows) if holed else None
         if bad is not None:
             rows = np.where(bad, self._fill, rows)
-        if len(self._mean):
+        if self._normalises:
             rows = (rows - self._mean) / self._std
-        numbers = rows if self.graph.input.is_float else self.graph.input.quantised(rows)
+        numbers = rows if self._input.is_float else self._input.quantised(rows)
         cells = self._windows(numbers, n, first, step)
         truth = self._rule.truth(rows, n, first, step)
-        values = np.empty(n)
-        parts = np.empty((n, self.channels), dtype=np.float32) if self._rule.explains else None
-        at = 0
-        while at < n:
-            stop = min(at + self.graph.batch(n - at), n)
-            self.graph.run(cells[at:stop])
-            self._rule.read(truth, at, stop, values, parts)
-            at = stop
+        values, parts = self._batch(cells, truth)
+        if len(values) < n:
+            values, parts = self._rest(values, parts, cells, truth)
         if bad is not None and parts is not None:
             self._rule.forget(values, parts, self._bad_channels(bad, n, first, step))
         return values, parts
 
+    def _batch(self, cells: npt.NDArray[Any], truth: F4 | None) -> tuple[F8, F4 | None]:
+        """Score as many windows as fit into a batch."""
+        return self._rule.read(self.graph.run(cells), truth)
+
+    def _rest(
+        self, values: F8, parts: F4 | None, cells: npt.NDArray[Any], truth: F4 | None
+    ) -> tuple[F8, F4 | None]:
+        """Score the windows that come after these, and put them together."""
+        found, at = [(values, parts)], len(values)
+        while at < len(cells):
+            found.append(self._batch(cells[at:], None if truth is None else truth[at:]))
+            at += len(found[-1][0])
+        all_parts = [each for _, each in found if each is not None]
+        return np.concatenate([each for each, _ in found]), np.concatenate(all_parts) if all_parts else None
+
     def _windows(self, numbers: npt.NDArray[Any], n: int, first: int, step: int) -> npt.NDArray[Any]:
         """All windows in the shape of the input, as a view."""
         per_row = numbers.strides[0]
-        strides = tuple(each * numbers.itemsize for each in self._strides)
         return np.ndarray(
-            (n, *self.graph.input.shape), numbers.dtype, numbers, first * per_row, (step * per_row, *strides)
+            (n, *self._input.shape), numbers.dtype, numbers, first * per_row, (step * per_row, *self._strides)
         )
 
     def _bad_channels(self, bad: Bools, n: int, first: int, step: int) -> Bools:
@@ -127,14 +139,11 @@ def _strides(tensor: Tensor, manifest: Manifest, rows: int) -> tuple[int, ...]:
 class _Rule(Protocol):
     """What the outputs mean."""
 
-    explains: bool
-    """Whether it knows which channel makes how much of a score."""
-
     def truth(self, rows: F4, n: int, first: int, step: int) -> F4 | None:
         """What the output will be compared with, by window, if with anything."""
 
-    def read(self, truth: F4 | None, at: int, stop: int, values: F8, parts: F4 | None) -> None:
-        """Make scores [at, stop) of what came out of the last run."""
+    def read(self, n: int, truth: F4 | None) -> tuple[F8, F4 | None]:
+        """Scores (n,) and contributions (n, channels) of what came out of the last run; `truth` may go on."""
 
     def forget(self, values: F8, parts: F4, bad: Bools) -> None:
         """Take what these channels contribute out."""
@@ -179,9 +188,8 @@ class _Output:
                 f"output {self._score.name!r} has shape {list(self._score.shape)}; a score is one number per "
                 "window"
             )
-        names = {each.name.split(":")[0] for each in graph.outputs} | {each.name for each in graph.outputs}
-        self.explains = bool(rule.contribution) and rule.contribution in names
-        if self.explains:
+        self._parts: Tensor | None = None
+        if rule.contribution:
             self._parts = _output(graph, rule.contribution)
             if self._parts.size != len(rule.contribution_columns):
                 raise ModelError(
@@ -193,13 +201,12 @@ class _Output:
     def truth(self, rows: F4, n: int, first: int, step: int) -> None:
         """Nothing."""
 
-    def read(self, truth: F4 | None, at: int, stop: int, values: F8, parts: F4 | None) -> None:
+    def read(self, n: int, truth: F4 | None) -> tuple[F8, F4 | None]:  # noqa: ARG002 - the protocol's
         """Take the score as it is."""
-        del truth  # there is none
-        n = stop - at
-        values[at:stop] = self._graph.output(self._score, n).reshape(n)
-        if parts is not None:
-            parts[at:stop] = self._owned.by_channel(self._graph.output(self._parts, n).reshape(n, -1))
+        values = self._graph.output(self._score, n).astype(np.float64).reshape(n)
+        if self._parts is None:
+            return values, None
+        return values, self._owned.by_channel(self._graph.output(self._parts, n).reshape(n, -1))
 
     def forget(self, values: F8, parts: F4, bad: Bools) -> None:
         """The score stays: the graph saw the fill."""
@@ -237,8 +244,6 @@ class _Error:
     part_c = 1 / (rows · channels) · Σ over rows ((output - seen) / spread_c)², score = Σ over c part_c.
     """
 
-    explains = True
-
     def __init__(self, graph: Graph, rule: ReconstructionRule | ForecastRule, manifest: Manifest) -> None:
         output = _output(graph, rule.output)
         self._graph = graph
@@ -253,9 +258,8 @@ class _Error:
                 f"output {output.name!r} has shape {list(output.shape)}; a {rule.rule} of {self._rows} rows "
                 f"of {self._channels} channels has {promised}"
             )
-        spread = np.asarray(rule.spread) if rule.spread else np.ones(self._channels)
-        weight = 1.0 / (spread * math.sqrt(self._rows * self._channels))
-        self._weight = np.tile(weight, self._rows).astype(np.float32)
+        spread = np.asarray(rule.spread) if rule.spread else np.ones(1)
+        self._weight = (1.0 / (spread**2 * self._rows * self._channels)).astype(np.float32)
 
     def truth(self, rows: F4, n: int, first: int, step: int) -> F4:
         """(n, rows · channels) of those rows that the output is of."""
@@ -265,24 +269,21 @@ class _Error:
             shape, np.float32, rows, (first + self._from) * per_row, (step * per_row, rows.itemsize)
         )
 
-    def read(self, truth: F4 | None, at: int, stop: int, values: F8, parts: F4 | None) -> None:
+    def read(self, n: int, truth: F4 | None) -> tuple[F8, F4]:
         """Square what is left."""
         assert truth is not None
-        assert parts is not None
-        n = stop - at
         error = self._graph.output(self._output, n)
         if self._turned:
             error = np.ascontiguousarray(error.reshape(n, self._channels, self._rows).transpose(0, 2, 1))
         error = error.reshape(n, -1)
-        np.subtract(error, truth[at:stop], out=error)
-        np.multiply(error, self._weight, out=error)
-        mine = parts[at:stop]
+        np.subtract(error, truth[:n], out=error)
         if self._rows == 1:
-            np.multiply(error, error, out=mine)
+            parts = np.multiply(error, error, out=error)
         else:
-            np.multiply(error, error, out=error)
-            error.reshape(n, self._rows, self._channels).sum(axis=1, out=mine)
-        values[at:stop] = np.einsum("ij->i", mine)
+            error = error.reshape(n, self._rows, self._channels)
+            parts = np.einsum("nrc,nrc->nc", error, error)  # the same to the bit however many rows there are
+        np.multiply(parts, self._weight, out=parts)
+        return np.einsum("nc->n", parts).astype(np.float64), parts
 
     def forget(self, values: F8, parts: F4, bad: Bools) -> None:
         """The score is the mean over the channels that are whole; without any, there is none."""
@@ -295,8 +296,6 @@ class _Error:
 
 class _Probability:
     """The output has a number per class."""
-
-    explains = False
 
     def __init__(self, graph: Graph, rule: ProbabilityRule) -> None:
         output = _output(graph, rule.output)
@@ -313,15 +312,13 @@ class _Probability:
     def truth(self, rows: F4, n: int, first: int, step: int) -> None:
         """Nothing."""
 
-    def read(self, truth: F4 | None, at: int, stop: int, values: F8, parts: F4 | None) -> None:
+    def read(self, n: int, truth: F4 | None) -> tuple[F8, None]:  # noqa: ARG002 - the protocol's
         """How probable it is that something is wrong."""
-        del truth, parts  # there are none
-        n = stop - at
         classes = self._graph.output(self._output, n).reshape(n, -1).astype(np.float64)
-        if self._normal is None:
-            values[at:stop] = classes[:, self._anomalous].sum(axis=1)
-        else:
-            values[at:stop] = 1.0 - classes[:, self._normal]
+        if self._normal is not None:
+            return 1.0 - classes[:, self._normal], None
+        values: F8 = classes[:, self._anomalous].sum(axis=1)
+        return values, None
 
     def forget(self, values: F8, parts: F4, bad: Bools) -> None:
         """Nothing is laid to any channel."""

@@ -58,6 +58,8 @@ class Tensor:
     shape: tuple[int, ...]
     """Of one window: without the first dimension, which is the batch."""
     dtype: type[np.generic]
+    is_float: bool
+    """Whether its numbers are what they say; else, integers that stand for them."""
     scale: float
     """What one step of an integer is worth; 0 where the tensor is float."""
     zero_point: int
@@ -80,17 +82,13 @@ class Tensor:
                 f"tensor {name!r} is of {np.dtype(dtype).name} without a scale: nobody knows its numbers"
             )
         shape = tuple(int(each) for each in details["shape"][1:])
-        return cls(name, int(details["index"]), shape, dtype, float(scale), int(zero_point))
+        is_float = dtype == np.float32
+        return cls(name, int(details["index"]), shape, dtype, is_float, float(scale), int(zero_point))
 
     @property
     def size(self) -> int:
         """How many numbers there are of one window."""
         return int(np.prod(self.shape, dtype=np.int64))
-
-    @property
-    def is_float(self) -> bool:
-        """Whether its numbers are what they say."""
-        return self.dtype is np.float32
 
     def quantised(self, values: F4) -> npt.NDArray[Any]:
         """Real numbers as the tensor's integers: round(x / scale) + zero_point, within their range."""
@@ -100,9 +98,7 @@ class Tensor:
         return whole
 
     def real(self, values: npt.NDArray[Any]) -> F4:
-        """The tensor's numbers as real ones."""
-        if self.is_float:
-            return values
+        """The tensor's integers as real numbers."""
         return (values.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
 
 
@@ -149,42 +145,46 @@ class Graph:
         self._model.allocate_tensors()
         self._batch = batch
 
-    def batch(self, n: int) -> int:
-        """Get ready for a batch that holds `n` windows, or the first of them; returns its size.
+    def run(self, cells: npt.NDArray[Any]) -> int:
+        """Score windows (n, *input.shape) of the input's own numbers: as many as fit into a batch.
 
-        Raises:
-            ModelError: the runtime cannot.
-        """
-        size = next((each for each in self.sizes if each >= n), self.sizes[-1])
-        if size != self._batch:
-            try:
-                self._resize(size)
-            except (RuntimeError, ValueError) as error:
-                raise ModelError(f"inference failed: {error}") from error
-        return size
-
-    def run(self, cells: npt.NDArray[Any]) -> None:
-        """Score windows (k, *input.shape) of the input's own numbers, no more of them than the batch holds.
+        Returns:
+            How many that were.
 
         Raises:
             ModelError: inference failed.
         """
+        n, batch = len(cells), self._batch
         try:
+            if n != batch:
+                batch = self._fit(n)
             # A view of the input may not be held: while one is, the runtime refuses to do anything.
-            if len(cells) == self._batch:
+            if n == batch:
                 np.copyto(self._view(), cells)
+            elif n < batch:
+                self._view()[:n] = cells
             else:
-                self._view()[: len(cells)] = cells
+                np.copyto(self._view(), cells[:batch])
             self._model.invoke()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"inference failed: {error}") from error
+        return min(n, batch)
+
+    def _fit(self, n: int) -> int:
+        """Get ready for a batch that holds `n` windows, or the first of them; returns its size."""
+        size = next((each for each in self.sizes if each >= n), self.sizes[-1])
+        if size != self._batch:
+            self._resize(size)
+        return size
 
     def output(self, tensor: Tensor, n: int) -> F4:
         """What came out of the last run for its first `n` windows, (n, *tensor.shape), a copy."""
         values = self._model.get_tensor(tensor.index)
-        if values.ndim == 0:
-            values = values.reshape(1)
-        return tensor.real(values if len(values) == n else values[:n])
+        if len(tensor.shape) == 0:
+            values = values.reshape(-1)
+        if len(values) != n:
+            values = values[:n]
+        return values if tensor.is_float else tensor.real(values)
 
 
 def _interpreter(blob: bytes) -> Any:

@@ -188,7 +188,15 @@ class Learning:
         from dxad.training import Recording, learn  # noqa: PLC0415 - the daemon leaves that to its child
 
         schema = self._pipeline.stages.schema
-        recording = Recording(schema.channels, schema.period, values, self._pipeline.check.learned())
+        by = self._by()
+        recording = Recording(
+            schema.channels,
+            schema.period,
+            values,
+            self._pipeline.check.learned(),
+            by=None if by is None else values[:, [each.id for each in schema.channels].index(by)],
+            by_channel=by or "",
+        )
         folder = self._desk()
         try:
             made = learn(recording, folder / "bundle", rows_most=self._section.window_rows)

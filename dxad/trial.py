@@ -345,7 +345,6 @@ def _examined_file(path: Path) -> Iterator[Document]:
 
 
 def _ran(graph: Graph, cells: F4, batch: int) -> bytes:
-    graph.batch(batch)
     graph.run(cells if graph.input.is_float else graph.input.quantised(cells))
     found = [graph.output(each, batch) for each in graph.outputs]
     if not all(np.isfinite(each).all() for each in found):

@@ -41,9 +41,7 @@ _TIMEOUT_S: Final = 300.0
     help="How a window lies in the input.  [default: flat, row by row]",
 )  # fmt: skip
 @click.option("--normalise", is_flag=True, help="Standardise cells by the data first: the graph does not.")
-@click.option(
-    "--data", type=_FILE, help="Rows of normal running, .csv or .npz: for the limit and all the rest."
-)
+@click.option("--data", type=_FILE, help="Rows of normal running, one per period: .csv, .npz or .jsonl.")
 @click.option("--limit", type=click.FloatRange(0, min_open=True), help="The anomalous score, if known.")
 @click.option("--out", type=click.Path(path_type=Path), help="The bundle.  [default: FILE without .tflite]")
 @click.option("--sign", type=_FILE, metavar="KEY.pem", help="Sign it with this ed25519 private key.")
@@ -84,7 +82,9 @@ def _wrapped(file: Path, said: dict[str, Any], out: Path) -> str:
     from dxad.trial import try_bundles_now
 
     channels = _channels(said["channels"])
-    data = None if said["data"] is None else _rows(said["data"], [each["id"] for each in channels])
+    wish = _wish(said, channels)
+    ids = [each["id"] for each in channels]
+    data = None if said["data"] is None else _rows(said["data"], ids, wish["period"])
     with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=".wrap-") as desk:
         place = Path(desk)
         job = {
@@ -92,7 +92,7 @@ def _wrapped(file: Path, said: dict[str, Any], out: Path) -> str:
             "folder": str(place / "bundle"),
             "key": None if said["sign"] is None else str(said["sign"]),
             "data": None if data is None else str(place / "rows.npy"),
-            "wish": _wish(said, channels),
+            "wish": wish,
         }
         if data is not None:
             np.save(place / "rows.npy", data)
@@ -168,45 +168,20 @@ def _wish(said: dict[str, Any], channels: list[dict[str, str]]) -> dict[str, Any
     }  # fmt: skip
 
 
-def _rows(path: Path, names: list[str]) -> "F8":
-    """(n, channels) of a recording: NPZ with `channels` and `values`, else CSV with a header.
+def _rows(path: Path, names: list[str], period: int) -> "F8":
+    """(n, channels) of a recording, one row per period; NaN where nothing came, or nothing to be believed.
 
     Raises:
         ConfigError: it is none, or lacks a channel.
     """
-    import csv
-    import zipfile
-
     import numpy as np
 
     from dxad.errors import ConfigError
+    from dxad.recording import open_recording
 
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                known, values = (
-                    [str(each) for each in archive["channels"]],
-                    archive["values"].astype(np.float64),
-                )
-        else:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                lines = csv.reader(file)
-                known = [each.strip() for each in next(lines, [])]
-                kept = [known.index(name) for name in names if name in known]
-                values = np.array([[_number(line[place]) for place in kept] for line in lines if line])
-                known = [known[place] for place in kept]
-    except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path}: is no recording: {error}") from error
-    missing = [name for name in names if name not in known]
+    recording = open_recording(path, period=period)
+    missing = [name for name in names if name not in recording.columns]
     if missing:
         raise ConfigError(f"{path}: has no column {', '.join(missing)}")
-    rows: F8 = values[:, [known.index(name) for name in names]]
+    rows: F8 = np.concatenate([np.empty((0, len(names))), *(each.values for each in recording.pieces(names))])
     return rows
-
-
-def _number(cell: str) -> float:
-    """NaN where nothing came, or nothing to be believed."""
-    try:
-        return float(cell)
-    except ValueError:
-        return float("nan")

@@ -17,6 +17,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from operator import is_not
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -58,6 +59,10 @@ class Config(ModelSection):
         if self.quorum is not None and self.quorum > len(self.models):
             raise ValueError(f"quorum: {self.quorum} is more than there are models")
         return self
+
+    def bundles(self) -> tuple[Path, ...]:
+        """Those of its members."""
+        return tuple(chain.from_iterable(each.bundles() for each in self.models))
 
 
 class Ensemble:
@@ -147,7 +152,7 @@ class Ensemble:
         return {"members": [member.details() for member in self._members]}
 
     def state(self) -> Document:
-        """What the members have learned."""
+        """What the members have learned; their causal means begin anew, as the detector's do."""
         return {"members": [{"type": each.kind, "state": each.model.state()} for each in self._members]}
 
     def restore(self, state: Document) -> None:

@@ -46,6 +46,10 @@ class Config(ModelSection):
             raise ValueError("require_signature wants the public_key that bundles are signed by")
         return self
 
+    def bundles(self) -> tuple[Path, ...]:
+        """The one at its path."""
+        return (self.path,)
+
     def policy(self, state_dir: Path) -> Policy | None:
         """Whose bundles are used; None is anybody's."""
         if self.public_key is None:
@@ -118,6 +122,8 @@ class TFLite:
         scorer, n = self._scorer, len(windows)
         if scorer is None:
             raise ModelError("score before load")
+        if not n:
+            return Scores(np.empty(0), np.empty((0, self._width), dtype=np.float32))
         rows, step, wide = windows.base, windows.step, windows.values.shape[1]
         if rows is None:
             rows, step = np.ascontiguousarray(windows.values).reshape(-1, self._width), wide
@@ -130,7 +136,7 @@ class TFLite:
         elif not self._as_they_are:
             rows = rows.take(self._columns, axis=1)
         values, parts = scorer.score(rows, n, first=first, step=step, holed=holed)
-        if n and unknown is not None and unknown.any():
+        if unknown is not None and unknown.any():
             ends = first + scorer.rows - 1 + step * np.arange(n)
             share = _share(unknown, n, first, step, scorer.rows)
             values[unknown[ends] | (share > _BAD_MOST)] = np.nan
@@ -243,12 +249,12 @@ class BareTFLite:
         names = [each.name.split(":")[0] for each in graph.outputs]
         score = graph.outputs[names.index("score") if "score" in names else 0]
         values, at = np.empty(len(windows)), 0
+        cells = windows.reshape(len(windows), *graph.input.shape)
+        cells = cells if graph.input.is_float else graph.input.quantised(cells)
         while at < len(windows):
-            stop = min(at + graph.batch(len(windows) - at), len(windows))
-            piece = windows[at:stop].reshape(stop - at, *graph.input.shape)
-            graph.run(piece if graph.input.is_float else graph.input.quantised(piece))
-            values[at:stop] = graph.output(score, stop - at).reshape(stop - at, -1)[:, 0]
-            at = stop
+            n = graph.run(cells[at:])
+            values[at : at + n] = graph.output(score, n).reshape(n, -1)[:, 0]
+            at += n
         return values
 
     def state(self) -> Document:

@@ -144,7 +144,7 @@ def test_a_limit_may_be_said_instead(folder, run):
         ({"--score": "output"}, 1, "output 'out' has shape [12]; a score is one number per window"),
         ({"--output": "odd"}, 1, "the graph has no output 'odd', but 'out'"),
         ({"--sign": "normal.csv"}, 1, "is no PEM file of an unencrypted private key"),
-        ({"--data": "back.tflite"}, 2, "back.tflite: is no recording"),
+        ({"--data": "back.tflite"}, 2, "back.tflite: has no column plc.flow"),
         ({"--out": "."}, 2, "exists; say another --out"),
     ],
 )  # fmt: skip

@@ -475,7 +475,7 @@ def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, k
                 'model = { type = "tflite", path = "models/x/../pump" }\n'
             ),
             "pipelines.other.model.path",
-            "is that of pipeline 'pump'; each wants its own, or one replaces the other's",
+            "models/x/../pump is that of pipeline 'pump' too; one would replace the other's model",
         ),
         (
             (
