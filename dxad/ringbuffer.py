@@ -94,12 +94,15 @@ class RingBuffer:
 
         Args:
             first: at least `sealed`.
-            values: (n, channels), n at most `slots`.
+            values: (n, channels); of more than `slots`, the last.
             states: (n, channels) of `State`.
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
         stop = first + len(values)
         self._claimed = stop
+        if len(values) > self.slots:
+            first, values, states = stop - self.slots, values[-self.slots :], states[-self.slots :]
+            reasons = None if reasons is None else reasons[-self.slots :]
         skipped = max(self.sealed, stop - self.slots)
         if skipped < first:
             for places, _ in self._spans(skipped, first):
