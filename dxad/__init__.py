@@ -20,7 +20,11 @@ Where things live, in the order of the data:
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
-    episode.py                     what becomes an incident in one pipeline
+    threshold.py watch.py          what alarms look at; all alarms and incidents of one pipeline
+    episode.py docket.py           how alarms become incidents; what all pipelines' incidents share
+    processepisode.py              an odd process, as one incident
+    sensorepisode.py               sensors that cannot be believed, as one incident
+    evidence.py                    the rows around an incident: taped, packed, kept in files
     event.py                       what leaves, as CloudEvents
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
@@ -29,6 +33,7 @@ Where things live, in the order of the data:
     control/ client.py             HTTP over a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
     assembly.py daemon.py          Config -> services; starts, answers, stops
+    alarmsection.py                what a configuration says of alarms and incidents
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     expression.py                  arithmetic over channels, written as text
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs

@@ -17,8 +17,10 @@ from dxad import plugin
 from dxad.bundle import current
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
 from dxad.deliver import Deliver
+from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError
-from dxad.event import Event, to_record
+from dxad.event import Event, identity, to_record
+from dxad.evidence import TAPE_BYTES
 from dxad.fields import SinkSection, SourceSection
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
@@ -80,6 +82,7 @@ def memory(config: Config) -> dict[str, int]:
             size += RingBuffer.size_bytes(len(feature.outputs.channels), slots)
         if pipeline.learn is not None:
             size += 8 * width * (pipeline.learn.span // found.outputs.period)
+        size += 2 * TAPE_BYTES
         sizes[f"pipelines.{name}"] = size
     return sizes
 
@@ -136,6 +139,9 @@ class Assembly:
         self._batch = batch
         self._backlog = backlog
         self._models = dict(models or {})
+        self.docket = Docket(
+            config.incidents, gateway=config.gateway.id, boot=boot, config_hash=_hash(config), health=health
+        )
         if ring_rows is None:
             self._check_memory()
         tick_ns, _ = PROFILES[config.profile]
@@ -183,6 +189,8 @@ class Assembly:
         for pipeline in self.pipelines.values():
             for event in pipeline.interrupt():
                 self._tell(event)
+        for event in self.docket.flush():
+            self._tell(event)
 
     def close(self) -> None:
         """Let go of threads and models, once the services have stopped."""
@@ -243,11 +251,13 @@ class Assembly:
             history=self._history,
             batch=self._batch,
             backlog=self._backlog,
+            docket=self.docket,
             clock=self._clock,
             health=self.health,
             metrics=self._metrics,
         )
-        self._first_model(pipeline)
+        if section.model is not None:
+            self._first_model(pipeline)
         return pipeline
 
     def _stages(self, section: PipelineSection, found: Shape) -> Stages:
@@ -313,6 +323,11 @@ class Assembly:
 def _kind(section: Any) -> str:
     kind: str = section.type
     return kind
+
+
+def _hash(config: Config) -> str:
+    """What tells this configuration from another; secrets stand in it by reference."""
+    return identity(config.model_dump_json(serialize_as_any=True))[:16]
 
 
 def _log_stored(event: Event, stored: Any) -> None:

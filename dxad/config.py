@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
 from dxad import plugin
+from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.errors import ConfigError, Problem
 from dxad.fields import (
     ChannelPattern,
@@ -38,9 +39,11 @@ from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
     "AlarmSection",
+    "ChannelAlarmSection",
     "Config",
     "ControlSection",
     "GatewaySection",
+    "IncidentsSection",
     "LearnSection",
     "OutboxSection",
     "PipelineSection",
@@ -85,22 +88,6 @@ class OutboxSection(Section):
     )
 
 
-class AlarmSection(Section):
-    """When a score becomes an alarm."""
-
-    limit: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto", description="the score above which the alarm is pending; auto: as the model was calibrated"
-    )
-    off_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="the share of the limit below which an alarm may clear"
-    )
-    on_delay: Duration = Field(NS_PER_S, description="how long the score must stay above the limit")
-    off_delay: Duration = Field(30 * NS_PER_S, description="how long it must stay below the off-limit")
-    severity: Literal["low", "medium", "high", "critical"] = Field(
-        "high", description="what an incident is told with; high and critical take the critical lane"
-    )
-
-
 class LearnSection(Section):
     """Learning what is normal, from the pipeline's own rows."""
 
@@ -131,11 +118,14 @@ class PipelineSection(Section):
     transforms: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = (
         Field((), strict=False, description="transforms of the joined rows, in this order")
     )
-    model: Annotated[ModelSection, plugin.section("models", ModelSection)] = Field(
-        description="what scores the rows"
+    model: Annotated[ModelSection, plugin.section("models", ModelSection)] | None = Field(
+        None, description="what scores the rows; a pipeline with alarms of its own may do without"
     )
     learn: LearnSection | None = Field(None, description="without it, nothing is learned")
     alarm: AlarmSection = Field(AlarmSection(), description="when a score becomes an alarm")
+    alarms: tuple[ChannelAlarmSection, ...] = Field(
+        (), strict=False, description="limits of single channels, beside the score"
+    )
 
 
 class Config(Section):
@@ -152,6 +142,9 @@ class Config(Section):
     log: Level = Field("info", description="what is logged: this and what is worse")
     control: ControlSection = Field(ControlSection(), description="the control socket")
     outbox: OutboxSection = Field(OutboxSection(), description="store and forward")
+    incidents: IncidentsSection = Field(
+        IncidentsSection(), description="what is said of the incidents of all pipelines"
+    )
     sources: dict[Identifier, Annotated[SourceSection, plugin.section("sources", SourceSection)]] = Field(
         min_length=1, description="what is read, by name"
     )
@@ -325,6 +318,10 @@ def _check_pipeline(
     open_sources: set[str],
 ) -> Iterator[tuple[Key, str]]:
     yield from _check_patterns(at, raw, channels, open_sources)
+    if "model" not in raw and not raw.get("alarms"):
+        yield (*at, "model"), "is missing"
+    elif "model" not in raw and "learn" in raw:
+        yield (*at, "learn"), "there is no model that could learn"
     pipeline = _valid(PipelineSection, raw)
     if pipeline is None or _asks_for(pipeline.channels, open_sources):
         return
@@ -369,6 +366,7 @@ def _check_shape(
     for place, pattern in enumerate(pipeline.required):
         if not matching([pattern], found.outputs.channels):
             yield (*at, "required", place), _no_channel(pattern, found.outputs.channels)
+    yield from check_alarms(at, pipeline.alarm, pipeline.alarms, found.outputs.channels)
     if pipeline.window is not None and (pipeline.window < period or pipeline.window % period):
         yield (
             (*at, "window"),

@@ -1,7 +1,7 @@
 """One watched thing: from sealed rows to incidents, a batch of rows at a time, on the inference thread.
 
-features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─▶ alarm ─▶ incident ─▶ events
-                          └─ stuck or missing ─────────────────▶ alarm ─▶ incident ─▶ events
+features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─▶ Watch ─▶ events
+                          └─ stuck or missing ──────────────────▶
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import numpy as np
 from dxad.channelcheck import ChannelCheck, Trouble
 from dxad.config import PipelineSection
 from dxad.detector import Detector, Scored
-from dxad.episode import ProcessEpisode, SensorEpisode
+from dxad.docket import Docket
+from dxad.episode import Past
 from dxad.errors import ModelError
 from dxad.event import Event
 from dxad.fields import matching
@@ -27,7 +28,6 @@ from dxad.types import (
     F8,
     NS_PER_S,
     Bools,
-    Calibration,
     Channel,
     Document,
     Model,
@@ -36,6 +36,7 @@ from dxad.types import (
     State,
     Transform,
 )
+from dxad.watch import Watch
 
 __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
@@ -96,6 +97,7 @@ class Pipeline:
         history: int,
         batch: int = BATCH,
         backlog: int | None = None,
+        docket: Docket,
         clock: Clock,
         health: Health,
         metrics: Metrics,
@@ -118,10 +120,11 @@ class Pipeline:
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
         self.scores = RingBuffer(_SCORE, period=period, slots=history, start=start)
         self.parts = RingBuffer(channels, period=period, slots=history, start=start)
-        self._process = ProcessEpisode(
-            identity, section.alarm, period, clock, rows=self.rows, parts=self.parts
-        )
-        self._sensor = SensorEpisode(identity, section.alarm, period, clock)
+        self._past = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
+        self.watch = Watch(
+            section, self._past, identity=identity, docket=docket, clock=clock, metrics=metrics,
+            forgive=self._forgive,
+        )  # fmt: skip
         self._forget = False
         self._lost_before = 0
         self._refused = 0
@@ -132,7 +135,6 @@ class Pipeline:
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
-        self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
         """How many rows a duration is, at least one."""
@@ -206,7 +208,7 @@ class Pipeline:
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped)
-        if not (doubtful.any() or self._sensor.active):
+        if not (doubtful.any() or self.watch.in_doubt):
             return self._judge(shaped, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
@@ -220,17 +222,16 @@ class Pipeline:
     def _judge(self, shaped: Rows, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
         scored = self._score(shaped)
         self._remember(shaped, scored)
-        sensor = self._sensor.update(shaped.first, doubtful, troubles)
-        if sensor:
-            self._forgive()
-        events = sensor + self._alarm(shaped, scored)
-        self._incidents.add(sum(event.type == "dxad.incident.opened" for event in events))
-        return events
+        calibration = None if self.detector is None else self.detector.calibration
+        return self.watch.update(
+            shaped, scored.judged, doubtful, troubles, limit=self.limit, calibration=calibration
+        )
 
     def _swap(self) -> None:
         if self._successor is None:
             return
         old, self.detector, self._successor = self.detector, self._successor, None
+        self._past.model = self.detector.model.version
         calibration = self.detector.calibration
         if calibration is not None:
             self.check.expect(calibration.stuck_rows)
@@ -295,26 +296,12 @@ class Pipeline:
 
     def _forgive(self) -> None:
         """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
-        self._process.forget_pending()
         if self.detector is not None:
             self.detector.forgive()
 
-    def _alarm(self, shaped: Rows, scored: Scored) -> list[Event]:
-        limit = self.limit
-        if self.detector is None or limit is None or self._sensor.active:
-            return []  # with a sensor missing, the others' correlation says nothing that could be trusted
-        calibration = self.detector.calibration or Calibration(limit)
-        return self._process.update(shaped.first, scored.judged, limit, calibration)
-
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
-        slot = self.rows.sealed - 1
-        return [event for each in self.episodes if (event := each.interrupt(slot)) is not None]
-
-    @property
-    def episodes(self) -> tuple[ProcessEpisode, SensorEpisode]:
-        """The two things that can happen here: the process is odd, or a sensor is."""
-        return self._process, self._sensor
+        return self.watch.interrupt()
 
     def snapshot(self) -> Document:
         """What there is to know about the pipeline now."""
@@ -332,6 +319,5 @@ class Pipeline:
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
-            "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],
-            "incidents_total": self._incidents.value,
+            **self.watch.snapshot(),
         }

@@ -29,6 +29,7 @@ CONDITIONS: Final = {
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
+    "incidents.flood": Kind("warning", "more incidents than the budget of an hour: some are only counted"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
     "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
