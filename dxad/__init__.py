@@ -15,9 +15,11 @@ Where things live, in the order of the data:
     frame.py                    3  rows of several rings, joined on one grid
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
     channelcheck.py                sensors that are stuck or missing
+    gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
     threshold.py watch.py          what alarms look at; all alarms and incidents of one pipeline
@@ -35,6 +37,7 @@ Where things live, in the order of the data:
     assembly.py daemon.py          Config -> services; starts, answers, stops
     alarmsection.py                what a configuration says of alarms and incidents
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
+    template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """

@@ -124,7 +124,7 @@ class Transition:
     onset: int
     """The first row of the excursion."""
     reason: str = ""
-    """Why it has cleared, where the numbers alone do not say so: `shelved`, `out_of_service`, `acknowledged`."""
+    """Why it has cleared, where numbers do not say so: `shelved`, `out_of_service` or `acknowledged`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +213,9 @@ class Alarm:
         if not quiet or (self.shelved_until is not None and self.shelved_until < first + len(found)):
             return False
         known = np.flatnonzero(found)
-        if inhibited is not None:
-            self.inhibited = bool(inhibited[-1])
-            if inhibited.any():
-                self.forget_pending()
+        self.inhibited = inhibited is not None and bool(inhibited[-1])
+        if inhibited is not None and inhibited.any():
+            self.forget_pending()
         if len(known):
             self._seen = first + int(known[-1])
             self._since = None

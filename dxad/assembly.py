@@ -196,8 +196,7 @@ class Assembly:
         """Let go of threads and models, once the services have stopped."""
         self.worker.close()
         for pipeline in self.pipelines.values():
-            if pipeline.detector is not None:
-                pipeline.detector.model.close()
+            pipeline.succession.close()
 
     def _tell(self, event: Event) -> None:
         self.on_event(event)

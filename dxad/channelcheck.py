@@ -77,12 +77,17 @@ class ChannelCheck:
         last = self._last
         self._last = replace(last, stuck=(last.still >= self._stuck_rows) & (last.absent == 0))
 
-    def apply(self, rows: Rows) -> Bools:
-        """Watch consecutive rows; True (n, channels) where a cell must not be believed."""
+    def apply(self, rows: Rows, running: Bools | None = None) -> Bools:
+        """Watch consecutive rows; True (n, channels) where a cell must not be believed.
+
+        Args:
+            rows: what came.
+            running: (n,) the rows in which the machine runs: in the others a channel may well stand still.
+        """
         if not len(rows):
             self._changes = [(0, self.troubles)]
             return np.zeros(rows.values.shape, dtype=np.bool_)
-        counts = self._count(rows)
+        counts = self._count(rows, None if running is None or running.all() else running)
         doubtful = counts.stuck | counts.missing
         before = self._last.doubtful
         changes = [(0, self.troubles)]
@@ -94,7 +99,7 @@ class ChannelCheck:
         self._next = rows.first + len(rows)
         return doubtful
 
-    def _count(self, rows: Rows) -> "_Counts":
+    def _count(self, rows: Rows, running: Bools | None) -> "_Counts":
         """What each channel has been doing, row by row; whole numbers, so that no cut changes them."""
         n = len(rows)
         row = np.arange(n)[:, None]
@@ -111,6 +116,11 @@ class ChannelCheck:
             self._value = carried[-1].copy()
         same = fresh & (rows.values == before)
         changed = fresh & ~same
+        measured = fresh
+        if running is not None:  # whoever rests may rest: stillness begins when the machine runs
+            same &= running[:, None]
+            changed |= ~running[:, None]
+            measured = fresh & running[:, None]
         still, still_rows = self._since(row, changed, same)
         if valid.all():
             absent, seen = np.zeros(rows.values.shape, dtype=np.int64), np.ones_like(valid)
@@ -120,7 +130,7 @@ class ChannelCheck:
             seen = self._seen | (came >= 0)
         self._longest = np.maximum(self._longest, still.max(axis=0))
         self._unchanged += same.sum(axis=0)
-        self._fresh += fresh.sum(axis=0)
+        self._fresh += measured.sum(axis=0)
         self._seen = seen[-1]
         return _Counts(
             still=still,

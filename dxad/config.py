@@ -17,9 +17,10 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin
+from dxad import plugin, template
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.errors import ConfigError, Problem
+from dxad.expression import compile_expression
 from dxad.fields import (
     ChannelPattern,
     Duration,
@@ -47,6 +48,7 @@ __all__ = [
     "LearnSection",
     "OutboxSection",
     "PipelineSection",
+    "PromotionSection",
     "load",
     "parse",
     "schema",
@@ -102,15 +104,47 @@ class LearnSection(Section):
     )
 
 
+class PromotionSection(Section):
+    """When a new model takes over, and when it must give way again."""
+
+    automatic: bool = Field(False, description="promote a shadow that has earned it, without being told to")
+    after: Duration = Field(
+        3600 * NS_PER_S, gt=0, description="how long a shadow scores beside the live model before it may"
+    )
+    agreement: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.99, strict=False, description="the share of rows on which both must say the same"
+    )
+    probation: Duration = Field(
+        600 * NS_PER_S, gt=0, description="how long the replaced model scores on beside, ready to take over"
+    )
+    shift: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.1, strict=False, description="roll back a model that alarms in more of the rows in which the old "
+        "one does not",
+    )  # fmt: skip
+
+
 class PipelineSection(Section):
     """One thing that is watched."""
 
     channels: tuple[ChannelPattern, ...] = Field(strict=False, min_length=1, description="what it looks at")
+    for_each: Annotated[tuple[str, ...], Field(strict=False)] | str | None = Field(
+        None, description="machines that are equal: a pipeline for each, with {each} replaced"
+    )
     period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
     window: Duration | None = Field(None, description="what a model sees at once; default: one row")
     hop: int = Field(1, ge=1, description="rows from one window to the next")
     required: tuple[ChannelPattern, ...] = Field(
         (), strict=False, description="a window in which one of these is bad throughout is not scored"
+    )
+    when: str | None = Field(
+        None, description="an expression over its channels: rows in which it does not hold are neither "
+        "learned nor scored",
+    )  # fmt: skip
+    settle: Annotated[Duration, Field(ge=0)] = Field(
+        0, description="how long `when` must have held before rows count"
+    )
+    by: ChannelPattern | None = Field(
+        None, description="the channel whose value tells the regime: what is normal is kept apart for each"
     )
     features: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = Field(
         (), strict=False, description="transforms of one source's rows at their own rate, before the join"
@@ -126,6 +160,10 @@ class PipelineSection(Section):
     alarms: tuple[ChannelAlarmSection, ...] = Field(
         (), strict=False, description="limits of single channels, beside the score"
     )
+    deadline: Annotated[Duration, Field(gt=0)] = Field(
+        NS_PER_S, description="how long the model may take for a batch of rows; a longer one is told"
+    )
+    promotion: PromotionSection = Field(PromotionSection(), description="when a new model takes over")
 
 
 class Config(Section):
@@ -206,8 +244,8 @@ def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file
     Raises:
         ConfigError: with every mistake, in the order of the lines.
     """
-    lines = lines or {}
-    mistakes: list[tuple[Key, str]] = []
+    expansion = template.expand(document, lines or {}, _channel_ids(document))
+    document, lines, mistakes = expansion.document, expansion.lines, expansion.mistakes
     config: Config | None = None
     try:
         config = Config.model_validate(document)
@@ -284,6 +322,14 @@ def _valid(kind: Any, value: Any) -> Any:
 def _tables(document: Mapping[str, Any], name: str) -> dict[str, Any]:
     found = document.get(name)
     return found if isinstance(found, dict) else {}
+
+
+def _channel_ids(document: Mapping[str, Any]) -> Iterator[str]:
+    """Of all sources that are sound by themselves."""
+    for name, raw in _tables(document, "sources").items():
+        found = _valid(Config.model_fields["sources"].annotation, {name: raw})
+        if found is not None:
+            yield from (channel.id for channel in found[name].declared(name))
 
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
@@ -367,11 +413,29 @@ def _check_shape(
         if not matching([pattern], found.outputs.channels):
             yield (*at, "required", place), _no_channel(pattern, found.outputs.channels)
     yield from check_alarms(at, pipeline.alarm, pipeline.alarms, found.outputs.channels)
+    yield from _check_expression((*at, "when"), pipeline.when, found.joined.channels)
+    if pipeline.by is not None and len(matching([pipeline.by], found.outputs.channels)) != 1:
+        yield (*at, "by"), _no_channel(pipeline.by, found.outputs.channels)
     if pipeline.window is not None and (pipeline.window < period or pipeline.window % period):
         yield (
             (*at, "window"),
             f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
         )
+
+
+def _check_expression(at: Key, text: str | None, channels: Sequence[Channel]) -> Iterator[tuple[Key, str]]:
+    """What is wrong with an expression over these channels."""
+    if text is None:
+        return
+    try:
+        found = compile_expression(text)
+    except ConfigError as error:
+        yield at, str(error)
+        return
+    known = {channel.id for channel in channels}
+    for name in found.names:
+        if name not in known:
+            yield at, _no_channel(name, channels)
 
 
 def shape(pipeline: PipelineSection, sources: Mapping[str, SourceSection]) -> Shape:

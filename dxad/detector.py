@@ -5,7 +5,7 @@ rows ─▶ WindowBuffer ─▶ Model ─▶ Judge ─▶ one judged score per r
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -33,6 +33,22 @@ class Scored:
     """(n, channels), zero where unknown."""
     refused: int
     """Windows that were not scored because too much of them was bad."""
+
+    @classmethod
+    def nothing(cls, rows: int, channels: int) -> Self:
+        """So many rows that nobody has scored."""
+        unknown = np.full(rows, np.nan)
+        return cls(unknown, unknown, np.zeros((rows, channels)), 0)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """What was said of consecutive stretches, as one."""
+        return cls(
+            np.concatenate([each.raw for each in parts]),
+            np.concatenate([each.judged for each in parts]),
+            np.concatenate([each.contributions for each in parts]),
+            sum(each.refused for each in parts),
+        )
 
 
 class Detector:

@@ -280,7 +280,7 @@ class Episode(ABC):
         }
 
     def restore(self, saved: Document, slot_of: Callable[[int], int], slot: int) -> None:
-        """Take up what `save` has given; the next row is `slot`. Alarms that are configured no more are left."""
+        """Take up what `save` has given; the next row is `slot`. Alarms that are no longer there are left."""
         for tag in self.tags:
             if tag.id in saved["alarms"]:
                 found = saved["alarms"][tag.id]

@@ -143,8 +143,10 @@ Size = Annotated[
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
 
-ChannelPattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?\[\]!-]+(\.[A-Za-z0-9_*?\[\]!-]+)+$")]
-"""`source.name`, where `*` and `?` match within the names: `vib.*`."""
+_NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
+
+ChannelPattern = Annotated[str, Field(pattern=rf"^{_NAME_PATTERN}(\.{_NAME_PATTERN})+$")]
+"""`source.name`, where `*` and `?` match within the names: `vib.*`; `{each}` is a template's place."""
 
 
 def _formula(value: str) -> str:

@@ -17,13 +17,16 @@ from dxad.docket import Docket
 from dxad.episode import Past
 from dxad.errors import ModelError
 from dxad.event import Event
+from dxad.expression import compile_expression
 from dxad.fields import matching
 from dxad.frame import Feature, Frame
+from dxad.gate import Gate, stretches
 from dxad.incident import Identity
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
+from dxad.succession import Succession
 from dxad.types import (
     F8,
     NS_PER_S,
@@ -73,9 +76,10 @@ class Recorder:
         """Whether it has all the rows it wants."""
         return self.rows == self.wanted
 
-    def push(self, rows: Rows) -> None:
-        """Take the rows in which nothing is missing."""
-        complete = rows.values[~np.isnan(rows.values).any(axis=1)][: self.wanted - self.rows]
+    def push(self, rows: Rows, counts: Bools) -> None:
+        """Take the rows in which the machine runs (n,) and nothing is missing."""
+        usable = counts & ~np.isnan(rows.values).any(axis=1)
+        complete = rows.values[usable][: self.wanted - self.rows]
         self._values[self.rows : self.rows + len(complete)] = complete
         self.rows += len(complete)
 
@@ -107,9 +111,20 @@ class Pipeline:
         self.section = section
         self.stages = stages
         self.recorder: Recorder | None = None
-        self.detector: Detector | None = None
+        self.succession = Succession(
+            section.promotion,
+            deadline=section.deadline,
+            period=stages.schema.period,
+            configured_limit=lambda: self.configured_limit,
+            clock=clock,
+        )
         self.check = ChannelCheck(
             stages.frame.schema.channels, missing_rows=self._rows(section.alarm.on_delay)
+        )
+        self._gate = Gate(
+            None if section.when is None else compile_expression(section.when),
+            stages.frame.schema.channels,
+            settle_rows=section.settle // stages.frame.schema.period,
         )
         self._batch = batch
         self._backlog = backlog
@@ -120,9 +135,9 @@ class Pipeline:
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
         self.scores = RingBuffer(_SCORE, period=period, slots=history, start=start)
         self.parts = RingBuffer(channels, period=period, slots=history, start=start)
-        self._past = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
+        self._remembered = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
         self.watch = Watch(
-            section, self._past, identity=identity, docket=docket, clock=clock, metrics=metrics,
+            section, self._remembered, identity=identity, docket=docket, clock=clock, metrics=metrics,
             forgive=self._forgive,
         )  # fmt: skip
         self._forget = False
@@ -131,9 +146,9 @@ class Pipeline:
         self._failing = False
         self._starting_rows = self._rows(_START_NS)
         """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
-        self._successor: Detector | None = None
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
+        self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
@@ -149,7 +164,12 @@ class Pipeline:
     @property
     def has_model(self) -> bool:
         """Whether it scores, or will from its next row on."""
-        return self.detector is not None or self._successor is not None
+        return self.succession.expected
+
+    @property
+    def detector(self) -> Detector | None:
+        """The model at work; None while there is none."""
+        return self.succession.live
 
     @property
     def configured_limit(self) -> float | None:
@@ -168,10 +188,21 @@ class Pipeline:
         Raises:
             ModelError: it is not for this pipeline; the old one goes on.
         """
+        self.succession.offer(self.fitted(model))
+
+    def fitted(self, model: Model) -> Detector:
+        """`model`, made ready for this pipeline's rows.
+
+        Raises:
+            ModelError: it is not for them.
+        """
         section, schema = self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
-        required = matching(section.required, schema.channels)
-        self._successor = Detector(model, schema.channels, rows=rows, hop=section.hop, required=required)
+        by = None if section.by is None else matching([section.by], schema.channels)[0]
+        return Detector(
+            model, schema.channels, rows=rows, hop=section.hop, by=by,
+            required=matching(section.required, schema.channels),
+        )  # fmt: skip
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
@@ -198,7 +229,8 @@ class Pipeline:
         if self._forget:
             self._forget = False
             self.check.forget()
-        doubtful = self.check.apply(rows)
+        counts = self._gate.apply(rows)
+        doubtful = self.check.apply(rows, counts)
         shaped = rows.with_values(
             np.where(doubtful, np.nan, rows.values),
             np.where(doubtful, np.uint8(State.BAD), rows.states),
@@ -207,39 +239,44 @@ class Pipeline:
             shaped = transform.apply(shaped)
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
-            recorder.push(shaped)
+            recorder.push(shaped, counts)
         if not (doubtful.any() or self.watch.in_doubt):
-            return self._judge(shaped, doubtful, [])
+            return self._judge(shaped, counts, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
         for row in range(len(shaped)):
             one = Rows(
                 shaped.first + row, shaped.period, shaped.values[row : row + 1], shaped.states[row : row + 1]
             )
-            events += self._judge(one, doubtful[row : row + 1], self.check.troubles_at(row))
+            here = slice(row, row + 1)
+            events += self._judge(one, counts[here], doubtful[here], self.check.troubles_at(row))
         return events
 
-    def _judge(self, shaped: Rows, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
-        scored = self._score(shaped)
+    def _judge(
+        self, shaped: Rows, counts: Bools, doubtful: Bools, troubles: Sequence[Trouble]
+    ) -> list[Event]:
+        scored = self._score(shaped, counts)
         self._remember(shaped, scored)
-        calibration = None if self.detector is None else self.detector.calibration
+        detector = self.detector
+        self._remembered.model = None if detector is None else detector.model.version
         return self.watch.update(
-            shaped, scored.judged, doubtful, troubles, limit=self.limit, calibration=calibration
-        )
+            shaped, scored.judged, doubtful, troubles, idle=~counts, limit=self.limit,
+            calibration=None if detector is None else detector.calibration,
+        )  # fmt: skip
 
     def _swap(self) -> None:
-        if self._successor is None:
-            return
-        old, self.detector, self._successor = self.detector, self._successor, None
-        self._past.model = self.detector.model.version
-        calibration = self.detector.calibration
-        if calibration is not None:
-            self.check.expect(calibration.stuck_rows)
-        past = self.rows.read(max(0, self.rows.sealed - self.detector.rows + 1), self.rows.sealed)
-        if len(past.values):
-            self.detector.prime(Rows(past.first, self.rows.period, past.values, past.states))
-        if old is not None:
-            old.model.close()
+        if self.succession.settle(self._past):
+            self._expect()
+
+    def _expect(self) -> None:
+        """Watch the sensors as the model that counts has learned."""
+        detector = self.detector
+        if detector is not None and detector.calibration is not None:
+            self.check.expect(detector.calibration.stuck_rows)
+
+    def _past(self, rows: int) -> Rows:
+        past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
+        return Rows(past.first, self.rows.period, past.values, past.states)
 
     def _mind_the_gap(self) -> None:
         lost = self.stages.frame.lost - self._lost_before
@@ -248,22 +285,40 @@ class Pipeline:
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
             self._transforms = list(self.stages.transforms())
-            if self.detector is not None:
-                self.detector.restart()
+            self.succession.restart()
 
-    def _score(self, shaped: Rows) -> Scored:
-        nothing = np.full(len(shaped), np.nan)
-        empty = Scored(nothing, nothing, np.zeros(shaped.values.shape), 0)
-        if self.detector is None:
-            self._unscored.add(len(shaped))
-            return empty
+    def _score(self, shaped: Rows, counts: Bools) -> Scored:
+        """Score the rows that count; a window never reaches across those that do not."""
+        if counts.all():
+            return self._score_running(shaped)
+        width, parts = shaped.values.shape[1], []
+        for begin, end, running in stretches(counts):
+            if running:
+                values, states = shaped.values[begin:end], shaped.states[begin:end]
+                parts.append(self._score_running(Rows(shaped.first + begin, shaped.period, values, states)))
+            else:
+                self.succession.restart()
+                self._idle.add(end - begin)
+                parts.append(Scored.nothing(end - begin, width))
+        return Scored.joined(parts)
+
+    def _score_running(self, shaped: Rows) -> Scored:
+        empty = Scored.nothing(*shaped.values.shape)
+        turns = len(self.succession.turns)
         try:
-            scored = self.detector.apply(shaped)
+            scored = self.succession.apply(shaped)
         except ModelError as error:
             self._health.raise_condition("model.failed", self.name, str(error))
             self._failing = True
             self._unscored.add(len(shaped))
             return empty
+        if scored is None:
+            self._unscored.add(len(shaped))
+            return empty
+        if len(self.succession.turns) != turns:
+            self._expect()
+        self._note_deadline()
+        self._note_regimes(shaped)
         done = int(np.count_nonzero(~np.isnan(scored.raw)))
         if done and self._failing:
             self._health.clear("model.failed", self.name)
@@ -283,6 +338,27 @@ class Pipeline:
             self._health.clear("pipeline.blind", self.name)
         return scored
 
+    def _note_deadline(self) -> None:
+        if self.succession.slow:
+            detail = f"a batch took longer than the deadline of {self.section.deadline / NS_PER_S:g} s"
+            self._health.raise_condition("model.slow", self.name, detail)
+        else:
+            self._health.clear("model.slow", self.name)
+
+    def _note_regimes(self, shaped: Rows) -> None:
+        """Say so when the machine runs in a way that was never learned: nothing can be said about it."""
+        calibration = None if self.detector is None else self.detector.calibration
+        if self.section.by is None or calibration is None or not len(shaped):
+            return
+        column = shaped.values[:, matching([self.section.by], self.stages.schema.channels)[0]]
+        seen = column[~np.isnan(column)]
+        new = seen[~np.isin(seen, calibration.regimes)]
+        if len(new):
+            detail = f"{self.section.by} is {new[-1]:g}, which was never learned: not scored meanwhile"
+            self._health.raise_condition("regime.unknown", self.name, detail)
+        elif len(seen):
+            self._health.clear("regime.unknown", self.name)
+
     def _absent(self, shaped: Rows) -> list[str]:
         gone = np.isnan(shaped.values[-1])
         return [channel.id for place, channel in enumerate(self.stages.schema.channels) if gone[place]]
@@ -296,8 +372,7 @@ class Pipeline:
 
     def _forgive(self) -> None:
         """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
-        if self.detector is not None:
-            self.detector.forgive()
+        self.succession.forgive()
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
@@ -311,13 +386,16 @@ class Pipeline:
         return {
             "channels": [channel.id for channel in self.stages.schema.channels],
             "period_ms": self.stages.schema.period / 1e6 if self.stages.schema.period > 1 else None,
-            "rows": self._scored.value + self._unscored.value,
+            "rows": self._scored.value + self._unscored.value + self._idle.value,
+            "running": self._gate.open,
+            "idle": self._idle.value,
             "scored": self._scored.value,
             "unscored": self._unscored.value,
             "lost": self._lost.value,
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "beside": self.succession.snapshot(),
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             **self.watch.snapshot(),
         }

@@ -10,7 +10,7 @@ from dxad.event import Event
 from dxad.incident import TOP, Contributor, Identity, Incident, Kind, contributors
 from dxad.runtime.clock import Clock
 from dxad.threshold import ChannelTag, ScoreTag, Seen, Tag
-from dxad.types import F8, Calibration, Rows
+from dxad.types import F8, Bools, Calibration, Rows
 
 __all__ = ["ProcessEpisode"]
 
@@ -47,7 +47,9 @@ class ProcessEpisode(Episode):
         """What the score has shown so far does not count; channels speak for themselves."""
         self._score.alarm.forget_pending()
 
-    def update(self, rows: Rows, judged: F8 | None, limit: float, calibration: Calibration) -> list[Event]:
+    def update(
+        self, rows: Rows, judged: F8 | None, limit: float, calibration: Calibration, *, idle: Bools
+    ) -> list[Event]:
         """Take in consecutive rows, which the rings hold already.
 
         Args:
@@ -55,9 +57,10 @@ class ProcessEpisode(Episode):
             judged: (n,) their scores, to be held against `limit`; None while no score can be believed.
             limit: of the score.
             calibration: how the score was judged.
+            idle: (n,) in which rows the score's alarm is inhibited, whatever its own section says.
         """
         columns = {name: rows.values[:, place] for name, place in self._columns.items()}
-        seen: list[Seen] = [] if judged is None else [self._score.see(judged, limit, columns)]
+        seen: list[Seen] = [] if judged is None else [self._score.see(judged, limit, columns, idle)]
         seen += [tag.see(rows, columns) for tag in self._channels]
         busy = [each for each in seen if not each.passed(rows.first)]
         events: list[Event] = []

@@ -112,11 +112,14 @@ class ScoreTag(Tag):
         """The judged score above which it is pending."""
         return self.score_limit
 
-    def see(self, judged: F8, limit: float, columns: Mapping[str, F8]) -> Seen:
-        """Judged scores (n,) of consecutive rows, against the limit as it is now."""
+    def see(self, judged: F8, limit: float, columns: Mapping[str, F8], idle: Bools) -> Seen:
+        """Judged scores (n,) of consecutive rows, against the limit as it is now; `idle` inhibits."""
         self.score_limit = limit
         found = levels(judged, limit, self._off_share * limit)
-        return Seen(self, judged.tolist(), found, self.inhibited(columns))
+        inhibited = self.inhibited(columns)
+        if idle.any():
+            inhibited = idle if inhibited is None else idle | inhibited
+        return Seen(self, judged.tolist(), found, inhibited)
 
 
 class ChannelTag(Tag):

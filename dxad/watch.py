@@ -91,6 +91,7 @@ class Watch:
         doubtful: Bools,
         troubles: Sequence[Trouble],
         *,
+        idle: Bools,
         limit: float | None,
         calibration: Calibration | None,
     ) -> list[Event]:
@@ -101,6 +102,7 @@ class Watch:
             judged: (n,) their scores, NaN where there is none.
             doubtful: (n, channels before the transforms) which cells cannot be believed.
             troubles: what is wrong after the last row; where something is, one row at a time is taken in.
+            idle: (n,) in which rows the machine does not run by `when`: they inhibit the score's alarm.
             limit: what the scores are held against; None while nobody knows.
             calibration: how they were judged; None without a model.
         """
@@ -112,7 +114,7 @@ class Watch:
         self._calibration = calibration or _UNKNOWN
         # With a sensor missing, the others' correlation says nothing that could be trusted.
         believed = None if limit is None or self._sensor.lasts else judged
-        return events + self._process.update(rows, believed, limit or 0.0, self._calibration)
+        return events + self._process.update(rows, believed, limit or 0.0, self._calibration, idle=idle)
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""

@@ -21,6 +21,7 @@ METRICS: Final = {
     "dxad_rows_sealed_total": "rows of the source's ring",
     "dxad_rows_scored_total": "rows whose window was scored",
     "dxad_rows_unscored_total": "rows whose window had too many bad cells, or that came before a model",
+    "dxad_rows_idle_total": "rows in which the machine did not run as it is watched (`when`)",
     "dxad_rows_lost_total": "rows that were overwritten before the pipeline read them",
     "dxad_incidents_total": "incidents opened",
     "dxad_incidents_reopened_total": "incidents that came back soon after they were over",

@@ -17,7 +17,7 @@ import tflite as schema
 
 from dxad.training.linear import LinearDetector
 
-__all__ = ["to_tflite"]
+__all__ = ["Operator", "Tensor", "Writer", "to_tflite"]
 
 _INPUT: Final = "windows"
 _OUTPUTS: Final = ("score", "contribution")
@@ -25,7 +25,9 @@ _ALIGNMENT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
+class Tensor:
+    """A tensor of the graph."""
+
     name: str
     shape: tuple[int, ...]
     constant: bytes | None = None
@@ -34,7 +36,9 @@ class _Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class _Operator:
+class Operator:
+    """One step: a builtin operator of version 1, with the options its schema has."""
+
     code: int
     inputs: tuple[str | None, ...]
     output: str
@@ -46,37 +50,37 @@ def to_tflite(detector: LinearDetector) -> bytes:
     """The file's bytes; its scores equal `detector.score` within single precision."""
     outputs, inputs = detector.weight.shape
     tensors = (
-        _Tensor(_INPUT, (1, inputs)),
+        Tensor(_INPUT, (1, inputs)),
         _constant("mean", (1, inputs), detector.mean),
         _constant("inv_std", (1, inputs), detector.inv_std),
         _constant("weight", (outputs, inputs), detector.weight),
-        _Tensor("axis", (1,), np.array([1], "<i4").tobytes(), integer=True),
-        _Tensor("centred", (1, inputs)),
-        _Tensor("z", (1, inputs)),
-        _Tensor("residual", (1, outputs)),
-        _Tensor("contribution", (1, outputs)),
-        _Tensor("score", (1,)),
+        Tensor("axis", (1,), np.array([1], "<i4").tobytes(), integer=True),
+        Tensor("centred", (1, inputs)),
+        Tensor("z", (1, inputs)),
+        Tensor("residual", (1, outputs)),
+        Tensor("contribution", (1, outputs)),
+        Tensor("score", (1,)),
     )
     code, options = schema.BuiltinOperator, schema.BuiltinOptions
     square = _empty(schema.MulOptionsStart, schema.MulOptionsEnd)
     operators = (
-        _Operator(
+        Operator(
             code.SUB, (_INPUT, "mean"), "centred", options.SubOptions,
             _empty(schema.SubOptionsStart, schema.SubOptionsEnd),
         ),
-        _Operator(code.MUL, ("centred", "inv_std"), "z", options.MulOptions, square),
-        _Operator(
+        Operator(code.MUL, ("centred", "inv_std"), "z", options.MulOptions, square),
+        Operator(
             code.FULLY_CONNECTED, ("z", "weight", None), "residual", options.FullyConnectedOptions,
             _empty(schema.FullyConnectedOptionsStart, schema.FullyConnectedOptionsEnd),
         ),
-        _Operator(code.MUL, ("residual", "residual"), "contribution", options.MulOptions, square),
-        _Operator(code.SUM, ("contribution", "axis"), "score", options.ReducerOptions, _reducer),
+        Operator(code.MUL, ("residual", "residual"), "contribution", options.MulOptions, square),
+        Operator(code.SUM, ("contribution", "axis"), "score", options.ReducerOptions, _reducer),
     )  # fmt: skip
-    return _Writer(tensors, operators).file("dxad linear detector")
+    return Writer(tensors, operators, outputs=_OUTPUTS).file("dxad linear detector")
 
 
-def _constant(name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any]) -> _Tensor:
-    return _Tensor(name, shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
+def _constant(name: str, shape: tuple[int, ...], values: np.ndarray[Any, Any]) -> Tensor:
+    return Tensor(name, shape, np.ascontiguousarray(values, dtype="<f4").tobytes())
 
 
 def _empty(start: Callable[[Any], None], end: Callable[[Any], int]) -> Callable[[Any], int]:
@@ -93,10 +97,14 @@ def _reducer(builder: Any) -> int:
     return int(schema.ReducerOptionsEnd(builder))
 
 
-class _Writer:
+class Writer:
     """Lays the parts of a model out in a flatbuffer: children before their parents."""
 
-    def __init__(self, tensors: Sequence[_Tensor], operators: Sequence[_Operator]) -> None:
+    def __init__(
+        self, tensors: Sequence[Tensor], operators: Sequence[Operator], *, outputs: Sequence[str]
+    ) -> None:
+        """Write `tensors`, the first of which is the input, computed by `operators` in this order."""
+        self._outputs = outputs
         self._tensors = tensors
         self._operators = operators
         self._place = {tensor.name: place for place, tensor in enumerate(tensors)}
@@ -105,6 +113,7 @@ class _Writer:
         self._builder = flatbuffers.Builder(size + 4096)
 
     def file(self, description: str) -> bytes:
+        """The finished file."""
         b = self._builder
         buffers = [self._buffer(b"")]
         tensors = []
@@ -152,7 +161,7 @@ class _Writer:
             schema.BufferAddData(b, data)
         return int(schema.BufferEnd(b))
 
-    def _tensor(self, tensor: _Tensor, buffer: int) -> int:
+    def _tensor(self, tensor: Tensor, buffer: int) -> int:
         b = self._builder
         name, shape = b.CreateString(tensor.name), self._integers(tensor.shape)
         signature = self._integers((-1, *tensor.shape[1:])) if tensor.constant is None else None
@@ -170,8 +179,8 @@ class _Writer:
         operators = [self._operator(each) for each in self._operators]
         tensors_vector = self._vector(schema.SubGraphStartTensorsVector, tensors)
         operators_vector = self._vector(schema.SubGraphStartOperatorsVector, operators)
-        inputs = self._integers([self._place[_INPUT]])
-        outputs = self._integers([self._place[name] for name in _OUTPUTS])
+        inputs = self._integers([0])
+        outputs = self._integers([self._place[name] for name in self._outputs])
         schema.SubGraphStart(b)
         schema.SubGraphAddTensors(b, tensors_vector)
         schema.SubGraphAddInputs(b, inputs)
@@ -179,7 +188,7 @@ class _Writer:
         schema.SubGraphAddOperators(b, operators_vector)
         return int(schema.SubGraphEnd(b))
 
-    def _operator(self, operator: _Operator) -> int:
+    def _operator(self, operator: Operator) -> int:
         b = self._builder
         inputs = self._integers([-1 if name is None else self._place[name] for name in operator.inputs])
         outputs = self._integers([self._place[operator.output]])
@@ -202,9 +211,9 @@ class _Writer:
 
     def _signature(self) -> int:
         b = self._builder
-        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(_INPUT)])
+        inputs = self._vector(schema.SignatureDefStartInputsVector, [self._named(self._tensors[0].name)])
         outputs = self._vector(
-            schema.SignatureDefStartOutputsVector, [self._named(name) for name in _OUTPUTS]
+            schema.SignatureDefStartOutputsVector, [self._named(name) for name in self._outputs]
         )
         key = b.CreateString("serving_default")
         schema.SignatureDefStart(b)

@@ -84,7 +84,8 @@ class Bench:
             self.rows.append(first, seen, states)
             self.scores.append(first, np.column_stack((piece, piece)), states[:, :2])
             self.parts.append(first, np.tile(np.array(parts), (n, 1)), states)
-            told += self.episode.update(Rows(first, self.rows.period, seen, states), piece, 2.0, CALIBRATION)
+            rows, idle = Rows(first, self.rows.period, seen, states), np.zeros(n, dtype=np.bool_)
+            told += self.episode.update(rows, piece, 2.0, CALIBRATION, idle=idle)
         return told
 
 

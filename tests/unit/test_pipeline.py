@@ -4,10 +4,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dxad import bundle
 from dxad.errors import ModelError
+from dxad.models import zscore
 from dxad.models.tflite import TFLite
+from dxad.models.zscore import ZScore
 from dxad.pipeline import Recorder
 from dxad.training import Recording, learn
 from dxad.types import Calibration, Rows, Scores, State, Windows
@@ -75,7 +79,7 @@ def test_every_row_is_counted_once_across_a_change_of_the_model(plant, learned, 
     assert plant.counted("rows_scored") == 120, "rows of the past fill the first window of each model"
 
 
-def test_the_old_model_is_closed_when_the_new_one_has_taken_over(plant, learned, normal_rows):
+def test_the_old_model_is_closed_when_the_probation_of_the_new_one_is_over(plant, learned, normal_rows):
     old = learned(plant)
     plant.pipeline.offer(old)
     plant.feed(normal_rows(10))
@@ -84,6 +88,10 @@ def test_the_old_model_is_closed_when_the_new_one_has_taken_over(plant, learned,
     assert plant.pipeline.detector.model is old, "not between a batch's beginning and its end"
     plant.feed(normal_rows(1))
     assert plant.pipeline.detector.model is new
+    assert plant.pipeline.snapshot()["beside"]["role"] == "retired"
+    for _ in range(plant.pipeline.section.promotion.probation // plant.pipeline.rows.period // 1000):
+        plant.feed(normal_rows(1000))
+    assert plant.pipeline.snapshot()["beside"] is None
     with pytest.raises(ModelError, match="score before load"):
         old.score(Windows(np.zeros(1, dtype=np.int64), np.zeros((1, 5, 3), dtype=np.float32), np.zeros(1)))
 
@@ -361,7 +369,8 @@ def test_a_recorder_takes_whole_rows_until_it_is_full():
     states = np.ones(values.shape, dtype=np.uint8)
     for piece in (slice(0, 2), slice(2, 5)):
         assert not recorder.full
-        recorder.push(Rows(0, 1, values[piece], states[piece]))
+        running = np.ones(piece.stop - piece.start, dtype=np.bool_)
+        recorder.push(Rows(0, 1, values[piece], states[piece]), running)
     assert recorder.full
     np.testing.assert_array_equal(recorder.take(), values[[0, 2, 3]])
 
@@ -369,3 +378,81 @@ def test_a_recorder_takes_whole_rows_until_it_is_full():
 def test_a_learned_bundle_says_how_long_its_channels_stand_still(plant, learned):
     made: bundle.Bundle = learned(plant)._bundle
     assert made.manifest.stuck_rows == {"s.a": 10, "s.b": 10, "s.c": 10}
+
+
+# Rows that do not count.
+
+
+def with_mode(normal_rows, n: int, mode: float, seed: int = 0) -> np.ndarray:
+    """Rows of s.a, s.b and s.c, the last of which says how the machine runs."""
+    rows = normal_rows(n, seed=seed)
+    rows[:, 2] = mode
+    return rows
+
+
+def test_rows_in_which_the_machine_does_not_run_are_neither_scored_nor_learned(make_plant, normal_rows):
+    plant = make_plant(when="s.c == 1", settle="500ms")
+    recorder = plant.pipeline.record(1000)
+    plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=50)))
+    plant.feed(with_mode(normal_rows, 100, 1.0))
+    assert recorder.rows == 95, "the first half second settles"
+    assert plant.counted("rows_scored") == 45
+    plant.feed(with_mode(normal_rows, 20, 0.0) + np.array([1000.0, 1000.0, 0.0]))
+    assert recorder.rows == 95
+    assert plant.counted("rows_idle") == 25
+    assert plant.pipeline.snapshot()["running"] is False
+    assert plant.pipeline.snapshot()["incidents"] == []
+    plant.feed(with_mode(normal_rows, 10, 1.0))
+    assert plant.counted("rows_scored") == 50
+    assert plant.pipeline.snapshot()["running"] is True
+
+
+def test_no_window_reaches_from_one_run_of_the_machine_into_the_next(make_plant, normal_rows):
+    class Wide(Failing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.windows: list[np.ndarray] = []
+
+        def load(self, _channels, rows, *, by=None):
+            return 4
+
+        def score(self, windows):
+            self.windows += list(windows.values.copy())
+            return Scores(np.zeros(len(windows)))
+
+    plant = make_plant(when="s.c == 1")
+    model = Wide()
+    plant.pipeline.offer(model)
+    for n, mode in ((6, 1.0), (3, 0.0), (5, 1.0), (1, 0.0), (3, 1.0)):
+        plant.feed(with_mode(normal_rows, n, mode))
+    assert len(model.windows) == 3 + 2
+    assert all((window[:, 2] == 1.0).all() for window in model.windows)
+
+
+def test_a_channel_that_stands_still_while_the_machine_rests_is_not_stuck(make_plant, normal_rows):
+    plant = make_plant(when="s.c == 1")
+    plant.pipeline.check.expect({"s.a": 10})
+    plant.feed(with_mode(normal_rows, 20, 1.0))
+    resting = np.tile([5.0, 5.0, 0.0], (200, 1))
+    assert plant.feed(resting) == []
+    assert plant.feed(with_mode(normal_rows, 20, 1.0)) == []
+    standing = np.tile([5.0, 5.0, 1.0], (20, 1))
+    assert [event.data["kind"] for event in plant.feed(standing)] == ["sensor"]
+
+
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=12), seed=st.integers(0, 1000))
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_which_rows_count_does_not_depend_on_how_they_come(make_plant, normal_rows, cuts, seed):
+    rng = np.random.default_rng(seed)
+    rows = normal_rows(sum(cuts), seed=seed)
+    rows[:, 2] = np.repeat(rng.random(sum(cuts) // 7 + 1) < 0.7, 7)[: sum(cuts)]
+    whole, pieces = (make_plant(when="s.c == 1", settle="300ms") for _ in range(2))
+    whole.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    pieces.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    whole.feed(rows)
+    at = 0
+    for n in cuts:
+        pieces.feed(rows[at : at + n])
+        at += n
+    one, other = (each.pipeline.scores.read(0, 10**9).values for each in (whole, pieces))
+    np.testing.assert_array_equal(one, other)

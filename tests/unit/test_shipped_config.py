@@ -40,7 +40,8 @@ def sections(value: Any, raw: Any, at: tuple[str | int, ...] = ()) -> Iterator[t
                 yield from sections(getattr(value, name), raw[key], (*at, key))
     elif isinstance(value, dict):
         for key, each in value.items():
-            yield from sections(each, raw[key], (*at, key))
+            written = key if key in raw else key.rpartition("-")[0]  # one of a template's pipelines
+            yield from sections(each, raw[written], (*at, written))
     elif isinstance(value, tuple):
         for place, each in enumerate(value):
             yield from sections(each, raw[place] if isinstance(raw, list) else {}, (*at, place))

@@ -1,0 +1,360 @@
+"""Which model counts: the live one, and one beside it that is on trial or has just been replaced.
+
+                 shadow                    promote, or the rule says so
+    candidate ───────────▶ beside the live ─────────────────────────────▶ live, the old one beside it
+                                                                             │          │
+        old one live again ◀── it fails, is slow, or alarms where the old ───┘          ▼
+                               one does not: rolled back                       probation over: alone
+
+Both score the same rows, so nothing is lost at a swap, and what the other one would have said is known. All
+of it happens on the inference thread, between two batches; the event loop only leaves a wish.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from dxad.config import PromotionSection
+from dxad.detector import Detector, Scored
+from dxad.errors import ModelError
+from dxad.runtime.clock import Clock
+from dxad.types import NS_PER_S, Document, Rows
+
+__all__ = ["Comparison", "Succession", "Turn"]
+
+_SLOW_MOST: Final = 3
+"""Batches over the deadline that a model on probation may take."""
+_SHIFT_ROWS_MIN: Final = 100
+"""Compared rows before a shift of the score means anything."""
+_RATIO_MOST: Final = 10.0
+"""A score far above its limit is compared as this many times the limit."""
+
+Role = Literal["none", "shadow", "retired"]
+Wish = Literal["install", "shadow", "promote", "rollback", "alone"]
+
+
+@dataclass(slots=True)
+class Comparison:
+    """What the live model and the one beside it made of the same rows."""
+
+    offered: int = 0
+    """Rows that both were given."""
+    rows: int = 0
+    """On which both had a score."""
+    both: int = 0
+    """Rows on which both were above their limit."""
+    live_only: int = 0
+    beside_only: int = 0
+    live_sum: float = 0.0
+    """Of scores over their limits."""
+    beside_sum: float = 0.0
+    live_squares: float = 0.0
+    beside_squares: float = 0.0
+    products: float = 0.0
+    live_ns: int = 0
+    """Time spent scoring."""
+    beside_ns: int = 0
+    failures: int = 0
+    """Batches in which the one beside failed."""
+    slow: int = 0
+    """Batches in which the live one took longer than the deadline."""
+
+    @property
+    def agreement(self) -> float | None:
+        """The share of rows on which both say the same; None before the first."""
+        return 1.0 - (self.live_only + self.beside_only) / self.rows if self.rows else None
+
+    @property
+    def correlation(self) -> float | None:
+        """Pearson's, of the scores over their limits; None where it is not defined."""
+        n = self.rows
+        live = n * self.live_squares - self.live_sum**2
+        beside = n * self.beside_squares - self.beside_sum**2
+        if n < 2 or live <= 0 or beside <= 0:
+            return None
+        return (n * self.products - self.live_sum * self.beside_sum) / math.sqrt(live * beside)
+
+    def add(self, live: Scored, live_limit: float, beside: Scored, beside_limit: float) -> None:
+        """Take in what both said of the same rows."""
+        known = ~np.isnan(live.judged) & ~np.isnan(beside.judged)
+        one = np.minimum(live.judged[known] / live_limit, _RATIO_MOST)
+        other = np.minimum(beside.judged[known] / beside_limit, _RATIO_MOST)
+        self.rows += len(one)
+        self.both += int(np.count_nonzero((one > 1) & (other > 1)))
+        self.live_only += int(np.count_nonzero((one > 1) & (other <= 1)))
+        self.beside_only += int(np.count_nonzero((one <= 1) & (other > 1)))
+        self.live_sum += float(one.sum())
+        self.beside_sum += float(other.sum())
+        self.live_squares += float(one @ one)
+        self.beside_squares += float(other @ other)
+        self.products += float(one @ other)
+
+    def document(self) -> Document:
+        """As a report."""
+        n = max(self.rows, 1)
+
+        def rounded(value: float | None) -> float | None:
+            return None if value is None else round(value, 4)
+
+        return {
+            "rows": self.rows,
+            "agreement": rounded(self.agreement),
+            "correlation": rounded(self.correlation),
+            "alarm_share": {
+                "live": rounded((self.both + self.live_only) / n),
+                "beside": rounded((self.both + self.beside_only) / n),
+            },
+            "mean_score_of_limit": {
+                "live": rounded(self.live_sum / n),
+                "beside": rounded(self.beside_sum / n),
+            },
+            "us_per_row": {
+                "live": rounded(self.live_ns / n / 1e3),
+                "beside": rounded(self.beside_ns / n / 1e3),
+            },
+            "failures": self.failures,
+            "slow": self.slow,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Another model counts from now on."""
+
+    kind: Literal["installed", "promoted", "rolled_back"]
+    version: str
+    """Of the one that counts now."""
+    replaced: str | None
+    """Of the one that counted before."""
+    reason: str
+
+
+class Succession:
+    """The models of one pipeline."""
+
+    def __init__(
+        self,
+        rule: PromotionSection,
+        *,
+        deadline: int,
+        period: int,
+        configured_limit: Callable[[], float | None],
+        clock: Clock,
+    ) -> None:
+        """Judge by `rule`; a batch that takes longer than `deadline` ns counts as slow."""
+        self.live: Detector | None = None
+        self.beside: Detector | None = None
+        self.role: Role = "none"
+        self.comparison = Comparison()
+        self.turns: list[Turn] = []
+        """What has changed since somebody looked; bounded by who takes them away, and by 100."""
+        self.slow = False
+        """Whether the last batch took longer than it may."""
+        self._rule = rule
+        self._deadline = deadline
+        self._probation_rows = max(1, rule.probation // period)
+        self._trial_rows = max(1, rule.after // period)
+        self._configured_limit = configured_limit
+        self._clock = clock
+        self._wish: (
+            tuple[Literal["install", "shadow", "promote", "rollback", "alone"], Detector | None] | None
+        )
+        self._wish = None
+
+    # -- wishes, from the event loop ----------------------------------------------------------------------
+
+    def offer(self, detector: Detector) -> None:
+        """Let `detector` count from the next row on; the one before stays beside it for its probation."""
+        self._wish = ("install", detector)
+
+    def shadow(self, detector: Detector) -> None:
+        """Score beside the live model from the next row on."""
+        self._wish = ("shadow", detector)
+
+    def promote(self) -> None:
+        """Let the shadow count from the next row on."""
+        self._wish = ("promote", None)
+
+    def roll_back(self) -> None:
+        """Let the one that was replaced count again."""
+        self._wish = ("rollback", None)
+
+    def dismiss(self) -> None:
+        """Let go of the one beside."""
+        self._wish = ("alone", None)
+
+    @property
+    def expected(self) -> bool:
+        """Whether a model counts, or will from the next row on."""
+        wish = self._wish
+        return self.live is not None or (wish is not None and wish[0] == "install")
+
+    # -- between two batches, on the inference thread -----------------------------------------------------
+
+    def settle(self, past: Callable[[int], Rows | None]) -> bool:
+        """Fulfil the wish, if there is one; `past` gives so many rows of the past for a first window.
+
+        Returns whether another model counts now.
+        """
+        wish, self._wish = self._wish, None
+        if wish is None:
+            return False
+        kind, detector = wish
+        if detector is not None:
+            rows = past(detector.rows - 1) if detector.rows > 1 else None
+            if rows is not None and len(rows):
+                detector.prime(rows)
+        if kind == "install" and detector is not None:
+            self._let_go()
+            self._replace(detector, "installed", "it was installed")
+            return True
+        if kind == "shadow" and detector is not None:
+            self._let_go()
+            self.beside, self.role, self.comparison = detector, "shadow", Comparison()
+        elif kind == "promote" and self.role == "shadow":
+            self._promote("it was promoted")
+            return True
+        elif kind == "rollback" and self.role == "retired":
+            self._roll_back("it was rolled back")
+            return True
+        elif kind == "alone":
+            self._let_go()
+        return False
+
+    def apply(self, rows: Rows) -> Scored | None:
+        """Score consecutive rows; None while there is no model.
+
+        Raises:
+            ModelError: the live model failed, and there is none to go back to.
+        """
+        live = self.live
+        if live is None:
+            return None
+        begin = self._clock.now()
+        try:
+            scored = live.apply(rows)
+        except ModelError as error:
+            if self.role != "retired" or self.beside is None:
+                if self.beside is not None:
+                    self.beside.restart()  # it will not see these rows
+                raise
+            self._roll_back(f"it failed: {error}")
+            assert self.live is not None
+            return self.live.apply(rows)
+        took = self._clock.now() - begin
+        self.slow = took > self._deadline
+        if self.beside is not None:
+            return self._compare(rows, scored, took)
+        return scored
+
+    def _compare(self, rows: Rows, scored: Scored, took: int) -> Scored:
+        """Let the other one score too; returns the scores of the one that counts after that."""
+        live, beside, seen = self.live, self.beside, self.comparison
+        assert live is not None
+        assert beside is not None
+        begin = self._clock.now()
+        try:
+            other = beside.apply(rows)
+        except ModelError:
+            seen.failures += 1
+            return scored
+        seen.offered += len(rows)
+        seen.live_ns += took
+        seen.beside_ns += self._clock.now() - begin
+        seen.slow += self.slow
+        live_limit, beside_limit = self._limit(live), self._limit(beside)
+        if live_limit is not None and beside_limit is not None:
+            seen.add(scored, live_limit, other, beside_limit)
+        if self.role == "retired":
+            return self._on_probation(scored, other)
+        if self._rule.automatic and self._deserves():
+            self._promote(f"it agreed on {seen.agreement or 0:.2%} of {seen.rows} rows")
+        return scored
+
+    def _on_probation(self, scored: Scored, other: Scored) -> Scored:
+        seen = self.comparison
+        share = seen.live_only / max(seen.rows, 1)
+        if seen.slow > _SLOW_MOST:
+            self._roll_back(f"it took longer than {self._deadline / NS_PER_S:g} s, {seen.slow} times")
+        elif seen.rows >= min(_SHIFT_ROWS_MIN, self._probation_rows) and share > self._rule.shift:
+            self._roll_back(f"it alarms in {share:.0%} of the rows in which the old one does not")
+        else:
+            if seen.offered >= self._probation_rows:
+                self._let_go()
+            return scored
+        return other
+
+    def _deserves(self) -> bool:
+        seen = self.comparison
+        return (
+            seen.rows >= self._trial_rows
+            and seen.failures == 0
+            and (seen.agreement or 0.0) >= self._rule.agreement
+        )
+
+    def _limit(self, detector: Detector) -> float | None:
+        return detector.limit(self._configured_limit())
+
+    # -- who counts ---------------------------------------------------------------------------------------
+
+    def _promote(self, reason: str) -> None:
+        detector = self.beside
+        assert detector is not None
+        self.beside = None
+        self._replace(detector, "promoted", reason)
+
+    def _replace(self, detector: Detector, kind: Literal["installed", "promoted"], reason: str) -> None:
+        old, self.live = self.live, detector
+        self.beside, self.role = old, "none" if old is None else "retired"
+        self.comparison = Comparison()
+        self._note(Turn(kind, detector.model.version, None if old is None else old.model.version, reason))
+
+    def _roll_back(self, reason: str) -> None:
+        failed, old = self.live, self.beside
+        assert failed is not None
+        assert old is not None
+        self.live, self.beside, self.role = old, None, "none"
+        failed.model.close()
+        self._note(Turn("rolled_back", old.model.version, failed.model.version, reason))
+
+    def _let_go(self) -> None:
+        if self.beside is not None:
+            self.beside.model.close()
+        self.beside, self.role, self.comparison = None, "none", Comparison()
+
+    def _note(self, turn: Turn) -> None:
+        self.turns = [*self.turns[-99:], turn]
+
+    def restart(self) -> None:
+        """Rows were lost: no window reaches across the hole."""
+        for detector in (self.live, self.beside):
+            if detector is not None:
+                detector.restart()
+
+    def forgive(self) -> None:
+        """The scores so far measured a sensor that was lying."""
+        for detector in (self.live, self.beside):
+            if detector is not None:
+                detector.forgive()
+
+    def close(self) -> None:
+        """Let go of all models."""
+        self._let_go()
+        if self.live is not None:
+            self.live.model.close()
+
+    def snapshot(self) -> Document | None:
+        """The one beside, and how it compares; None without one."""
+        beside = self.beside
+        if beside is None:
+            return None
+        of_rows = self._probation_rows if self.role == "retired" else self._trial_rows
+        return {
+            "role": self.role,
+            "version": beside.model.version,
+            "of_rows": of_rows,
+            "comparison": self.comparison.document(),
+        }
