@@ -26,7 +26,7 @@ Where things live, in the order of the data:
     episode.py docket.py           how alarms become incidents; what all pipelines' incidents share
     processepisode.py              an odd process, as one incident
     sensorepisode.py               sensors that cannot be believed, as one incident
-    evidence.py                    the rows around an incident: taped, packed, kept in files
+    evidence.py archive.py         the rows around an incident: taped, packed, kept in files
     event.py                       what leaves, as CloudEvents
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge

@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "status": "Show how the daemon is doing.",
     "top": "Watch the daemon, until Ctrl-C.",
     "query": "Score the last rows of PIPELINE, now.",
+    "alarms": "Show all alarms, or do something about one of them.",
+    "incidents": "Show what was found, with its evidence.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "version": "Print the versions of dxad and what it runs on.",
 }

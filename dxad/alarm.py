@@ -349,6 +349,12 @@ class Alarm:
         active, self._told = self.active, AlarmState.NORMAL
         return [Transition("cleared", slot, self.onset, reason)] if active else []
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing about it that a restart must not forget."""
+        normal = self._told is AlarmState.NORMAL and not self.lasts
+        return normal and self.in_service and self.shelved_until is None
+
     def reset(self) -> None:
         """Back to normal without a word; what people have decided stays."""
         self._told, self.lasts, self.inhibited, self._seen = AlarmState.NORMAL, False, False, None

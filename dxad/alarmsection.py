@@ -14,6 +14,7 @@ from dxad.types import NS_PER_S, Channel
 
 __all__ = [
     "SEVERITIES",
+    "Action",
     "AlarmSection",
     "ChannelAlarmSection",
     "EvidenceSection",
@@ -22,6 +23,9 @@ __all__ = [
     "check_alarms",
     "k_of_n",
 ]
+
+Action = Literal["ack", "shelve", "unshelve", "out_of_service", "in_service"]
+"""What people may do to an alarm."""
 
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from dxad import plugin
+from dxad.alarmsection import Action
+from dxad.archive import Archive
 from dxad.bundle import current
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError
 from dxad.event import Event, identity, to_record
-from dxad.evidence import TAPE_BYTES
+from dxad.evidence import TAPE_BYTES, Evidence
 from dxad.fields import SinkSection, SourceSection
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
@@ -142,8 +144,10 @@ class Assembly:
         self.docket = Docket(
             config.incidents, gateway=config.gateway.id, boot=boot, config_hash=_hash(config), health=health
         )
+        self.archive: Archive | None = None
         if ring_rows is None:
             self._check_memory()
+            self.archive = self._archive()
         tick_ns, _ = PROFILES[config.profile]
         self.worker = Worker("inference")
         self.ingests = {
@@ -174,6 +178,7 @@ class Assembly:
             **{f"deliver.{name}": each.run for name, each in self.delivers.items()},
             "scoring": self.scoring.run,
             **{f"learning.{name}": each.run for name, each in self.learnings.items()},
+            **({} if self.archive is None else {"archive": self.archive.run}),
             "ticker": self.ticker.run,
             **{f"ingest.{name}": each.run for name, each in self.ingests.items()},
         }
@@ -191,12 +196,33 @@ class Assembly:
                 self._tell(event)
         for event in self.docket.flush():
             self._tell(event)
+        if self.archive is not None:
+            self.archive.store()
 
     def close(self) -> None:
         """Let go of threads and models, once the services have stopped."""
         self.worker.close()
         for pipeline in self.pipelines.values():
             pipeline.succession.close()
+
+    async def act(self, alarm: str, action: Action, *, until: int | None = None) -> None:
+        """Do to an alarm what somebody has decided, and tell what comes of it.
+
+        Raises:
+            ConfigError: there is no such alarm, or it is in no state for it.
+        """
+        pipeline = self.pipelines.get(alarm.partition(".")[0])
+        if pipeline is None:
+            raise ConfigError(f"no alarm {alarm!r}")
+        for event in await self.worker.run(partial(pipeline.watch.act, alarm, action, until=until)):
+            self._tell(event)
+
+    def _archive(self) -> Archive:
+        section = self.config.incidents
+        evidence = Evidence(
+            self.config.state_dir / "evidence", files=section.evidence_files, size=section.evidence_size
+        )
+        return Archive(self.docket, evidence, clock=self._clock, health=self.health)
 
     def _tell(self, event: Event) -> None:
         self.on_event(event)

@@ -86,6 +86,52 @@ class Client:
         """
         return await self._document("POST", _of(pipeline, "learn"), {} if span is None else {"span": span})
 
+    async def alarms(self) -> list[Document]:
+        """Every alarm, as it stands."""
+        found: list[Document] = (await self._document("GET", "/v1/alarms"))["alarms"]
+        return found
+
+    async def act(self, alarm: str, action: str, *, for_: str | None = None) -> Document:
+        """Do to an alarm what somebody has decided; returns it as it is then.
+
+        Args:
+            alarm: its id, such as `pump.score`.
+            action: `ack`, `shelve`, `unshelve`, `out_of_service` or `in_service`.
+            for_: how long it is shelved, for example `"1h"`.
+
+        Raises:
+            RequestRefusedError: we may not, there is no such alarm, or it is in no state for it.
+        """
+        path = f"/v1/alarms/{quote(alarm, safe='')}/{quote(action, safe='')}"
+        return await self._document("POST", path, {} if for_ is None else {"for": for_})
+
+    async def incidents(self) -> list[Document]:
+        """The incidents that are open, and the last 100 that are over."""
+        found: list[Document] = (await self._document("GET", "/v1/incidents"))["incidents"]
+        return found
+
+    async def incident(self, incident: str) -> Document:
+        """All that was told of an incident.
+
+        Raises:
+            RequestRefusedError: there is none of this id.
+        """
+        return await self._document("GET", f"/v1/incidents/{quote(incident, safe='')}")
+
+    async def window(self, incident: str, *, rows: int = 500) -> Document:
+        """The rows around an incident that is over, `rows` at most.
+
+        Raises:
+            RequestRefusedError: none are stored, or not yet.
+        """
+        return await self._document("GET", f"/v1/incidents/{quote(incident, safe='')}/window?rows={rows}")
+
+    async def window_csv(self, incident: str) -> str:
+        """All rows that are stored, as CSV."""
+        return (
+            await self._ask("GET", f"/v1/incidents/{quote(incident, safe='')}/window?format=csv")
+        ).decode()
+
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
     ) -> Document:
@@ -151,6 +197,30 @@ class SyncClient:
     def learn(self, pipeline: str, span: str | None = None) -> Document:
         """Have a pipeline learn anew what is normal."""
         return self._run(lambda client: client.learn(pipeline, span))
+
+    def alarms(self) -> list[Document]:
+        """Every alarm, as it stands."""
+        return self._run(lambda client: client.alarms())
+
+    def act(self, alarm: str, action: str, *, for_: str | None = None) -> Document:
+        """Do to an alarm what somebody has decided."""
+        return self._run(lambda client: client.act(alarm, action, for_=for_))
+
+    def incidents(self) -> list[Document]:
+        """The incidents that are open, and the last that are over."""
+        return self._run(lambda client: client.incidents())
+
+    def incident(self, incident: str) -> Document:
+        """All that was told of an incident."""
+        return self._run(lambda client: client.incident(incident))
+
+    def window(self, incident: str, *, rows: int = 500) -> Document:
+        """The rows around an incident that is over."""
+        return self._run(lambda client: client.window(incident, rows=rows))
+
+    def window_csv(self, incident: str) -> str:
+        """All rows that are stored, as CSV."""
+        return self._run(lambda client: client.window_csv(incident))
 
     def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         async def asked() -> T:

@@ -273,11 +273,34 @@ class Episode(ABC):
     def save(self, time_of: Callable[[int], int]) -> Document:
         """What must outlive the process, as JSON."""
         return {
-            "alarms": {tag.id: {**tag.alarm.save(time_of), "peak": tag.peak} for tag in self.tags},
+            "alarms": {
+                tag.id: {**tag.alarm.save(time_of), "peak": tag.peak}
+                for tag in self.tags
+                if not tag.alarm.at_rest
+            },
             "incident": None if self.incident is None else self.incident.save(),
             "last": None if self._last is None else self._last.save(),
             "closed_at": None if self._closed_at < 0 else time_of(self._closed_at),
         }
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing that a restart must not forget."""
+        over = self._last is None or not self._within(self._past.rows.sealed)
+        return self.incident is None and over and all(tag.alarm.at_rest for tag in self.tags)
+
+    def adjust(self, tags: Sequence[Tag]) -> list[Event]:
+        """Go on with these alarms; those of the same id take over how things stand, the others end."""
+        before, slot = {tag.id: tag for tag in self.tags}, self._past.rows.sealed - 1
+        for tag in tags:
+            if tag.id in before:
+                old = before.pop(tag.id)
+                tag.peak = old.peak
+                tag.alarm, tag.alarm.rule = old.alarm, tag.alarm.rule
+        gone = [tag for tag in before.values() if tag.alarm.active]
+        self.tags = list(tags)
+        ended = [(tag, Transition("cleared", slot, tag.alarm.onset, "removed")) for tag in gone]
+        return self.transit(ended, Calibration(1.0)) if ended else []
 
     def restore(self, saved: Document, slot_of: Callable[[int], int], slot: int) -> None:
         """Take up what `save` has given; the next row is `slot`. Alarms that are no longer there are left."""

@@ -8,10 +8,12 @@ the states u1[n, channels]. Where that would be too much, only every second, fou
 says so.
 """
 
-import asyncio
 import contextlib
+import csv
+import io
 import logging
 import os
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +23,21 @@ from typing import Final
 import numpy as np
 import orjson
 
+from dxad.event import rfc3339
 from dxad.ringbuffer import RingBuffer
 from dxad.types import F4, F8, I8, NS_PER_S, U1, Channel, Document, State
 
-__all__ = ["PACKED_BYTES_MAX", "TAPE_BYTES", "Evidence", "Tape", "Window", "pack", "unpack"]
+__all__ = [
+    "PACKED_BYTES_MAX",
+    "TAPE_BYTES",
+    "Evidence",
+    "Tape",
+    "Window",
+    "as_csv",
+    "as_document",
+    "pack",
+    "unpack",
+]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +46,11 @@ TAPE_BYTES: Final = 320 * 2**10
 """What one tape takes in memory."""
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SUFFIX: Final = ".window"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_CELLS_MOST: Final = 20_000
+"""Of a window as JSON."""
+_LETTERS: Final = np.array(list("eghub"))
+"""By `State`: empty, good, held, uncertain, bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +242,46 @@ def unpack(packed: bytes) -> Window:
         raise ValueError(f"this is no packed window: {error}") from error
 
 
+def as_document(window: Window, rows: int) -> Document:
+    """As JSON: `rows` rows and 20,000 values at most, what is unknown is null, states are first letters."""
+    most = max(1, min(rows, _CELLS_MOST // (len(window.channels) + 1)))
+    while len(window) > most:
+        window = window.thinned()
+    letters = _LETTERS[np.minimum(window.states, len(_LETTERS) - 1)]
+    return {
+        "incident": window.incident,
+        "period_ms": window.period / 1e6,
+        "every": window.every,
+        "rows": len(window),
+        "utc_ns": window.utc().tolist(),
+        "score": _listed(window.scores),
+        "channels": [
+            {
+                "id": channel.id,
+                "unit": channel.unit,
+                "values": _listed(window.values[:, place]),
+                "states": "".join(letters[:, place].tolist()),
+            }
+            for place, channel in enumerate(window.channels)
+        ],
+    }
+
+
+def _listed(column: F4) -> list[float | None]:
+    return [None if np.isnan(each) else float(f"{each:.7g}") for each in column.tolist()]
+
+
+def as_csv(window: Window) -> str:
+    """All of it: a line of names, then a line for each row; what is unknown is left empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["time", "score", *(channel.id for channel in window.channels)])
+    numbers = np.column_stack((window.scores, window.values)).tolist()
+    for at, row in zip(window.utc().tolist(), numbers, strict=True):
+        writer.writerow([rfc3339(at), *("" if np.isnan(each) else f"{each:.7g}" for each in row)])
+    return text.getvalue()
+
+
 class Evidence:
     """A folder of packed windows, one for each incident, the oldest of which goes when it is full."""
 
@@ -233,16 +291,12 @@ class Evidence:
         self._files = files
         self._size = size
 
-    async def put(self, window: Window) -> None:
-        """Keep a window; one of the same incident is replaced. Off the event loop.
+    def put(self, window: Window) -> None:
+        """Keep a window; one of the same incident is replaced. It takes as long as the disk does.
 
         Raises:
             OSError: the disk does not take it.
         """
-        await asyncio.to_thread(self.put_now, window)
-
-    def put_now(self, window: Window) -> None:
-        """The same, at once."""
         if not self._files or not self._size:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -266,11 +320,10 @@ class Evidence:
             if n > self._files or total > self._size:
                 path.unlink(missing_ok=True)
 
-    async def get(self, incident: str) -> Window | None:
+    def get(self, incident: str) -> Window | None:
         """The window of an incident; None where there is none, or none that can be read."""
-        return await asyncio.to_thread(self._read, incident)
-
-    def _read(self, incident: str) -> Window | None:
+        if not _ID.fullmatch(incident):
+            return None
         with contextlib.suppress(FileNotFoundError):
             try:
                 return unpack(self._path(incident).read_bytes())

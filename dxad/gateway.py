@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from dxad.alarmsection import Action
 from dxad.assembly import Assembly, memory
 from dxad.errors import ConfigError
 from dxad.query import answer
@@ -18,7 +19,7 @@ __all__ = ["Gateway"]
 
 
 class Gateway:
-    """Answers from snapshots; it changes nothing but by `learn`."""
+    """Answers from snapshots; it changes nothing but by `learn` and `act`."""
 
     def __init__(
         self,
@@ -98,6 +99,38 @@ class Gateway:
         rows = learning.ask(None if span_s is None else int(span_s * NS_PER_S))
         return {"pipeline": pipeline, "of_rows": rows}
 
+    def alarms(self) -> Sequence[Document]:
+        """Every alarm of every pipeline."""
+        return [each for pipeline in self._assembly.pipelines.values() for each in pipeline.watch.alarms()]
+
+    async def act(self, alarm: str, action: Action, for_s: float | None = None) -> Document:
+        """Acknowledge an alarm, shelve it for `for_s` seconds, and so on; returns it as it is then.
+
+        Raises:
+            ConfigError: there is no such alarm, or it is in no state for it.
+        """
+        until = None if for_s is None else self._clock.now() + int(for_s * NS_PER_S)
+        await self._assembly.act(alarm, action, until=until)
+        return next(each for each in self.alarms() if each["id"] == alarm)
+
+    def incidents(self) -> Sequence[Document]:
+        """The incidents that are open, and the last of those that are over, the newest first."""
+        pipelines = self._assembly.pipelines.values()
+        opened = [each for pipeline in pipelines for each in pipeline.watch.open_incidents()]
+        closed = list(self._assembly.docket.closed)
+        return [
+            {**each, "state": state}
+            for state, found in (("open", opened), ("closed", closed))
+            for each in sorted(found, key=lambda each: each["onset_utc_ns"], reverse=True)
+        ]
+
+    async def window(self, incident: str, rows: int | None) -> Document | str | None:
+        """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
+        archive = self._assembly.archive
+        if archive is None:
+            return None
+        return await (archive.csv(incident) if rows is None else archive.document(incident, rows))
+
     def metrics(self) -> str:
         """All counters and gauges as Prometheus text."""
         return prometheus([*self._metrics.samples(), *self._gauges()])
@@ -117,6 +150,8 @@ class Gateway:
             if snapshot["limit"] is not None:
                 yield Sample("dxad_pipeline_limit", snapshot["limit"], label)
             yield Sample("dxad_incidents_open", len(snapshot["incidents"]), label)
+            yield Sample("dxad_alarms_active", snapshot["alarms"]["active"], label)
+            yield Sample("dxad_alarms_shelved", snapshot["alarms"]["shelved"], label)
         outbox = self._assembly.outbox.snapshot()
         for name, sink in outbox["sinks"].items():
             yield Sample("dxad_outbox_pending", sink["pending"], (("sink", name),))

@@ -396,6 +396,7 @@ class Pipeline:
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
             "beside": self.succession.snapshot(),
+            "limits_only": self.section.model is None,
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             **self.watch.snapshot(),
         }

@@ -35,11 +35,21 @@ class ProcessEpisode(Episode):
         channels: Sequence[ChannelTag] = (),
     ) -> None:
         super().__init__(identity, past, docket, clock, counts)
+        self._told_peak = 0.0
+        self._use(score, channels)
+
+    def replace(self, score: ScoreTag, channels: Sequence[ChannelTag]) -> list[Event]:
+        """Go on with other alarms, as `adjust` has it."""
+        score.score_limit = self._score.score_limit
+        events = self.adjust([score, *channels])
+        self._use(score, channels)
+        return events
+
+    def _use(self, score: ScoreTag, channels: Sequence[ChannelTag]) -> None:
         self.tags: list[Tag] = [score, *channels]
         self._score = score
         self._channels = list(channels)
-        self._told_peak = 0.0
-        places = {channel.id: place for place, channel in enumerate(past.rows.channels)}
+        places = {channel.id: place for place, channel in enumerate(self._past.rows.channels)}
         names = {name for tag in self.tags if tag.inhibit is not None for name in tag.inhibit.names}
         self._columns = {name: places[name] for name in sorted(names)}
 

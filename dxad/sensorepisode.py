@@ -49,12 +49,21 @@ class SensorEpisode(Episode):
     ) -> None:
         """Call them well when they have been for `off_rows` rows; the check has waited before it told."""
         super().__init__(identity, past, docket, clock, counts)
-        self._tag = _SensorTag(f"{identity.pipeline}.sensor", "sensor", severity, Rule(1, off_rows), None)
+        self._tag = self._made(severity, off_rows)
         self.tags: list[Tag] = [self._tag]
         self.news = False
         """Whether the last rows have changed what can be believed."""
         self._troubles: Sequence[Trouble] = ()
         self._told_of: frozenset[tuple[str, str]] = frozenset()
+
+    def replace(self, severity: Severity, *, off_rows: int) -> list[Event]:
+        """Go on with another severity and off-delay."""
+        self._tag = self._made(severity, off_rows)
+        return self.adjust([self._tag])
+
+    def _made(self, severity: Severity, off_rows: int) -> _SensorTag:
+        name = f"{self._identity.pipeline}.sensor"
+        return _SensorTag(name, "sensor", severity, Rule(1, off_rows), None)
 
     @property
     def lasts(self) -> bool:

@@ -8,9 +8,10 @@ rows, scores ── update ─▶ ProcessEpisode ◀─────────�
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from dxad.alarm import AlarmState, Transition
+from dxad.alarmsection import Action
 from dxad.channelcheck import Trouble
 from dxad.config import PipelineSection
 from dxad.docket import Docket
@@ -22,13 +23,10 @@ from dxad.processepisode import ProcessEpisode
 from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Metrics
 from dxad.sensorepisode import SensorEpisode
-from dxad.threshold import ScoreTag, Tag, channel_tags, rule_of
+from dxad.threshold import ChannelTag, ScoreTag, Tag, channel_tags, rule_of
 from dxad.types import F8, Bools, Calibration, Document, Rows
 
-__all__ = ["Action", "Watch"]
-
-Action = Literal["ack", "shelve", "unshelve", "out_of_service", "in_service"]
-"""What people may do to an alarm."""
+__all__ = ["Watch"]
 
 _UNKNOWN: Final = Calibration(1.0)
 
@@ -56,21 +54,37 @@ class Watch:
         self._forgive = forgive
         self._counts = Counts(metrics, identity.pipeline)
         self._calibration = _UNKNOWN
-        period, name = self._period, identity.pipeline
-        rule = rule_of(section.alarm, period, hop=section.hop)
         common = (identity, past, docket, clock, self._counts)
-        self._process = ProcessEpisode(
-            *common,
-            score=ScoreTag(name, section.alarm, rule),
-            channels=channel_tags(name, section.alarms, past.rows.channels, period),
+        score, channels = self._tags(section)
+        self._process = ProcessEpisode(*common, score=score, channels=channels)
+        self._sensor = SensorEpisode(
+            *common, severity=section.alarm.severity, off_rows=score.alarm.rule.off_rows
         )
-        self._sensor = SensorEpisode(*common, severity=section.alarm.severity, off_rows=rule.off_rows)
+        self._place(section)
+
+    def _tags(self, section: PipelineSection) -> tuple[ScoreTag, list[ChannelTag]]:
+        name, period = self._identity.pipeline, self._period
+        score = ScoreTag(name, section.alarm, rule_of(section.alarm, period, hop=section.hop))
+        return score, channel_tags(name, section.alarms, self._past.rows.channels, period)
+
+    def _place(self, section: PipelineSection) -> None:
         self._places: dict[str, tuple[Episode, Tag]] = {
             tag.id: (episode, tag) for episode in self.episodes for tag in episode.tags
         }
         if section.model is None:
-            del self._places[f"{name}.score"]
-        self._grace = max(docket.section.reopen_within, section.alarm.off_delay)
+            del self._places[f"{self._identity.pipeline}.score"]
+        self._grace = max(self._docket.section.reopen_within, section.alarm.off_delay)
+
+    def adjust(self, section: PipelineSection) -> list[Event]:
+        """Go on as `section` says, whose rows are the same; returns what is to be told.
+
+        Alarms of the same id take over how things stand; what was active of the others is over.
+        """
+        score, channels = self._tags(section)
+        events = self._process.replace(score, channels)
+        events += self._sensor.replace(section.alarm.severity, off_rows=score.alarm.rule.off_rows)
+        self._place(section)
+        return events
 
     @property
     def episodes(self) -> tuple[ProcessEpisode, SensorEpisode]:
@@ -212,13 +226,18 @@ class Watch:
     def state(self) -> Document:
         """What must outlive the process, as JSON: alarms, what people have decided, open incidents.
 
-        All times are UTC, since a boot has a stream time of its own; empty for rows that have no time.
+        All times are UTC, since a boot has a stream time of its own. The same as long as nothing happens, so
+        that it need not be written again; empty for rows that have no time.
         """
         if self._period == 1:
             return {}
-        process, sensor = (each.save(self._utc) for each in self.episodes)
-        now = self._clock.utc(self._clock.now())
-        return {"version": 1, "saved_utc_ns": now, "process": process, "sensor": sensor}
+        saved: Document = {"version": 1}
+        for episode in self.episodes:
+            if not episode.at_rest:
+                saved[episode.kind] = episode.save(self._utc)
+        if len(saved) > 1:
+            saved["saved_utc_ns"] = self._clock.utc(self._clock.now())
+        return saved
 
     def restore(self, saved: Document, *, now: int) -> list[Event]:
         """Take up, before the first row, what `state` has given; returns what is to be told.
@@ -245,11 +264,12 @@ class Watch:
             return round((utc - zero) / period)
 
         try:
-            for episode, name in zip(self.episodes, ("process", "sensor"), strict=True):
-                episode.restore(saved[name], slot_of, slot)
+            for episode in self.episodes:
+                if episode.kind in saved:
+                    episode.restore(saved[episode.kind], slot_of, slot)
+            away = self._clock.utc(now) - saved.get("saved_utc_ns", 0)
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
-        away = self._clock.utc(now) - saved["saved_utc_ns"]
         return [] if away <= self._grace else self._outdated(slot)
 
     def _outdated(self, slot: int) -> list[Event]:

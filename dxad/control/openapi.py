@@ -18,7 +18,7 @@ _NAME = {
     "name": "name",
     "in": "path",
     "required": True,
-    "description": "of a pipeline",
+    "description": "of a pipeline, an alarm or an incident",
     "schema": {"type": "string"},
 }
 _PROBLEM = {
@@ -62,11 +62,21 @@ def _operation(route: "Route") -> Document:
     }
     if route.admin:
         operation["description"] = "For root, the daemon's own user and the members of control.admin_group."
-    if "{name}" in route.path:
-        operation["parameters"] = [_NAME]
+    parameters = [_NAME] if "{name}" in route.path else []
+    for name, schema in _properties(route).items():
+        description = schema.pop("description", "")
+        parameters.append({"name": name, "in": "query", "description": description, "schema": schema})
+    if parameters:
+        operation["parameters"] = parameters
     if route.example is not None:
         schema = {"type": "object"}
         operation["requestBody"] = {
             "content": {"application/json": {"schema": schema, "example": route.example}}
         }
     return operation
+
+
+def _properties(route: "Route") -> Document:
+    """What may stand behind the `?`, by name."""
+    found: Document = {} if route.query is None else route.query.model_json_schema()["properties"]
+    return found

@@ -5,12 +5,13 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
+from dxad.alarmsection import Action
 from dxad.control import openapi
 from dxad.control.limits import BODY_BYTES, QUERY_BYTES
 from dxad.control.problem import Refusal
@@ -19,6 +20,11 @@ from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
+
+S = TypeVar("S", bound=Section)
+
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_CSV_TYPE: Final = "text/csv; charset=utf-8"  # RFC 7111
 
 
 class Gateway(Protocol):
@@ -43,6 +49,22 @@ class Gateway(Protocol):
             ConfigError: this pipeline does not learn.
         """
 
+    def alarms(self) -> Sequence[Document]:
+        """Every alarm, by its `id`."""
+
+    async def act(self, alarm: str, action: Action, for_s: float | None = None) -> Document:
+        """Do to an alarm what somebody has decided; returns it as it is then.
+
+        Raises:
+            ConfigError: it is in no state for it.
+        """
+
+    def incidents(self) -> Sequence[Document]:
+        """The incidents that are open and the last that are over, each by its `incident`."""
+
+    async def window(self, incident: str, rows: int | None) -> Document | str | None:
+        """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -52,6 +74,8 @@ class Call:
     name: str = ""
     """The `{name}` of the path."""
     body: Document = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    """What stands behind the `?`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +84,8 @@ class Answer:
 
     body: Document | str
     status: int = 200
+    text_type: str = _METRICS_TYPE
+    """What kind of text it is, if it is one."""
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -79,6 +105,8 @@ class Route:
     """The longest body it takes."""
     example: Document | None = None
     """A body it takes; None where it wants none."""
+    query: type[Section] | None = None
+    """What may stand behind the `?`."""
 
     def match(self, path: str) -> str | None:
         """The name in a path of this route, `""` if the route has none; None for other paths."""
@@ -175,16 +203,107 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name = _known(call, call.name)
-    try:
-        asked = _Learn.model_validate(call.body)
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise Refusal(422, "; ".join(told)) from error
+    name, asked = _known(call, call.name), _body(call, _Learn)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
         raise Refusal(409, str(error)) from error
+
+
+# -- alarms and incidents ---------------------------------------------------------------------------------
+
+
+async def _alarms(call: Call) -> Answer:
+    return Answer({"alarms": list(call.gateway.alarms())})
+
+
+class _Nothing(Section):
+    """A body without anything in it."""
+
+
+class _Shelve(Section):
+    """What the body of `shelve` has to hold."""
+
+    for_: Annotated[Duration, Field(gt=0, le=7 * 86_400 * NS_PER_S)] = Field(alias="for")
+
+
+def _action(action: Action) -> Handler:
+    async def act(call: Call) -> Answer:
+        ids = [each["id"] for each in call.gateway.alarms()]
+        if call.name not in ids:
+            close = difflib.get_close_matches(call.name, ids, 1)
+            raise Refusal(404, f"no alarm {call.name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        if action == "shelve":
+            for_s = _body(call, _Shelve).for_ / NS_PER_S
+        else:
+            _body(call, _Nothing)
+            for_s = None
+        try:
+            return Answer(await call.gateway.act(call.name, action, for_s))
+        except ConfigError as error:
+            raise Refusal(409, str(error)) from error
+
+    return act
+
+
+_BRIEF: Final = (
+    "incident", "state", "phase", "kind", "severity", "pipeline", "onset_utc_ns", "after_onset_s",
+    "peak_score", "limit", "first_out", "merged", "interrupted",
+)  # fmt: skip
+
+
+async def _incidents(call: Call) -> Answer:
+    found = call.gateway.incidents()
+    return Answer({"incidents": [{key: each[key] for key in _BRIEF if key in each} for each in found]})
+
+
+async def _incident(call: Call) -> Answer:
+    for each in call.gateway.incidents():
+        if each["incident"] == call.name:
+            return Answer(each)
+    raise Refusal(404, f"no incident {call.name!r} among those that are open and the last that are over")
+
+
+class _WindowAsked(Section, strict=False):
+    """What a question for the rows around an incident may hold."""
+
+    rows: int = Field(
+        500, ge=1, le=20_000, description="rows at most, as JSON; fewer come where they are wide"
+    )
+    format: Literal["json", "csv"] = Field("json", description="csv has all rows that are stored")
+
+
+async def _window(call: Call) -> Answer:
+    asked = _asked(call, _WindowAsked)
+    found = await call.gateway.window(call.name, asked.rows if asked.format == "json" else None)
+    if found is None:
+        raise Refusal(
+            404,
+            f"no rows are stored of an incident {call.name!r}: they are some time after it is over, and the "
+            "oldest go when there are too many",
+        )
+    return Answer(found, text_type=_CSV_TYPE)
+
+
+# -- what is asked, checked -------------------------------------------------------------------------------
+
+
+def _asked(call: Call, kind: type[S]) -> S:
+    """What stands behind the `?`, checked."""
+    return _checked(call.query, kind)
+
+
+def _body(call: Call, kind: type[S]) -> S:
+    """The body, checked."""
+    return _checked(call.body, kind)
+
+
+def _checked(found: Mapping[str, object], kind: type[S]) -> S:
+    try:
+        return kind.model_validate(dict(found))
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise Refusal(422, "; ".join(told)) from error
 
 
 def _known(call: Call, name: object) -> str:
@@ -220,6 +339,29 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/pipelines/{name}/learn", _learn, "Learn anew what is normal, from rows that come now.",
         admin=True, example={"span": "20s"},
+    ),
+    Route("GET", "/v1/alarms", _alarms, "All alarms: state, limit, the worst of an excursion."),
+    Route("POST", "/v1/alarms/{name}/ack", _action("ack"), "Somebody has seen it.", admin=True, example={}),
+    Route(
+        "POST", "/v1/alarms/{name}/shelve", _action("shelve"), "Tell nothing of it, a week at most.",
+        admin=True, example={"for": "1h"},
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/unshelve", _action("unshelve"), "Tell of it again.", admin=True, example={}
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/out_of_service", _action("out_of_service"), "Do not look at it until "
+        "it is put into service again.", admin=True, example={},
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/in_service", _action("in_service"), "Look at it again.", admin=True,
+        example={},
+    ),
+    Route("GET", "/v1/incidents", _incidents, "The incidents that are open, and the last 100 that are over."),
+    Route("GET", "/v1/incidents/{name}", _incident, "All that was told of an incident."),
+    Route(
+        "GET", "/v1/incidents/{name}/window", _window, "The rows around an incident that is over.",
+        query=_WindowAsked,
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
