@@ -31,6 +31,8 @@ Severity = Literal["low", "medium", "high", "critical"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
 """From the least to the worst."""
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+
 _K_OF_N: Final = re.compile(r"(\d{1,4}) of (\d{1,4})")
 _SECOND: Final = NS_PER_S
 
@@ -112,16 +114,18 @@ class ChannelAlarmSection(_Rules):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = Field(
         None, description="part of the alarms' ids; default: the channel"
     )
-    low_low: float | None = Field(None, strict=False, description="below it, one step more severe than `low`")
-    low: float | None = Field(None, strict=False, description="below it the alarm is pending")
-    high: float | None = Field(None, strict=False, description="above it the alarm is pending")
-    high_high: float | None = Field(
+    low_low: _Finite | None = Field(
+        None, strict=False, description="below it, one step more severe than `low`"
+    )
+    low: _Finite | None = Field(None, strict=False, description="below it the alarm is pending")
+    high: _Finite | None = Field(None, strict=False, description="above it the alarm is pending")
+    high_high: _Finite | None = Field(
         None, strict=False, description="above it, one step more severe than `high`"
     )
-    rate: Annotated[float, Field(gt=0)] | None = Field(
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
         None, strict=False, description="units per second, up or down, beyond which the alarm is pending"
     )
-    hysteresis: float = Field(
+    hysteresis: _Finite = Field(
         0.0, strict=False, ge=0, description="how far inside a limit the value must be for the alarm to clear"
     )
 

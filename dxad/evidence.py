@@ -227,8 +227,9 @@ def unpack(packed: bytes) -> Window:
         channels = tuple(Channel(each["id"], each["unit"]) for each in head["channels"])
         n, width = int(head["rows"]), len(channels)
         size = n * (8 + 5 * width)
-        body = zlib.decompressobj().decompress(rest, size + 1)
-        if len(body) != size:
+        unpacking = zlib.decompressobj()
+        body = unpacking.decompress(rest, size + 1)
+        if len(body) != size or not unpacking.eof:
             raise ValueError("the rows are not whole")
         slots = np.frombuffer(body, "<i4", n).astype(np.int64)
         scores = np.frombuffer(body, "<f4", n, 4 * n)
@@ -238,7 +239,7 @@ def unpack(packed: bytes) -> Window:
             head["incident"], channels, head["period_ns"], head["every"], head["first_utc_ns"],
             slots, scores, values, states,
         )  # fmt: skip
-    except (KeyError, TypeError, zlib.error) as error:
+    except (KeyError, TypeError, orjson.JSONDecodeError, zlib.error) as error:
         raise ValueError(f"this is no packed window: {error}") from error
 
 
