@@ -9,11 +9,13 @@
 Where things live, in the order of the data:
 
     sources/ decode/ links/     1  bring readings in; payload to values; one physical connection
-    ingest.py stage.py             source -> ring: connect, back off, count; fold, hold, seal
+    ingest.py stage.py sealer.py   source -> ring: connect, back off, count; stage; fold, hold, seal, fill
     sampleclock.py                 when a sample was taken
-    ringbuffer.py               2  the recent past of one source on a fixed time grid
-    frame.py                    3  rows of several rings, joined on one grid
+    ringbuffer.py newest.py     2  the recent past of one source on a fixed time grid; its newest samples
+    frame.py join.py            3  rows of several rings, joined on one grid; one ring's part in them
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
+    bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing
     gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
@@ -36,6 +38,7 @@ Where things live, in the order of the data:
     resource/                      the DXA API: the same nodes in process
     assembly.py daemon.py          Config -> services; starts, answers, stops
     alarmsection.py                what a configuration says of alarms and incidents
+    assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text

@@ -17,12 +17,12 @@ from dxad import plugin
 from dxad.alarmsection import Action
 from dxad.archive import Archive
 from dxad.bundle import current
-from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
+from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError
 from dxad.event import Event, identity, to_record
-from dxad.evidence import TAPE_BYTES, Evidence
+from dxad.evidence import Evidence
 from dxad.fields import SinkSection, SourceSection
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
@@ -38,6 +38,7 @@ from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 from dxad.shape import FeatureShape, Shape, build, chain
+from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
 from dxad.types import Model, Schema, Sink, Source
 
 __all__ = ["PROFILES", "Assembly", "memory"]
@@ -52,41 +53,6 @@ PROFILES: Final = {
     "sd_card": (250_000_000, 0.250),
 }
 """By profile: nanoseconds between two ticks, and seconds that a commit waits for company."""
-
-_HISTORY: Final = 1000
-"""Rows of each pipeline that queries and evidence can look back on."""
-
-
-def _slots(section: SourceSection) -> int:
-    """How many slots a source's ring has."""
-    assert section.period is not None
-    by_size = RING_BYTES_MAX // max(1, RingBuffer.size_bytes(len(section.channel_sections()), 1))
-    return max(16, min(section.keep // section.period, by_size))
-
-
-def _feature_slots(feature: FeatureShape, ring_span: int) -> int:
-    """A feature's ring reaches as far back as its source's, in its own period."""
-    return max(16, min(ring_span // feature.outputs.period, _HISTORY))
-
-
-def memory(config: Config) -> dict[str, int]:
-    """The bytes of every node's buffers, known before anything runs."""
-    sizes: dict[str, int] = {}
-    for name, source in config.sources.items():
-        sizes[f"sources.{name}"] = RingBuffer.size_bytes(len(source.channel_sections()), _slots(source))
-    for name, pipeline in config.pipelines.items():
-        found = shape(pipeline, config.sources)
-        width = len(found.outputs.channels)
-        size = RingBuffer.size_bytes(2 * width + 2, _HISTORY)
-        for feature in found.features:
-            section = config.sources[feature.source]
-            slots = _feature_slots(feature, _slots(section) * feature.inputs.period)
-            size += RingBuffer.size_bytes(len(feature.outputs.channels), slots)
-        if pipeline.learn is not None:
-            size += 8 * width * (pipeline.learn.span // found.outputs.period)
-        size += 2 * TAPE_BYTES
-        sizes[f"pipelines.{name}"] = size
-    return sizes
 
 
 class Assembly:
@@ -105,7 +71,7 @@ class Assembly:
         sinks: Mapping[str, Sink] | None = None,
         models: Mapping[str, Model] | None = None,
         ring_rows: Mapping[str, int] | None = None,
-        history: int = _HISTORY,
+        history: int = HISTORY,
         batch: int = BATCH,
         backlog: int | None = None,
     ) -> None:
@@ -257,7 +223,7 @@ class Assembly:
         ring = RingBuffer(
             section.declared(name),
             period=period,
-            slots=_slots(section) if self._ring_rows is None else self._ring_rows[name],
+            slots=ring_slots(section) if self._ring_rows is None else self._ring_rows[name],
             start=start,
         )
         return Ingest(
@@ -300,7 +266,7 @@ class Assembly:
         ring = self.ingests[found.source].ring
         transform = build(found.section)
         outputs: Schema = transform.outputs(found.inputs)
-        slots = _feature_slots(found, ring.slots * ring.period)
+        slots = feature_slots(found, ring.slots * ring.period)
         return Feature(Feed(ring, found.columns), transform, outputs, slots=slots)
 
     def _first_model(self, pipeline: Pipeline) -> None:

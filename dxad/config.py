@@ -53,6 +53,7 @@ __all__ = [
     "parse",
     "schema",
     "shape",
+    "warnings",
 ]
 
 
@@ -133,6 +134,12 @@ class PipelineSection(Section):
     period: Duration | None = Field(None, description="the step of its rows; default: its slowest source's")
     window: Duration | None = Field(None, description="what a model sees at once; default: one row")
     hop: int = Field(1, ge=1, description="rows from one window to the next")
+    backlog: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="how many rows may wait to be scored; default: all that the rings hold"
+    )
+    overflow: Literal["drop_oldest", "drop_newest", "thin"] = Field(
+        "drop_oldest", description="which rows are passed over, and counted, when more than the backlog wait"
+    )
     required: tuple[ChannelPattern, ...] = Field(
         (), strict=False, description="a window in which one of these is bad throughout is not scored"
     )
@@ -421,6 +428,22 @@ def _check_shape(
             (*at, "window"),
             f"{pipeline.window / 1e6:g} ms is no multiple of the pipeline's period, {period / 1e6:g} ms",
         )
+
+
+def warnings(config: Config) -> list[Problem]:
+    """What is right but hardly meant: each with the key to look at."""
+    found = []
+    for name, pipeline in config.pipelines.items():
+        thinned = shape(pipeline, config.sources).thinned
+        if thinned:
+            channel, slots = thinned[0]
+            others = f" and {len(thinned) - 1} more" if len(thinned) > 1 else ""
+            text = (
+                f"a row keeps the last of {slots} values of {channel.id!r}{others}; "
+                'give the channel a fold such as "mean", or summarize it in a feature'
+            )
+            found.append(Problem("warning", f"pipelines.{name}.period", text))
+    return found
 
 
 def _check_expression(at: Key, text: str | None, channels: Sequence[Channel]) -> Iterator[tuple[Key, str]]:

@@ -19,8 +19,8 @@ __all__ = ["CLOSED_KEPT", "Docket"]
 
 CLOSED_KEPT: Final = 100
 _HOUR: Final = 3600 * NS_PER_S
-_WINDOWS_MOST: Final = 16
-"""That wait for a disk; more than 5 MB of them would be too much."""
+_WINDOWS_MOST: Final = 4
+"""That wait for a disk."""
 _SUMMARY_MOST: Final = 20
 """Pipelines, kinds and severities that a summary counts apart."""
 

@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 
 PACKED_BYTES_MAX: Final = 256 * 2**10
 TAPE_BYTES: Final = 320 * 2**10
-"""What one tape takes in memory."""
+"""What one tape takes in memory, unless its rows are very wide."""
+_ROWS_MIN: Final = 16
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _SUFFIX: Final = ".window"
 _ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -103,7 +104,7 @@ class Tape:
     def __init__(self, channels: Sequence[Channel], first: int) -> None:
         """Begin with slot `first`."""
         width = len(channels)
-        capacity = max(16, TAPE_BYTES // (5 * width + 12))
+        capacity = max(_ROWS_MIN, TAPE_BYTES // _row_bytes(width))
         self.next = first
         """The slot that it has not read yet."""
         self.every = 1
@@ -113,6 +114,11 @@ class Tape:
         self._scores = np.zeros(capacity, dtype=np.float32)
         self._values = np.zeros((capacity, width), dtype=np.float32)
         self._states = np.zeros((capacity, width), dtype=np.uint8)
+
+    @staticmethod
+    def size_bytes(channels: int) -> int:
+        """What a tape of so many channels takes, known before it is made."""
+        return max(_ROWS_MIN * _row_bytes(channels), TAPE_BYTES)
 
     def extend(self, rows: RingBuffer, scores: RingBuffer, stop: int) -> None:
         """Read on up to slot `stop`, from rings that hold those rows."""
@@ -181,6 +187,11 @@ class Tape:
     def first(self) -> int:
         """The slot of the first row that it holds, or will hold."""
         return int(self._slots[0]) if self._n else self.next
+
+
+def _row_bytes(channels: int) -> int:
+    """A slot, a score, and each channel's value and state."""
+    return 8 + 4 + 5 * channels
 
 
 def _single(values: F8) -> F4:

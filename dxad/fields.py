@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
-from dxad.types import NS_PER_S, Channel, Fold, Lane
+from dxad.types import NS_PER_S, Channel, Fold, Lane, Overflow
 
 __all__ = [
     "ChannelPattern",
@@ -41,6 +41,7 @@ __all__ = [
     "Size",
     "SourceSection",
     "TransformSection",
+    "distinct",
     "matching",
 ]
 
@@ -227,16 +228,32 @@ class SourceSection(Section):
     period: Annotated[Duration, Field(gt=0)] | None = Field(
         None, description="the step of the source's grid; without it every message is a row (in process only)"
     )
-    clock: Literal["arrival", "counted"] = Field(
-        "arrival", description="whence a sample has its time: its arrival, or its number in an even stream"
+    clock: Literal["arrival", "device", "counted"] = Field(
+        "arrival",
+        description="whence a sample has its time: its arrival, the device's own stamp, or its number in an "
+        "even stream",
+    )
+    gap: Annotated[Duration, Field(gt=0)] | None = Field(
+        None,
+        description="a counted stream begins anew after such a pause; default: 20 periods, 500ms at least",
     )
     lateness: Duration | None = Field(
-        None, description="how long a slot waits after its end; default: one period, of a poll at most 1s"
+        None,
+        description="how long a slot waits after its end; default: one period, of a poll 1s at most, of a "
+        "counted stream 50ms at least",
     )
     hold: Duration | Literal["session"] | None = Field(
         None, description="how long a value stays valid without a new one; default: two periods"
     )
     keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
+    queue: int = Field(
+        20_000, gt=0, le=10_000_000, description="samples that may wait to be read into the ring"
+    )
+    overflow: Overflow = Field(
+        "drop_newest",
+        description="what happens when more come: the newest or the oldest is lost and counted, or all but "
+        "every n-th message; block makes the wire wait, where that can be",
+    )
     max_silence: Duration | None = Field(
         None,
         description="reconnect after so long without a sample; default: 10 periods, the longest hold or 5 s, "
@@ -247,6 +264,18 @@ class SourceSection(Section):
     """Whether it is of use to Python code alone, and has no place in a file."""
     polled: ClassVar[bool] = False
     """Whether the source asks on the grid, so that a slot is complete when the poll has ended."""
+    holds_back: ClassVar[bool] = False
+    """Whether its wire can be made to wait."""
+    stamped: ClassVar[bool] = False
+    """Whether its samples may bring the device's own time."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.clock == "device" and not self.stamped:
+            raise ValueError("clock: samples of this type of source bring no time of their device's")
+        if self.overflow == "block" and not self.holds_back:
+            raise ValueError("overflow: the wire of this type of source cannot be made to wait")
+        return self
 
     def declared(self, source: str) -> tuple[Channel, ...]:
         """The channels this configuration promises, under the source's name."""
@@ -299,3 +328,17 @@ def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:
         for place, channel in enumerate(channels)
         if any(fnmatch.fnmatchcase(channel.id, pattern) for pattern in patterns)
     ]
+
+
+def distinct(channels: Iterable[Channel]) -> tuple[Channel, ...]:
+    """The channels, no two of which have the same id.
+
+    Raises:
+        ConfigError: two have.
+    """
+    found: dict[str, Channel] = {}
+    for channel in channels:
+        if channel.id in found:
+            raise ConfigError(f"there would be two channels {channel.id!r}")
+        found[channel.id] = channel
+    return tuple(found.values())

@@ -4,32 +4,27 @@
     ring  10 ms ─ feature 100ms┼─▶ Frame ─▶ rows of all channels, 100 ms
     ring   1 s  ───────────────┘
 
-A finer ring's newest value within a row counts, a coarser one's newest sealed value at the row's end. A row
-is complete when every equal or finer ring has sealed it, so a slow channel never delays a fast one.
+Rings of any periods are joined (`join`). A row is complete when every equal or finer ring has sealed it, so a
+slow channel never delays a fast one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
+from dxad.join import Feed, Part
 from dxad.ringbuffer import RingBuffer
-from dxad.types import F8, U1, Channel, Rows, Schema, State, Transform
+from dxad.types import Overflow, Rows, Schema, Transform
 
-__all__ = ["Feature", "Feed", "Frame"]
+__all__ = ["CELLS_AT_ONCE", "Feature", "Feed", "Frame", "Loss"]
+
+CELLS_AT_ONCE: Final = 1 << 18
+"""Cells of a finer ring that are read in one go, at least those of a row: bounds the memory of a catch-up."""
 
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Some columns of a ring."""
-
-    ring: RingBuffer
-    columns: tuple[int, ...]
-
-    @property
-    def channels(self) -> tuple[Channel, ...]:
-        """The channels of those columns."""
-        return tuple(self.ring.channels[column] for column in self.columns)
+Loss = Literal["overwritten", "backlog"]
+"""Why a row was passed over: the ring has moved on, or too many waited."""
 
 
 class Feature:
@@ -40,6 +35,10 @@ class Feature:
         self._feed = feed
         self._transform = transform
         self._cursor = feed.ring.sealed
+        self._columns = feed.chosen
+        self._at_once = max(
+            1, min(slots * schema.period // feed.ring.period, CELLS_AT_ONCE // len(feed.columns))
+        )
         start = feed.ring.sealed * feed.ring.period // schema.period
         self.ring = RingBuffer(schema.channels, period=schema.period, slots=slots, start=start)
 
@@ -49,42 +48,54 @@ class Feature:
         return self._feed.ring.sealed > self._cursor
 
     def advance(self) -> None:
-        """Take in what the source's ring has sealed since the last call."""
-        source, columns = self._feed.ring, list(self._feed.columns)
-        reading = source.read(self._cursor, source.sealed)
+        """Take in what the source's ring has sealed since then, a ring of results at a time."""
+        while self.behind:
+            self._advance(min(self._feed.ring.sealed, self._cursor + self._at_once))
+
+    def _advance(self, stop: int) -> None:
+        source = self._feed.ring
+        reading = source.read(self._cursor, stop, self._columns)
         self._cursor = reading.first + len(reading.values)
         if reading.lost:
             self._forget(reading.first)
         if not len(reading.values):
             return
-        made = self._transform.apply(
-            Rows(reading.first, source.period, reading.values[:, columns], reading.states[:, columns])
-        )
-        fresh = made.first + np.arange(len(made)) >= self.ring.sealed
-        if fresh.any():
-            skipped = int(np.argmax(fresh))
-            self.ring.append(made.first + skipped, made.values[skipped:], made.states[skipped:])
+        made = self._transform.apply(Rows(reading.first, source.period, reading.values, reading.states))
+        known = max(0, self.ring.sealed - made.first)
+        if known < len(made):
+            self.ring.append(made.first + known, made.values[known:], made.states[known:])
 
     def _forget(self, before: int) -> None:
         """Rows were overwritten: pass over as many empty ones as no transform's memory reaches across."""
         source = self._feed.ring
-        shape = (source.slots, len(self._feed.columns))
-        nothing = Rows(
-            before - source.slots, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
-        )
-        self._transform.apply(nothing)
+        first = before - source.slots
+        while first < before:
+            shape = (min(self._at_once, before - first), len(self._feed.columns))
+            nothing = Rows(first, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8))
+            self._transform.apply(nothing)
+            first += len(nothing)
 
 
 class Frame:
     """Reads the complete rows of its feeds, in order, each once."""
 
     def __init__(self, feeds: Sequence[Feed], *, period: int) -> None:
-        """Join feeds whose periods divide `period` or are divided by it."""
+        """Join feeds of any periods into rows `period` nanoseconds apart."""
         self.schema = Schema(tuple(channel for feed in feeds for channel in feed.channels), period)
-        self.lost = 0
-        """Rows that were overwritten before they were read."""
-        self._feeds = tuple(feeds)
-        self._next = max(-(-feed.ring.sealed * feed.ring.period // period) for feed in feeds)
+        self.losses: dict[Loss, int] = {"overwritten": 0, "backlog": 0}
+        """Rows that were passed over, by reason."""
+        self._parts = tuple(Part(feed, period) for feed in feeds)
+        self._at_once = max(1, min(CELLS_AT_ONCE // part.cells_per_row for part in self._parts))
+        self._paced = tuple(part.ring for part in self._parts if not part.coarse) or tuple(
+            part.ring for part in self._parts
+        )
+        self._next = max(-(-part.ring.sealed * part.ring.period // period) for part in self._parts)
+        self._shed: tuple[int, int] | None = None
+        """Rows that wait and will be passed over: from, to."""
+        self._every = 1
+        """Of so many stretches of rows, one is read."""
+        self._owed = 0
+        """Rows behind those just read that are passed over before the next."""
 
     @property
     def next(self) -> int:
@@ -92,85 +103,81 @@ class Frame:
         return self._next
 
     @property
+    def lost(self) -> int:
+        """How many rows were passed over."""
+        return sum(self.losses.values())
+
+    @property
     def complete(self) -> int:
         """The first row that is not complete yet."""
         period = self.schema.period
-        paced = [feed.ring for feed in self._feeds if feed.ring.period <= period]
-        rings = paced or [feed.ring for feed in self._feeds]
-        return min(ring.sealed * ring.period // period for ring in rings)
+        return min(ring.sealed * ring.period // period for ring in self._paced)
 
     @property
     def waiting(self) -> int:
         """How many complete rows have not been read."""
-        return max(0, self.complete - self._next)
+        return max(0, self.complete - self._next - self._owed)
 
-    def skip(self, rows: int) -> None:
-        """Pass over so many of the oldest waiting rows, if any; they count as lost."""
-        if rows > 0:
-            self._next += rows
-            self.lost += rows
+    def shed(self, most: int, overflow: Overflow) -> None:
+        """Let no more than `most` rows wait: pass over the others as `overflow` says; they count as lost.
+
+        `drop_oldest` passes over the oldest at once, `drop_newest` over those behind the first `most`, `thin`
+        over all but every n-th stretch of rows that is read in one go, so that windows stay whole. Rows can
+        make no wire wait: `block` is for sources.
+        """
+        self._pass_over_what_is_gone()
+        excess = self.waiting - most
+        self._every = 1
+        if excess <= 0:
+            return
+        if overflow == "drop_oldest":
+            self._pass_over(excess, "backlog")
+        elif overflow == "drop_newest":
+            begin, end = self._shed or (self._next + most, self.complete)
+            self._shed = (begin, max(end, self.complete))
+        else:
+            self._every = -(-self.waiting // max(1, most))
+
+    def _pass_over_what_is_gone(self) -> None:
+        if self._owed:
+            self._pass_over(self._owed, "backlog")
+            self._owed = 0
+        held = max(part.oldest_row for part in self._parts)
+        if self._next < held:
+            self._pass_over(held - self._next, "overwritten")
+
+    def _pass_over(self, rows: int, reason: Loss) -> None:
+        self._next += rows
+        self.losses[reason] += rows
 
     def read(self, most: int) -> Rows | None:
         """The next complete rows, `most` at most; None when there are none."""
+        self._pass_over_what_is_gone()
+        most = self._until_shed(min(most, self._at_once))
         first, stop = self._next, min(self.complete, self._next + most)
-        held = max(self._oldest(feed) for feed in self._feeds)
-        if first < held:
-            self.lost += held - first
-            first, stop = held, max(held, min(self.complete, held + most))
         if stop <= first:
-            self._next = first
             return None
-        parts = [self._part(feed, first, stop) for feed in self._feeds]
         self._next = stop
-        values = np.concatenate([part[0] for part in parts], axis=1)
-        states = np.concatenate([part[1] for part in parts], axis=1)
+        if self._every > 1:
+            self._owed = min(self.waiting, (self._every - 1) * (stop - first))
+        if len(self._parts) == 1:
+            return Rows(first, self.schema.period, *self._parts[0].read(first, stop))
+        values = np.empty((stop - first, len(self.schema.channels)))
+        states = np.empty(values.shape, dtype=np.uint8)
+        at = 0
+        for part in self._parts:
+            end = at + part.width
+            values[:, at:end], states[:, at:end] = part.read(first, stop)
+            at = end
         return Rows(first, self.schema.period, values, states)
 
-    def _oldest(self, feed: Feed) -> int:
-        """The first row that this feed can still fill."""
-        if feed.ring.period > self.schema.period:
-            return 0
-        return -(-feed.ring.oldest * feed.ring.period // self.schema.period)
-
-    def _part(self, feed: Feed, first: int, stop: int) -> tuple[F8, U1]:
-        if feed.ring.period > self.schema.period:
-            return self._coarse(feed, first, stop)
-        times = self.schema.period // feed.ring.period
-        reading = feed.ring.read(first * times, stop * times)
-        columns = list(feed.columns)
-        shape = ((stop - first) * times, len(columns))
-        values, states = np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8)
-        skip = reading.first - first * times  # overtaken by the writer since `read` looked
-        values[skip : skip + len(reading.values)] = reading.values[:, columns]
-        states[skip : skip + len(reading.states)] = reading.states[:, columns]
-        if times == 1:
-            return values, states
-        return _newest(
-            values.reshape(stop - first, times, len(columns)),
-            states.reshape(stop - first, times, len(columns)),
-        )
-
-    def _coarse(self, feed: Feed, first: int, stop: int) -> tuple[F8, U1]:
-        """For each row the newest sealed slot that began before the row's end."""
-        ring = feed.ring
-        ends = (np.arange(first, stop) + 1) * self.schema.period
-        slots = np.minimum((ends - 1) // ring.period, ring.sealed - 1)
-        reading = ring.read(int(slots[0]), int(slots[-1]) + 1)
-        columns = list(feed.columns)
-        values = np.full((stop - first, len(columns)), np.nan)
-        states = np.zeros((stop - first, len(columns)), dtype=np.uint8)
-        there = (slots >= reading.first) & (slots >= ring.start)
-        places = (slots - reading.first)[there]
-        values[there] = reading.values[places][:, columns]
-        states[there] = reading.states[places][:, columns]
-        states[states == State.GOOD] = State.HELD
-        return values, states
-
-
-def _newest(values: F8, states: U1) -> tuple[F8, U1]:
-    """Of each row's finer slots (n, times, channels) the newest one that holds a value, or the last."""
-    times = values.shape[1]
-    known = ~np.isnan(values)
-    last = times - 1 - np.argmax(known[:, ::-1], axis=1)
-    place = np.where(known.any(axis=1), last, times - 1)[:, None, :]
-    return np.take_along_axis(values, place, axis=1)[:, 0], np.take_along_axis(states, place, axis=1)[:, 0]
+    def _until_shed(self, most: int) -> int:
+        """How many rows may be read before the next that is to be passed over; those due are passed over."""
+        if self._shed is None:
+            return most
+        begin, end = self._shed
+        if self._next < begin:
+            return min(most, begin - self._next)
+        self._shed = None
+        self._pass_over(max(0, end - self._next), "backlog")
+        return most

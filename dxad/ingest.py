@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, NotConnected
@@ -21,12 +22,13 @@ from dxad.ringbuffer import RingBuffer
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
+from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
-from dxad.sampleclock import ArrivalClock, CountedClock, SampleClock
-from dxad.stage import Sealer
+from dxad.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
+from dxad.sealer import Sealer
 from dxad.types import NS_PER_S, Block, Document, Quality, Reason, Source
 
-__all__ = ["Ingest"]
+__all__ = ["Ingest", "waiting_most"]
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +36,18 @@ _SESSION: Final = -1
 """The hold of a column that stays valid while the source's session is proved alive."""
 _CONNECT_TIMEOUT_S: Final = 20.0
 _POLL_LATENESS_MOST_NS: Final = NS_PER_S
+_BUFFERED_NS: Final = 50_000_000
+"""So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
+_GAP_LEAST_NS: Final = NS_PER_S // 2
+_WAITING_LEAST: Final = 10_000
+_SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
+
+
+def waiting_most(section: SourceSection) -> int:
+    """How many samples of a source may wait for their slots to end."""
+    return max(2 * section.queue, _WAITING_LEAST)
 
 
 class Ingest:
@@ -69,10 +81,13 @@ class Ingest:
         self._lateness = self._default_lateness() if section.lateness is None else section.lateness
         holds_ns = [self._hold_ns(each) for each in self._sections]
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *holds_ns)
-        self._sealer = Sealer(ring, folds=[each.fold for each in self._sections], holds_ns=holds_ns)
-        self._sample_clock: SampleClock = ArrivalClock()
-        if section.clock == "counted" and not self._by_message:
-            self._sample_clock = CountedClock(period=period, gap=max(20 * period, NS_PER_S // 2))
+        self._sealer = Sealer(
+            ring,
+            folds=[each.fold for each in self._sections],
+            holds_ns=holds_ns,
+            waiting_most=waiting_most(section),
+        )
+        self._sample_clock = self._made_clock()
         self._ranges = [each.range or (-np.inf, np.inf) for each in self._sections]
         self._low, self._high = np.array(self._ranges).T
         self.connected = False
@@ -83,18 +98,29 @@ class Ingest:
         self._count = {
             name: metrics.counter(f"dxad_{name}_total", source=self.name)
             for name in (
-                "samples_received", "samples_late", "samples_folded", "messages_rejected", "rows_sealed",
-                "connects", "disconnects",
+                "samples_received", "samples_late", "samples_backfilled", "samples_folded",
+                "messages_rejected", "rows_sealed", "connects", "disconnects",
             )
         }  # fmt: skip
+        self.ledger = Ledger(metrics, f"sources.{name}")
 
     @property
     def _sections(self) -> list[ChannelSection]:
         return list(self._section.channel_sections().values())
 
+    def _made_clock(self) -> SampleClock:
+        section, period = self._section, self.ring.period
+        if self._by_message or section.clock == "arrival":
+            return ArrivalClock()
+        if section.clock == "device":
+            return DeviceClock()
+        return CountedClock(period=period, gap=section.gap or max(20 * period, _GAP_LEAST_NS))
+
     def _default_lateness(self) -> int:
         if self._section.polled:  # only a poll that still waits for its answers makes a slot wait
             return min(self.ring.period, _POLL_LATENESS_MOST_NS)
+        if self._section.clock == "counted":  # what it sends waits in buffers, and arrives together
+            return max(self.ring.period, _BUFFERED_NS)
         return 0 if self._by_message else self.ring.period
 
     def _hold_ns(self, channel: ChannelSection) -> int:
@@ -185,14 +211,41 @@ class Ingest:
             self._metrics.counter(
                 "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
             ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
-        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
-        late = self._sealer.accept(samples, times)
-        self._count["samples_late"].add(late)
-        self._note_late(all_late=late == len(samples) > 0)
+        self._take(samples)
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
+
+    def _take(self, samples: npt.NDArray[np.void]) -> None:
+        """Give samples their times and hand them on; write down what becomes of those that are too late."""
+        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
+        timed = times != NO_TIME
+        if not timed.all():
+            self.ledger.lose("ahead", int(np.count_nonzero(~timed)))
+            samples, times = samples[timed], times[timed]
+        accepted = self._sealer.accept(samples, times)
+        late = accepted.after_sealing
+        if late or accepted.waiting:
+            self._count["samples_late"].add(late)
+            self._count["samples_backfilled"].add(accepted.backfilled)
+            self._count["samples_folded"].add(accepted.folded)
+            self.ledger.lose("late", accepted.late)
+            self.ledger.lose("too_old", accepted.too_old)
+            self.ledger.lose("waiting", accepted.waiting)
+        self._note_late(all_late=late == len(samples) > 0)
+
+    def _note_skew(self, now: int) -> None:
+        """The device's clock against ours, once it is known."""
+        offset = getattr(self._sample_clock, "offset", None)
+        if offset is None:
+            return
+        skew = (now - self._clock.utc(now)) - offset
+        if abs(skew) > _SKEW_NS:
+            detail = f"the device's clock is {abs(skew) / NS_PER_S:.1f} s {'ahead' if skew > 0 else 'behind'}"
+            self._health.raise_condition("source.clock_skew", self.name, detail)
+        else:
+            self._health.clear("source.clock_skew", self.name)
 
     def _note_late(self, *, all_late: bool) -> None:
         self._late_blocks = self._late_blocks + 1 if all_late else 0
@@ -206,6 +259,8 @@ class Ingest:
         """Seal every slot whose time has passed, also when nothing came."""
         if not self._by_message:
             self._seal(now - self._lateness)
+        self.ledger.follow("queue", self.overflowed)
+        self._note_skew(now)
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
@@ -222,6 +277,7 @@ class Ingest:
             self._count["rows_sealed"].add(sealed.rows)
             self._count["samples_folded"].add(sealed.folded)
             self._count["samples_late"].add(sealed.late)
+            self.ledger.lose("too_old", sealed.late)
             if self._on_rows is not None and self._by_message:
                 self._on_rows()
 
@@ -248,6 +304,8 @@ class Ingest:
             "samples": count["samples_received"],
             "folded": count["samples_folded"],
             "late": count["samples_late"],
+            "backfilled": count["samples_backfilled"],
+            "lost": self.ledger.snapshot(),
             "rejected": self._metrics.by_label("dxad_samples_rejected_total", "reason", source=self.name),
             "messages_rejected": count["messages_rejected"],
             "overflowed": self.overflowed,

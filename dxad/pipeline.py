@@ -25,6 +25,7 @@ from dxad.incident import Identity
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
+from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
 from dxad.succession import Succession
 from dxad.types import (
@@ -106,7 +107,7 @@ class Pipeline:
         health: Health,
         metrics: Metrics,
     ) -> None:
-        """Remember `history` rows, take `batch` at once, and skip the oldest when over `backlog` wait."""
+        """Remember `history` rows, take `batch` at once; when over `backlog` wait, some are passed over."""
         self.name = name
         self.section = section
         self.stages = stages
@@ -128,6 +129,8 @@ class Pipeline:
         )
         self._batch = batch
         self._backlog = backlog
+        if backlog is None and section.backlog is not None:
+            self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
         start = stages.frame.next
@@ -150,6 +153,7 @@ class Pipeline:
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
+        self.ledger = Ledger(metrics, f"pipelines.{name}")
 
     def _rows(self, duration: int) -> int:
         """How many rows a duration is, at least one."""
@@ -216,7 +220,7 @@ class Pipeline:
             feature.advance()
         events: list[Event] = []
         if self._backlog is not None:
-            self.stages.frame.skip(self.stages.frame.waiting - self._backlog)
+            self.stages.frame.shed(self._backlog, self.section.overflow)
         while (rows := self.stages.frame.read(self._batch)) is not None:
             events += self._take(rows)
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
@@ -282,6 +286,8 @@ class Pipeline:
         lost = self.stages.frame.lost - self._lost_before
         if lost:
             self._lost.add(lost)
+            for reason, total in self.stages.frame.losses.items():
+                self.ledger.follow(reason, total)
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
             self._transforms = list(self.stages.transforms())
@@ -392,6 +398,7 @@ class Pipeline:
             "scored": self._scored.value,
             "unscored": self._unscored.value,
             "lost": self._lost.value,
+            "lost_by": self.ledger.snapshot(),
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},

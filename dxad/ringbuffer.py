@@ -1,21 +1,29 @@
 """The recent past of one source or feature on a fixed time grid, preallocated.
 
 Slot `k` lives at place `k % slots`. `sealed` is the first slot that is not readable yet; the ring holds the
-`slots` slots before it. One writer appends; any number of readers, in any thread, each with a cursor of its
-own, copy out and learn how many slots they lost to the writer.
+`slots` slots before it. One writer appends and fills; any number of readers, in any thread, each with a
+cursor of its own, copy out and learn how many slots they lost to the writer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
-from dxad.types import F8, U1, Channel
+from dxad.newest import Newest
+from dxad.types import F8, I8, U1, Bools, Channel, Reason, State
 
-__all__ = ["Reading", "RingBuffer"]
+__all__ = ["ALL", "Columns", "Reading", "RingBuffer"]
 
 CELL_BYTES = 8 + 1 + 1
 """A value, its state and its reason."""
+
+Columns = slice | list[int]
+"""Which channels of a ring: a slice where they stand side by side, which is copied fastest."""
+
+ALL: Final = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +47,17 @@ class RingBuffer:
         self.slots = slots
         self.start = start
         self.sealed = start
+        self.revision = 0
+        """How often cells of sealed slots were filled later."""
+        self.holds_ns: Sequence[int] | None = None
+        """By column, how long a sample stays valid; set by whoever seals samples into this ring."""
+        self.newest: Newest | None = None
+        """The newest samples of each channel, also of slots that are not sealed; only if somebody asked."""
         self._claimed = (
             start  # what the writer has begun to overwrite: readers judge by this, never by `sealed`
         )
+        self._revising = 0
+        """How many fillings have begun; while it differs from `revision`, one is under way."""
         self._values = np.full((slots, len(channels)), np.nan)
         self._states = np.zeros((slots, len(channels)), dtype=np.uint8)
         self._reasons = np.zeros((slots, len(channels)), dtype=np.uint8)
@@ -56,6 +72,23 @@ class RingBuffer:
         """The first slot that can still be read."""
         return max(self.start, self._claimed - self.slots)
 
+    def keep_newest(self) -> Newest | None:
+        """Keep the newest samples of each channel too, from now on: for rows finer than the ring's slots.
+
+        None where the ring is not made of samples.
+        """
+        if self.newest is None and self.holds_ns is not None:
+            self.newest = Newest(self.holds_ns, period=self.period)
+        return self.newest
+
+    def _spans(self, first: int, stop: int) -> Iterator[tuple[slice, slice]]:
+        """Where slots [first, stop) live, at most `slots` of them: places, and rows of an array of theirs."""
+        place, rows = first % self.slots, stop - first
+        fit = min(rows, self.slots - place)
+        yield slice(place, place + fit), slice(0, fit)
+        if fit < rows:
+            yield slice(0, rows - fit), slice(fit, rows)
+
     def append(self, first: int, values: F8, states: U1, reasons: U1 | None = None) -> None:
         """Seal the rows from slot `first` on; slots skipped since the last call become EMPTY.
 
@@ -65,31 +98,85 @@ class RingBuffer:
             states: (n, channels) of `State`.
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
-        self._claimed = first + len(values)
-        skipped = np.arange(max(self.sealed, self._claimed - self.slots), first) % self.slots
-        self._values[skipped] = np.nan
-        self._states[skipped] = 0
-        self._reasons[skipped] = 0
-        places = np.arange(first, first + len(values)) % self.slots
-        self._values[places] = values
-        self._states[places] = states
-        self._reasons[places] = 0 if reasons is None else reasons
-        self.sealed = first + len(values)
+        stop = first + len(values)
+        self._claimed = stop
+        skipped = max(self.sealed, stop - self.slots)
+        if skipped < first:
+            for places, _ in self._spans(skipped, first):
+                self._values[places] = np.nan
+                self._states[places] = 0
+                self._reasons[places] = 0
+        for places, rows in self._spans(first, stop):
+            self._values[places] = values[rows]
+            self._states[places] = states[rows]
+            self._reasons[places] = 0 if reasons is None else reasons[rows]
+        self.sealed = stop
 
-    def read(self, start: int, stop: int) -> Reading:
+    def read(self, start: int, stop: int, columns: Columns = ALL) -> Reading:
         """Copy the sealed slots of [start, stop); may be called from another thread than `append`.
 
         Slots that are not sealed yet are left out; those that were overwritten, even while this call copied,
-        are counted as lost.
+        are counted as lost. What is filled while this call copies is copied again: a reader sees a filling
+        whole or not at all (a sequence lock, as in Linux' Documentation/locking/seqlock.rst).
         """
         stop = max(start, min(stop, self.sealed))
         first = min(max(start, self.oldest), stop)
-        places = np.arange(first, stop) % self.slots
-        values, states = self._values[places], self._states[places]
+        while True:
+            revision = self.revision
+            values = self._copied(self._values, first, stop, columns)
+            states = self._copied(self._states, first, stop, columns)
+            if revision == self._revising:
+                break
         overtaken = min(max(self.oldest - first, 0), stop - first)
+        if not overtaken:
+            return Reading(first, values, states, first - start)
         return Reading(first + overtaken, values[overtaken:], states[overtaken:], first + overtaken - start)
+
+    def _copied(self, cells: npt.NDArray[Any], first: int, stop: int, columns: Columns) -> npt.NDArray[Any]:
+        begin = first % self.slots
+        end = begin + stop - first
+        if end <= self.slots:
+            return _chosen(cells[begin:end], columns)
+        return np.concatenate((_chosen(cells[begin:], columns), _chosen(cells[: end - self.slots], columns)))
+
+    def fill(self, slots: I8, columns: I8, values: F8, states: U1) -> Bools:
+        """Put values that came late into cells that are EMPTY or HELD; called by the writer alone.
+
+        Each becomes what `states` says with the reason BACKFILLED; where something fills a cell, `revision`
+        rises by one.
+
+        Args:
+            slots: (n,) each from `oldest` to before `sealed`, none twice with the same column.
+            columns: (n,)
+            values: (n,)
+            states: (n,) GOOD or UNCERTAIN.
+
+        Returns:
+            (n,) which of them filled a cell.
+        """
+        places = slots % self.slots
+        found = self._states[places, columns]
+        free: Bools = (found == State.EMPTY) | (found == State.HELD)
+        if free.any():
+            places, columns = places[free], columns[free]
+            self._revising += 1
+            self._values[places, columns] = values[free]
+            self._states[places, columns] = states[free]
+            self._reasons[places, columns] = Reason.BACKFILLED
+            self.revision = self._revising
+        return free
 
     def reasons_at(self, slot: int) -> U1:
         """The reasons (channels,) of one slot that is still held."""
         reasons: U1 = self._reasons[slot % self.slots].copy()
         return reasons
+
+    def backfilled(self, start: int, stop: int) -> Bools:
+        """Which cells (n, channels) of these slots, all of them still held, were filled after sealing."""
+        found: Bools = self._copied(self._reasons, start, stop, ALL) == Reason.BACKFILLED
+        return found
+
+
+def _chosen(cells: npt.NDArray[Any], columns: Columns) -> npt.NDArray[Any]:
+    """A copy of some columns."""
+    return cells[:, columns].copy() if isinstance(columns, slice) else cells.take(columns, axis=1)

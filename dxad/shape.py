@@ -2,13 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dxad import plugin
 from dxad.errors import ConfigError
-from dxad.fields import TransformSection, matching
-from dxad.types import Schema, Transform
+from dxad.fields import TransformSection, distinct, matching
+from dxad.types import Channel, Schema, Transform
 
 __all__ = ["FeatureShape", "Shape", "ShapeError", "build", "chain", "shape_of"]
+
+
+_LAST_FOLDS_MOST: Final = 2
+"""Keeping the last of more slots than this drops most of what was measured."""
 
 
 class ShapeError(ConfigError):
@@ -41,6 +46,8 @@ class Shape:
     """The frame's rows."""
     outputs: Schema
     """After the transforms: what the model sees."""
+    thinned: tuple[tuple[Channel, int], ...] = ()
+    """Channels of which a row keeps the last of more than two slots, and of how many."""
 
 
 def build(section: TransformSection) -> Transform:
@@ -109,15 +116,17 @@ def shape_of(
     if not inputs:
         raise ShapeError(("channels",), "match nothing")
     step = period or max(each.period for each in inputs)
-    for each in inputs:
-        if step % each.period and each.period % step:
-            raise ShapeError(
-                ("period",),
-                f"{step / 1e6:g} ms and the {each.period / 1e6:g} ms of {each.channels[0].id!r} "
-                "are no multiples of each other",
-            )
-    joined = Schema(tuple(channel for each in inputs for channel in each.channels), step)
-    return Shape(feeds, tuple(found), joined, chain(transforms, joined)[1])
+    try:
+        joined = Schema(distinct(channel for each in inputs for channel in each.channels), step)
+    except ConfigError as error:
+        raise ShapeError(("features",), str(error)) from error
+    thinned = tuple(
+        (channel, -(-step // each.period))
+        for each in inputs
+        for channel in each.channels
+        if channel.fold == "last" and step > _LAST_FOLDS_MOST * each.period
+    )
+    return Shape(feeds, tuple(found), joined, chain(transforms, joined)[1], thinned)
 
 
 def _feature(

@@ -27,6 +27,7 @@ __all__ = [
     "Fold",
     "Lane",
     "Model",
+    "Overflow",
     "Quality",
     "Reason",
     "Record",
@@ -54,6 +55,10 @@ Document = dict[str, Any]
 Fold = Literal["last", "mean", "min", "max", "count"]
 """What several samples of one slot, or several finer slots of one row, become."""
 
+Overflow = Literal["drop_oldest", "drop_newest", "thin", "block"]
+"""What happens when more waits than may: the oldest or the newest is lost, or all but every n-th; or the wire
+is made to wait."""
+
 
 class Quality(IntEnum):
     """How far one sample can be trusted: OPC UA's split of its status code (OPC 10000-4, 7.39)."""
@@ -75,7 +80,7 @@ class State(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a sample is not good."""
+    """Why a sample is not good, or how it came to be there."""
 
     NONE = 0
     TIMEOUT = 1
@@ -86,6 +91,8 @@ class Reason(IntEnum):
     """The value lies outside the channel's range."""
     TYPE = 4
     """The value is missing, not a number, or not finite."""
+    BACKFILLED = 5
+    """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
 
 
 SAMPLE = np.dtype(

@@ -41,9 +41,10 @@ def check(config: Path, as_json: bool) -> None:
     that each of its nodes will need; nothing is connected to.
     """
     from dxad.assembly import memory
-    from dxad.config import load
+    from dxad.config import load, warnings
 
     loaded, needed = None, {}
+    warned: Sequence[Problem] = ()
     try:
         loaded = load(config)
     except ConfigError as error:
@@ -51,10 +52,11 @@ def check(config: Path, as_json: bool) -> None:
     else:
         needed = memory(loaded)
         problems = _too_large(config, loaded, needed)
+        warned = warnings(loaded)
     if as_json:
-        _print_json(problems, loaded, needed)
+        _print_json(problems, warned, loaded, needed)
     else:
-        _print(config, problems, loaded, needed)
+        _print(config, problems, warned, loaded, needed)
     sys.exit(MISTAKE if problems else 0)
 
 
@@ -70,12 +72,18 @@ def _too_large(path: Path, config: "Config", needed: Mapping[str, int]) -> tuple
     return (Problem(str(path), "memory_max", message),)
 
 
-def _print_json(problems: Sequence[Problem], config: "Config | None", needed: Mapping[str, int]) -> None:
+def _print_json(
+    problems: Sequence[Problem],
+    warned: Sequence[Problem],
+    config: "Config | None",
+    needed: Mapping[str, int],
+) -> None:
     import orjson
 
     document = {
         "valid": not problems,
         "problems": [{"where": each.where, "key": each.key, "message": each.message} for each in problems],
+        "warnings": [{"key": each.key, "message": each.message} for each in warned],
         "memory_bytes": dict(needed),
         "memory_total_bytes": sum(needed.values()),
         "memory_max_bytes": None if config is None else config.memory_max,
@@ -84,13 +92,17 @@ def _print_json(problems: Sequence[Problem], config: "Config | None", needed: Ma
 
 
 def _print(
-    path: Path, problems: Sequence[Problem], config: "Config | None", needed: Mapping[str, int]
+    path: Path,
+    problems: Sequence[Problem],
+    warned: Sequence[Problem],
+    config: "Config | None",
+    needed: Mapping[str, int],
 ) -> None:
     from dxad.cli.cells import count
 
     if config is not None:
         _print_memory(config, needed)
-    for problem in problems:
+    for problem in (*warned, *problems):
         click.echo(str(problem))
     if config is None or problems:
         click.echo(count(len(problems), "mistake"))

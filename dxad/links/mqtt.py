@@ -57,6 +57,8 @@ class MqttLink(asyncio.Protocol):
         self._next_ping: asyncio.TimerHandle | None = None
         self._next_look: asyncio.TimerHandle | None = None
         self._closed = False
+        self._held = False
+        """Whether what comes is left in the network for now."""
         self._gone = asyncio.Event()
         self._connack: asyncio.Future[mqtt5.ConnAckPacket] = self._loop.create_future()
         self._subacks: dict[int, asyncio.Future[Sequence[Any]]] = {}
@@ -72,11 +74,15 @@ class MqttLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse all packets that are complete, keep the rest."""
-        self.alive_at = self._loop.time()
+        if data:
+            self.alive_at = self._loop.time()
         view = memoryview(self._tail + data if self._tail else data)
         self._tail = b""
         at, end = 0, len(view)
         while at < end and not self._closed:
+            if self._held:
+                self._tail = bytes(view[at:])
+                return
             try:
                 packet, used = mqtt5.read(view[at:])
             except IndexError:  # the packet has not fully arrived
@@ -100,8 +106,20 @@ class MqttLink(asyncio.Protocol):
 
     def _resume(self) -> None:
         assert self._transport is not None
-        if not self._transport.is_closing():
+        if not self._transport.is_closing() and not self._held:
             self._transport.resume_reading()
+
+    def hold(self, *, held: bool) -> None:
+        """Do not read, or read again; the broker's answers to pings wait as well, and are not missed."""
+        self._held = held
+        if self._transport is None or self._transport.is_closing():
+            return
+        if held:
+            self._transport.pause_reading()
+            return
+        self._awaiting_ping = False
+        self.data_received(b"")  # what had come already; enough of it holds us back again
+        self._resume()
 
     def _control(self, packet: object) -> None:
         match packet:
@@ -121,7 +139,7 @@ class MqttLink(asyncio.Protocol):
                 self.fail(f"the broker says {packet.reason_code.name} {packet.reason_str or ''}".rstrip())
 
     def _ping(self) -> None:
-        if self._awaiting_ping:
+        if self._awaiting_ping and not self._held:
             self.fail(f"the broker has not answered a ping for {self.keep_alive_s / 2:g} s")
             return
         self._awaiting_ping = True

@@ -63,6 +63,16 @@ class SerialLink:
         else:
             self._hang_up("the device hung up")
 
+    def hold(self, *, held: bool) -> None:
+        """Do not read, or read again."""
+        if self._serial is None:
+            return
+        loop = asyncio.get_running_loop()
+        if held:
+            loop.remove_reader(self._serial.fileno())
+        else:
+            loop.add_reader(self._serial.fileno(), self._ready)
+
     def _hang_up(self, reason: str) -> None:
         self.close()  # else epoll spins on the dead descriptor
         self._on_lost(f"{self._port}: {reason}")

@@ -76,7 +76,7 @@ class IoTResource:
         self._memory = source if isinstance(source, Memory) else None
 
     async def push(self, values: Mapping[str, float]) -> None:
-        """Hand in one message of an in-memory source.
+        """Hand in one message of an in-memory source; with `overflow="block"`, wait until there is room.
 
         Raises:
             ResourceUnavailableError: its pipeline is not initialised.
@@ -85,6 +85,7 @@ class IoTResource:
             raise ResourceUnavailableError(
                 f"{self.name}: it has an endpoint, or push came before initialize()"
             )
+        await self._memory.room()
         self._memory.push(values)
 
 

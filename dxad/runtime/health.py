@@ -27,6 +27,9 @@ CONDITIONS: Final = {
     "source.down": Kind("error", "a source has no connection; its channels are missing until it is back"),
     "source.late": Kind("error", "a source answers more slowly than its period: its slots stay empty"),
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
+    "source.clock_skew": Kind(
+        "warning", "a device's clock is off; its samples are mapped to ours all the same"
+    ),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
     "incidents.flood": Kind("warning", "more incidents than the budget of an hour: some are only counted"),

@@ -4,16 +4,19 @@ callback ── put, reject, lose ──▶ Inbox ── block ──▶ read
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from dxad.errors import DecodeError, NotConnected
+from dxad.fields import SourceSection
 from dxad.stage import Stage
 from dxad.types import Block, Quality, Reason
 
 __all__ = ["Inbox"]
 
 _NAN: Final = float("nan")
+_TOLD_MOST: Final = 200
+"""Characters of what is said of a malformed message: it may quote the message."""
 
 
 class Inbox:
@@ -22,9 +25,16 @@ class Inbox:
     In this order, so that neither a malformed message nor a loss takes good samples with it.
     """
 
-    def __init__(self, *, capacity: int = 50_000) -> None:
-        """Hold so many samples at most; beyond that the newest are dropped and counted."""
-        self._stage = Stage(capacity)
+    def __init__(self, section: SourceSection, *, hold: Callable[[bool], None] | None = None) -> None:
+        """Hold as many samples as the section's `queue` says.
+
+        With `overflow = "block"`, `hold` is called with True when half of the room is taken, so that what is
+        on its way still fits, and with False when all has been read.
+        """
+        self._stage = Stage(section.queue, section.overflow)
+        self._hold = hold if section.overflow == "block" else None
+        self._half = section.queue // 2
+        self._holding = False
         self._news = asyncio.Event()
         self._lost: str | None = "not connected"
         self._rejected = 0
@@ -36,12 +46,13 @@ class Inbox:
         return self._stage.overflowed
 
     def open(self) -> None:
-        """There is a link from now on."""
+        """There is a link from now on, and nothing holds it back."""
         self._lost = None
+        self._holding = False
 
-    def begin(self, arrival: int) -> None:
-        """Start a message that arrived at this stream time."""
-        self._stage.begin(arrival)
+    def begin(self, arrival: int, *, stamp: int = 0) -> None:
+        """Start a message that arrived at this stream time; `stamp` is the device's own, UTC ns, or 0."""
+        self._stage.begin(arrival, stamp=stamp)
 
     def put(
         self, column: int, value: float | None, quality: Quality = Quality.GOOD, reason: Reason = Reason.NONE
@@ -51,24 +62,33 @@ class Inbox:
             self._stage.put(column, value, quality, reason)
         else:
             self._stage.put(column, _NAN, Quality.BAD, reason or Reason.TYPE)
-        self._news.set()
+        self._tell()
 
-    def message(self, arrival: int, columns: Iterable[int], values: Sequence[float | None]) -> None:
+    def message(
+        self, arrival: int, columns: Iterable[int], values: Sequence[float | None], *, stamp: int = 0
+    ) -> None:
         """Add a decoded message; a value that is None makes a BAD sample."""
         stage = self._stage
-        stage.begin(arrival)
+        stage.begin(arrival, stamp=stamp)
         for column, value in zip(columns, values, strict=True):
             if value is not None:
                 stage.put(column, value)
             else:
                 stage.put(column, _NAN, Quality.BAD, Reason.TYPE)
+        self._tell()
+
+    def _tell(self) -> None:
+        """There is something to read, and perhaps enough."""
         self._news.set()
+        if self._hold is not None and not self._holding and self._stage.room <= self._half:
+            self._holding = True
+            self._hold(True)
 
     def reject(self, arrival: int, error: DecodeError | str) -> None:
         """Count a malformed message; it took its place in an evenly sampled stream all the same."""
         self._stage.begin(arrival)
         self._rejected += 1
-        self._first_rejected = self._first_rejected or str(error)
+        self._first_rejected = self._first_rejected or str(error)[:_TOLD_MOST]
         self._news.set()
 
     def lose(self, reason: str) -> None:
@@ -92,4 +112,8 @@ class Inbox:
                 raise NotConnected(self._lost)
             self._news.clear()
             await self._news.wait()
-        return Block(self._stage.take())
+        samples = self._stage.take()
+        if self._holding and self._hold is not None:
+            self._holding = False
+            self._hold(False)
+        return Block(samples)

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Final, Literal
@@ -14,11 +13,10 @@ from dxad.fields import ChannelSection, Identifier, SourceSection
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.stage import Stage
-from dxad.types import Block, Channel, Quality, Reason
+from dxad.types import Block, Channel, Overflow, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Memory", "MemoryChannel"]
 
-_WAITING_MAX: Final = 50_000
 _PER_READ: Final = 1_000
 """Messages."""
 
@@ -33,8 +31,13 @@ class Config(SourceSection):
     """`type = "memory"`, `channels = { value = {} }`."""
 
     in_process = True
+    holds_back = True
+    stamped = True
 
     type: Literal["memory"]
+    overflow: Overflow = Field(
+        "drop_oldest", description="as of every source; with block, push raises where it would have to wait"
+    )
     channels: dict[Identifier, MemoryChannel] = Field(description="by name")
 
     def channel_sections(self) -> Mapping[str, ChannelSection]:
@@ -43,26 +46,50 @@ class Config(SourceSection):
 
 
 class Memory:
-    """Takes one message per `push`; when too many wait to be read, the oldest are dropped and counted."""
+    """Takes one message per `push`; when too many wait to be read, it loses what `overflow` says, counted."""
 
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
-        self.overflowed = 0
-        """Samples dropped because nobody read them."""
         self._clock = clock
         self._paths = [channel.path or key for key, channel in config.channels.items()]
-        self._waiting: deque[tuple[int, list[object]]] = deque()
-        self._stage = Stage(_PER_READ * len(self._paths))
+        messages = max(1, config.queue // len(self._paths))
+        self._stage = Stage(messages * len(self._paths), config.overflow)
+        self._waits = config.overflow == "block"
         self._news = asyncio.Event()
+        self._read = asyncio.Event()
         self._open = False
 
-    def push(self, values: Mapping[str, float]) -> None:
-        """Hand in one message; a missing field, or one that is no finite number, is a bad sample."""
-        if len(self._waiting) == _WAITING_MAX:
-            self._waiting.popleft()
-            self.overflowed += len(self._paths)
-        self._waiting.append((self._clock.now(), [values.get(path) for path in self._paths]))
+    @property
+    def overflowed(self) -> int:
+        """Samples dropped because nobody read them."""
+        return self._stage.overflowed
+
+    def push(self, values: Mapping[str, float], *, stamp: int = 0) -> None:
+        """Hand in one message; a missing field, or one that is no finite number, is a bad sample.
+
+        Args:
+            values: by the channels' paths.
+            stamp: when they were taken by the device's own clock, UTC nanoseconds; 0 if it has none.
+
+        Raises:
+            asyncio.QueueFull: too many wait, and `overflow` is "block": await `room` first.
+        """
+        if self._waits and self._stage.room < len(self._paths):
+            raise asyncio.QueueFull
+        self._stage.begin(self._clock.now(), stamp=stamp)
+        for column, path in enumerate(self._paths):
+            number = _number(values.get(path))
+            if number is None:
+                self._stage.put(column, math.nan, Quality.BAD, Reason.TYPE)
+            else:
+                self._stage.put(column, number)
         self._news.set()
+
+    async def room(self) -> None:
+        """Wait until `push` has room for a message; with any `overflow` but "block" it always has."""
+        while self._waits and self._stage.room < len(self._paths):
+            self._read.clear()
+            await self._read.wait()
 
     async def connect(self) -> None:
         """There is nothing to connect to."""
@@ -74,23 +101,13 @@ class Memory:
         Raises:
             NotConnected: it is closed.
         """
-        while not self._waiting:
+        while not len(self._stage):
             if not self._open:
                 raise NotConnected("not connected")
             self._news.clear()
             await self._news.wait()
-        for _ in range(min(len(self._waiting), _PER_READ)):
-            self._put(*self._waiting.popleft())
-        return Block(self._stage.take())
-
-    def _put(self, arrival: int, values: Sequence[object]) -> None:
-        self._stage.begin(arrival)
-        for column, value in enumerate(values):
-            number = _number(value)
-            if number is None:
-                self._stage.put(column, float("nan"), Quality.BAD, Reason.TYPE)
-            else:
-                self._stage.put(column, number)
+        self._read.set()
+        return Block(self._stage.take(_PER_READ * len(self._paths)))
 
     async def close(self) -> None:
         """What was pushed stays until the next read."""

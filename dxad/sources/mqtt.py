@@ -51,6 +51,8 @@ class MqttChannel(ChannelSection):
 class Config(SourceSection):
     """`type = "mqtt"`, `url = "mqtt://broker:1883"`, `topic = "plant/motor"`."""
 
+    holds_back = True
+
     type: Literal["mqtt"]
     url: str = Field(description="mqtt://host:port")
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
@@ -131,7 +133,7 @@ class Mqtt:
         self._name = name
         self._config = config
         self._clock = clock
-        self._inbox = Inbox()
+        self._inbox = Inbox(config, hold=self._hold)
         self._subscriptions = config.subscriptions()
         self._plain = {each.filter: each for each in self._subscriptions if not each.wild}
         self._wild = [each for each in self._subscriptions if each.wild]
@@ -181,6 +183,11 @@ class Mqtt:
             max_packet_size=config.decode.max_payload + _HEADER_MAX,
             **login,
         )
+
+    def _hold(self, held: bool) -> None:  # noqa: FBT001 - called by the inbox alone
+        """Leave what comes to the broker and the network, or take it again."""
+        if self._link is not None:
+            self._link.hold(held=held)
 
     def _closed(self, error: NotConnected) -> None:
         self._inbox.lose(str(error))

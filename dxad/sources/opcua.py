@@ -9,6 +9,7 @@ import base64
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from datetime import UTC
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
@@ -90,6 +91,8 @@ def _split(node: str) -> tuple[str | None, str]:
 class Config(SourceSection):
     """`type = "opcua"`, `url = "opc.tcp://10.0.0.7:4840/path"`, `namespace = "urn:vendor:machine"`."""
 
+    stamped = True
+
     type: Literal["opcua"]
     url: str = Field(description="opc.tcp://host:port/path")
     namespace: str | None = Field(None, description="URI of the namespace of the nodes that name none")
@@ -123,7 +126,7 @@ class Opcua:
         self._config = config
         self._clock = clock
         self._proof_ns = _PROOF * max(_TICK_NS, config.publish_interval)
-        self._inbox = Inbox()
+        self._inbox = Inbox(config)
         self._columns: dict[ua.NodeId, list[int]] = {}
         self._client: Client | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -221,8 +224,9 @@ class Opcua:
         columns = self._columns.get(event.node.nodeid)
         if columns is None:  # the server's clock
             return
-        self._inbox.begin(now)
-        value, quality, reason = _judged(event.data.monitored_item.Value)
+        data = event.data.monitored_item.Value
+        self._inbox.begin(now, stamp=_stamp(data))
+        value, quality, reason = _judged(data)
         for column in columns:
             self._inbox.put(column, value, quality, reason)
 
@@ -274,6 +278,15 @@ def _judged(data: ua.DataValue | None) -> tuple[float | None, Quality, Reason]:
     if not isinstance(raw, bool | int | float) or not math.isfinite(raw):
         return None, Quality.BAD, Reason.TYPE
     return float(raw), quality, Reason.NONE if quality is Quality.GOOD else Reason.DEVICE
+
+
+def _stamp(data: ua.DataValue | None) -> int:
+    """When the value was measured, as its device says, UTC ns; 0 where it does not (OPC 10000-4, 7.11)."""
+    taken = None if data is None else data.SourceTimestamp
+    if taken is None:
+        return 0
+    seconds = taken.replace(tzinfo=UTC).timestamp()  # it is UTC, whether it says so or not
+    return max(0, int(seconds) * NS_PER_S + taken.microsecond * 1_000)
 
 
 def _told(error: OSError | UaError) -> str:

@@ -34,6 +34,8 @@ class Framing(Section):
 class Config(SourceSection):
     """`type = "serial"`, `port = "/dev/serial/by-id/..."`, `decode = { kind = "csv", columns = ["x"] }`."""
 
+    holds_back = True
+
     type: Literal["serial"]
     port: str = Field(min_length=1, description="a device file; one in /dev/serial/by-id keeps its name")
     baudrate: int = Field(115_200, gt=0, description="bits a second")
@@ -70,9 +72,11 @@ class Serial:
         self._clock = clock
         self._decoder = decoder(config.decode, list(config.channel_sections()))
         self._columns = range(len(self.channels))
-        self._inbox = Inbox()
+        self._inbox = Inbox(config, hold=self._hold)
         self._link: SerialLink | None = None
         self._tail = b""
+        self._held = False
+        """Whether what comes is left in the kernel for now."""
         self._joined = False
         """Whether a line end was seen: before it, we may have come in the middle of a line."""
 
@@ -89,7 +93,7 @@ class Serial:
             ConfigError: it cannot be set to this baud rate.
         """
         await self.close()
-        self._tail, self._joined = b"", False
+        self._tail, self._joined, self._held = b"", False, False
         link = SerialLink(
             self._config.port, self._config.baudrate, on_data=self._received, on_lost=self._inbox.lose
         )
@@ -97,10 +101,21 @@ class Serial:
         self._link = link
         self._inbox.open()
 
+    def _hold(self, held: bool) -> None:  # noqa: FBT001 - called by the inbox alone
+        """Leave what comes to the kernel and the line's flow control, or take it again."""
+        self._held = held
+        if not held:
+            self._received(b"")  # what had come already; enough of it holds us back again
+        if self._link is not None:
+            self._link.hold(held=self._held)
+
     def _received(self, data: bytes) -> None:
         now = self._clock.now()
         *lines, self._tail = (self._tail + data).split(b"\n")
-        for line in lines:
+        for place, line in enumerate(lines):
+            if self._held:
+                self._tail = b"\n".join((*lines[place:], self._tail))
+                return
             if self._joined:
                 self._take(line.rstrip(b"\r"), now)
             self._joined = True

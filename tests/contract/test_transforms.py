@@ -42,7 +42,35 @@ CASES: dict[str, list[dict[str, Any]]] = {
             ("peak", "40ms", "40ms"),
         ]
     ]
-    + [{"channels": ["vib.*"]}],
+    + [{"channels": ["vib.*"]}]
+    + [
+        {
+            "stat": ["mean", "median", "peak_to_peak", "variance", "std", "count"],
+            "every": "30ms",
+            "over": "70ms",
+        },
+        {"stat": ["skewness", "kurtosis"], "every": "110ms"},
+        {"stat": ["crest_factor", "shape_factor", "impulse_factor"], "channels": ["*.x"], "over": "130ms"},
+    ],
+    "spectrum": [
+        {"every": "80ms", "max_missing": 0.5, "stat": ["total", "dominant", "amplitude", "centroid"]},
+        {"every": "30ms", "over": "110ms", "max_missing": 0.5, "bands": {"low": [5, 20], "high": [30, 50]}},
+        {"channels": ["*.x"], "over": "150ms", "max_missing": 0.5, "window": "none"},
+        {
+            "every": "100ms",
+            "over": "200ms",
+            "max_missing": 0.5,
+            "window": "flattop",
+            "stat": ["amplitude"],
+            "envelope": {"low": 10, "high": 50},
+            "harmonics": {"gear": {"frequency": 11.0, "count": 3, "tolerance": 2.5}},
+        },
+        {"every": "160ms", "channels": ["vib.*"]},
+    ],
+    "classify": [
+        {"channels": ["vib.*"], "standard": "iso20816-3", "group": 1, "support": "flexible"},
+        {"channels": ["*.y"], "limits": [0.1, 1, 10], "hysteresis": 0.7},
+    ],
 }
 
 
@@ -158,9 +186,10 @@ def test_channels_that_are_not_there_are_refused_before_any_data(kind):
         ("smooth", {"span": "15ms"}, "span is no multiple of the rows' period, 10 ms"),
         ("smooth", {"span": "5ms"}, "span is no multiple"),
         ("smooth", {"span": "1h"}, "span is 360000 rows; 10000 at most"),
-        ("summarize", {"every": "1h"}, "a result is made of 360000 rows; 10000 at most"),
+        ("summarize", {"every": "1h"}, "a result is made of 360000 rows; 65536 at most"),
         ("summarize", {"every": "25ms"}, "every is no multiple"),
         ("summarize", {"every": "50ms", "over": "55ms"}, "over is no multiple"),
+        ("spectrum", {"every": "70ms"}, "a spectrum of 7 rows; 8 at least"),
     ],
 )
 def test_what_the_rows_cannot_give_is_refused_before_any_data(kind, keys, message):
@@ -195,13 +224,30 @@ def test_smooth_is_the_mean_of_what_is_known_in_the_span():
     np.testing.assert_array_equal(made.values[:, 2], rows.values[:, 2])
 
 
+def moment(x, order):
+    return np.mean((x - np.mean(x)) ** order)
+
+
 FORMULAS = {
     "rms": lambda x: np.sqrt(np.mean(x**2)),
     "mean": np.mean,
+    "median": np.median,
     "min": np.min,
     "max": np.max,
     "peak": lambda x: np.max(np.abs(x)),
+    "peak_to_peak": np.ptp,
+    "variance": np.var,
+    "std": np.std,
+    "crest_factor": lambda x: np.max(np.abs(x)) / np.sqrt(np.mean(x**2)),
+    "shape_factor": lambda x: np.sqrt(np.mean(x**2)) / np.mean(np.abs(x)),
+    "impulse_factor": lambda x: np.max(np.abs(x)) / np.mean(np.abs(x)),
+    "skewness": lambda x: moment(x, 3) / moment(x, 2) ** 1.5,
+    "kurtosis": lambda x: moment(x, 4) / moment(x, 2) ** 2,
+    "count": len,
 }
+UNITS = {"variance": "(mm/s)²"} | dict.fromkeys(
+    ("crest_factor", "shape_factor", "impulse_factor", "skewness", "kurtosis", "count"), "1"
+)
 
 
 @pytest.mark.parametrize("first", [0, 3, 9])
@@ -209,7 +255,8 @@ FORMULAS = {
 def test_summarize_yields_its_formula_at_the_end_of_each_stretch(stat, first):
     transform = make("summarize", {"channels": ["vib.x"], "stat": stat, "every": "50ms", "over": "80ms"})
     declared = transform.outputs(INPUTS)
-    assert [(channel.id, channel.unit) for channel in declared.channels] == [(f"vib.x.{stat}", "mm/s")]
+    unit = UNITS.get(stat, "mm/s")
+    assert [(channel.id, channel.unit) for channel in declared.channels] == [(f"vib.x.{stat}", unit)]
     assert declared.period == 50 * MS
     rows = random_rows(6, 100, first=first)
     made = transform.apply(rows)
@@ -218,9 +265,9 @@ def test_summarize_yields_its_formula_at_the_end_of_each_stretch(stat, first):
         end = (made.first + place + 1) * 5 - first
         behind = rows.values[max(0, end - 8) : end, 0]
         known = behind[~np.isnan(behind)]
-        enough = len(known) >= 4
+        enough = len(known) >= 4 or stat == "count"
         expected = FORMULAS[stat](known) if enough else np.nan
-        np.testing.assert_allclose(made.values[place, 0], expected, rtol=1e-12)
-        measured = (rows.states[max(0, end - 8) : end, 0] == State.GOOD).any()
+        np.testing.assert_allclose(made.values[place, 0], expected, rtol=1e-9)
+        measured = (rows.states[max(0, end - 8) : end, 0] == State.GOOD).any() or stat == "count"
         state = (State.GOOD if measured else State.HELD) if enough else State.EMPTY
         assert made.states[place, 0] == state

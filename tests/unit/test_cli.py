@@ -26,6 +26,18 @@ from dxad.errors import ConfigError, Problem
 ROOT = Path(__file__).parent.parent.parent
 DEMO = ROOT / "config" / "examples" / "demo.toml"
 
+FAST = """\
+[sources.vib]
+type = "serial"
+port = "/dev/ttyUSB0"
+period = "1ms"
+decode = { kind = "csv", columns = ["x", "y"] }
+
+[pipelines.p]
+channels = ["vib.*"]
+period = "100ms"
+model = { type = "zscore" }
+"""
 WRONG = """\
 [gateway]
 idd = "plant7"
@@ -217,6 +229,25 @@ class TestCheck:
         assert f"{file}: memory_max: allows 1.0 MiB, the buffers need " in result.output
         assert "the largest is sources.vib" in result.output
         assert result.output.endswith("\n1 mistake\n")
+
+    def test_refuses_a_window_that_no_memory_can_hold(self, tmp_path):
+        demo = DEMO.read_text()
+        assert "[pipelines.pump]\n" in demo
+        (file := tmp_path / "dxad.toml").write_text(
+            demo.replace("[pipelines.pump]\n", '[pipelines.pump]\nwindow = "24h"\n')
+        )
+        result = call("check", "-c", file)
+        assert result.exit_code == 2
+        assert "the largest is pipelines.pump" in result.output
+
+    def test_warns_of_a_row_that_keeps_the_last_of_many_values(self, tmp_path):
+        (file := tmp_path / "dxad.toml").write_text(FAST)
+        result = call("check", "-c", file)
+        told = "a row keeps the last of 100 values of 'vib.x' and 1 more; give the channel a fold"
+        assert f"warning: pipelines.p.period: {told}" in result.output
+        assert result.exit_code == 0
+        found = json.loads(call("check", "--json", "-c", file).output)
+        assert [each["key"] for each in found["warnings"]] == ["pipelines.p.period"]
 
     def test_a_file_that_is_not_there(self, tmp_path):
         result = call("check", "-c", tmp_path / "none.toml")

@@ -177,7 +177,7 @@ def test_seven_different_mistakes_are_seven_problems_each_with_its_line(tmp_path
 
         [pipelines.uneven]
         channels = ["vib.*"]
-        period = "15ms"
+        window = "15ms"
         model = { type = "zscore" }
         """,
     )
@@ -188,8 +188,8 @@ def test_seven_different_mistakes_are_seven_problems_each_with_its_line(tmp_path
         ("dxad.toml:12", "sources.motor.type", "no source of type 'mqqt', did you mean 'mqtt'?"),
         ("dxad.toml:22", "pipelines.typo.model", "is missing"),
         ("dxad.toml:25", "pipelines.typo.channels.1", "no channel 'vib.spead', did you mean 'vib.speed'?"),
-        ("dxad.toml:30", "pipelines.uneven.period",
-         "15 ms and the 10 ms of 'vib.speed' are no multiples of each other"),
+        ("dxad.toml:30", "pipelines.uneven.window",
+         "15 ms is no multiple of the pipeline's period, 10 ms"),
     ]  # fmt: skip
 
 

@@ -5,22 +5,23 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxad.frame import Feature, Feed, Frame
 from dxad.plugin import load
 from dxad.ringbuffer import RingBuffer
-from dxad.types import Channel, Rows, Schema, State
+from dxad.types import Channel, Fold, Rows, Schema, State
 
 PERIOD = 100
 """Of the frame, in nanoseconds."""
 
 
-def ring_of(name: str, columns: int, *, period: int, slots: int, start: int = 0) -> RingBuffer:
-    return RingBuffer(
-        [Channel(f"{name}.c{n}") for n in range(columns)], period=period, slots=slots, start=start
-    )
+def ring_of(
+    name: str, columns: int, *, period: int, slots: int, start: int = 0, folds: Sequence[Fold] = ()
+) -> RingBuffer:
+    channels = [Channel(f"{name}.c{n}", fold=folds[n] if folds else "last") for n in range(columns)]
+    return RingBuffer(channels, period=period, slots=slots, start=start)
 
 
 @dataclass(frozen=True)
@@ -57,33 +58,52 @@ def random_table(rng: np.random.Generator, rows: int, columns: int) -> Table:
     return [[cell() for _ in range(columns)] for _ in range(rows)]
 
 
+def combined(fold: str, mine: Sequence[Cell]) -> Cell:
+    """What finer slots become in one row."""
+    known = [cell for cell in mine if not np.isnan(cell.value)]
+    if not known:
+        return mine[-1]
+    values = [cell.value for cell in known]
+    value = {
+        "last": values[-1],
+        "mean": sum(values) / len(values),
+        "min": min(values),
+        "max": max(values),
+        "count": sum(values),
+    }[fold]
+    return Cell(value, known[-1].state)
+
+
 def expected(ring: RingBuffer, table: Table, start: int, column: int, row: int) -> Cell:
     """One cell of the join, from all that the ring has sealed so far."""
-    sealed = table[: ring.sealed - start]
+    begin, end = row * PERIOD, (row + 1) * PERIOD
     if ring.period <= PERIOD:
-        times = PERIOD // ring.period
-        mine = [
-            sealed[slot - start][column] if start <= slot < ring.sealed else EMPTY
-            for slot in range(row * times, (row + 1) * times)
-        ]
-        known = [cell for cell in mine if not np.isnan(cell.value)]
-        return known[-1] if known else mine[-1]
-    end = (row + 1) * PERIOD
-    began = [slot for slot in range(start, ring.sealed) if slot * ring.period < end and slot >= ring.oldest]
-    if not began:
+        begun = [slot for slot in range(end // ring.period + 1) if begin <= slot * ring.period < end]
+        mine = [table[slot - start][column] if start <= slot < ring.sealed else EMPTY for slot in begun]
+        return combined(ring.channels[column].fold, mine)
+    ended = [slot for slot in range(start, ring.sealed) if (slot + 1) * ring.period <= end]
+    if not ended:
         return EMPTY
-    cell = sealed[began[-1] - start][column]
+    cell = table[ended[-1] - start][column]
     return Cell(cell.value, State.HELD if cell.state is State.GOOD else cell.state)
 
 
 class Plant:
     """A few rings, whose slots are sealed as their time comes."""
 
-    def __init__(self, periods: Sequence[int], tables: Sequence[Table], *, slots: int, begin: int) -> None:
+    def __init__(
+        self,
+        periods: Sequence[int],
+        tables: Sequence[Table],
+        *,
+        slots: int,
+        begin: int,
+        folds: Sequence[Fold] = ("last", "last"),
+    ) -> None:
         self.starts = [begin * PERIOD // period for period in periods]
         self.tables = tables
         self.rings = [
-            ring_of(f"r{n}", len(tables[n][0]), period=period, slots=slots, start=start)
+            ring_of(f"r{n}", len(tables[n][0]), period=period, slots=slots, start=start, folds=folds)
             for n, (period, start) in enumerate(zip(periods, self.starts, strict=True))
         ]
         self.frame = Frame(
@@ -101,27 +121,37 @@ class Plant:
             for own in range(len(ring.channels)):
                 for place in range(len(rows)):
                     cell = expected(ring, table, start, own, rows.first + place)
-                    np.testing.assert_array_equal(rows.values[place, column], cell.value)
+                    np.testing.assert_allclose(rows.values[place, column], cell.value, rtol=1e-12, atol=1e-12)
                     assert rows.states[place, column] == cell.state
                 column += 1
 
 
-periods = st.lists(st.sampled_from([10, 25, 50, 100, 200, 300]), min_size=1, max_size=3).filter(
-    lambda found: min(found) <= PERIOD
+periods = st.lists(st.integers(7, 350), min_size=1, max_size=3).filter(lambda found: min(found) <= PERIOD)
+any_folds = st.tuples(*[st.sampled_from(["last", "mean", "min", "max", "count"])] * 2)
+
+
+@settings(max_examples=60)
+@given(
+    periods=periods,
+    folds=any_folds,
+    begin=st.integers(0, 6),
+    seed=st.integers(0, 2**32),
+    cuts=st.lists(
+        st.tuples(st.integers(PERIOD // 4, 3 * PERIOD), st.integers(1, 4)), min_size=24, max_size=24
+    ),
 )
-
-
-@given(periods=periods, begin=st.integers(0, 6), seed=st.integers(0, 2**32), data=st.data())
-def test_rows_are_the_join_of_all_that_is_sealed_each_row_once_and_in_order(periods, begin, seed, data):
-    rows = 8
+def test_rows_are_the_join_of_all_that_is_sealed_each_row_once_and_in_order(
+    periods, folds, begin, seed, cuts
+):
+    rows = 6
     rng = np.random.default_rng(seed)
     tables = [random_table(rng, rows * PERIOD // period + 1, 2) for period in periods]
-    plant = Plant(periods, tables, slots=rows * PERIOD, begin=begin)
+    plant = Plant(periods, tables, slots=rows * PERIOD, begin=begin, folds=folds)
     next_row, now = None, begin * PERIOD
-    while now < (begin + rows) * PERIOD:
-        now += data.draw(st.integers(PERIOD // 4, 3 * PERIOD))
+    for pause, most in cuts:
+        now = min(now + pause, (begin + rows) * PERIOD)
         plant.advance(now)
-        while (found := plant.frame.read(data.draw(st.integers(1, 4)))) is not None:
+        while (found := plant.frame.read(most)) is not None:
             assert next_row in (None, found.first)
             next_row = found.first + len(found)
             plant.check(found)
@@ -130,6 +160,27 @@ def test_rows_are_the_join_of_all_that_is_sealed_each_row_once_and_in_order(peri
         assert next_row in (None, done), "a slow ring delays no fast one, and no row waits that is complete"
         assert plant.frame.waiting == 0
     assert plant.frame.lost == 0
+
+
+@settings(max_examples=50)
+@given(
+    period=st.integers(3, 100),
+    columns=st.integers(1, 3),
+    fold=st.sampled_from(["mean", "count", "max"]),
+    cuts=st.lists(st.integers(1, 9), min_size=30, max_size=30),
+    seed=st.integers(0, 2**32),
+)
+def test_folded_rows_are_the_same_to_the_bit_however_they_are_cut(period, columns, fold, cuts, seed):
+    rng = np.random.default_rng(seed)
+    ring = ring_of("s", columns, period=period, slots=2000, folds=[fold] * columns)
+    frames = [Frame([Feed(ring, tuple(range(columns)))], period=PERIOD) for _ in range(2)]
+    rows = 20 * PERIOD // period
+    values = np.where(rng.random((rows, columns)) < 0.9, rng.normal(size=(rows, columns)) * 1e3, np.nan)
+    ring.append(0, values, np.where(np.isnan(values), 0, 1).astype(np.uint8))
+    whole = frames[0].read(1000)
+    pieces = [found.values for cut in cuts if (found := frames[1].read(cut)) is not None]
+    assert len(whole) == ring.sealed * period // PERIOD
+    np.testing.assert_array_equal(np.concatenate(pieces), whole.values)
 
 
 def test_a_frame_begins_with_the_first_row_that_all_rings_can_fill():
@@ -160,14 +211,28 @@ def test_rows_that_were_overwritten_are_counted_and_the_rest_is_read(period):
     assert not np.isnan(rows.values).any()
 
 
-def test_a_frame_that_is_told_to_skip_passes_over_the_oldest_rows():
+def shedding(overflow: str, *, most: int = 4, batch: int = 2) -> tuple[list[float], int]:
+    """Of ten rows that wait, those that are read, and how many were lost."""
     ring = ring_of("s", 1, period=PERIOD, slots=50)
     frame = Frame([Feed(ring, (0,))], period=PERIOD)
     seal(ring, [good(float(slot)) for slot in range(10)])
-    frame.skip(frame.waiting - 4)
-    frame.skip(frame.waiting - 4)
-    assert frame.read(100).values[:, 0].tolist() == [6.0, 7.0, 8.0, 9.0]
-    assert frame.lost == 6
+    frame.shed(most, overflow)
+    frame.shed(most, overflow)
+    found: list[float] = []
+    while (rows := frame.read(batch)) is not None:
+        found += rows.values[:, 0].tolist()
+    assert frame.losses == {"overwritten": 0, "backlog": frame.lost}
+    assert len(found) + frame.lost == 10
+    seal(ring, [good(10.0)])
+    assert frame.read(batch).values.tolist() == [[10.0]]
+    return found, frame.lost
+
+
+def test_of_too_many_waiting_rows_those_are_passed_over_that_the_policy_says():
+    assert shedding("drop_oldest") == ([6.0, 7.0, 8.0, 9.0], 6)
+    assert shedding("drop_newest") == ([0.0, 1.0, 2.0, 3.0], 6)
+    assert shedding("thin") == ([0.0, 1.0, 6.0, 7.0], 6), "of three stretches of rows, one"
+    assert shedding("thin", most=10) == ([float(slot) for slot in range(10)], 0)
 
 
 def test_a_coarse_ring_that_has_sealed_nothing_is_empty_and_delays_nobody():
@@ -184,7 +249,8 @@ def test_a_pipeline_of_coarse_rings_alone_goes_at_the_pace_of_the_slowest():
     slow = ring_of("slow", 1, period=3 * PERIOD, slots=10)
     frame = Frame([Feed(slow, (0,))], period=PERIOD)
     seal(slow, [good(1.0), good(2.0)])
-    assert frame.read(10).values[:, 0].tolist() == [1.0] * 3 + [2.0] * 3
+    rows = frame.read(10)
+    np.testing.assert_array_equal(rows.values[:, 0], [np.nan, np.nan, 1.0, 1.0, 1.0, 2.0])
 
 
 def summarized(ring: RingBuffer, *, every: int, slots: int = 100) -> Feature:

@@ -309,6 +309,24 @@ def test_rows_that_were_overwritten_are_counted_as_lost_and_no_window_reaches_ac
     assert total == plant.ring.sealed - plant.ring.start
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "thin"])
+def test_every_row_is_scored_or_not_or_in_the_ledger_under_every_policy(make_plant, normal_rows, overflow):
+    plant = make_plant(slots=300, batch=16, backlog=50, overflow=overflow)
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        for _ in range(int(rng.integers(1, 5))):
+            plant.seal(normal_rows(int(rng.integers(1, 200)), seed=2))
+        plant.pipeline.step()
+    plant.feed(normal_rows(1))
+    given = plant.ring.sealed - plant.ring.start
+    seen = plant.counted("rows_scored") + plant.counted("rows_unscored")
+    lost = plant.pipeline.snapshot()["lost_by"]
+    assert set(lost) == {"backlog", "overwritten"}
+    assert given == seen + sum(lost.values())
+    assert plant.counted("rows_lost") == sum(lost.values())
+    assert plant.metrics.total("dxad_lost_total", place="pipelines.p") == sum(lost.values())
+
+
 def test_a_pipeline_with_a_short_backlog_skips_the_oldest_rows_and_counts_them(make_plant, normal_rows):
     plant = make_plant(backlog=50)
     plant.feed(normal_rows(40))

@@ -68,6 +68,13 @@ def test_transforms_follow_one_another_and_keep_the_period():
     assert found.outputs.period == found.joined.period
 
 
+def test_any_periods_are_joined_and_a_row_that_drops_most_of_a_channel_s_values_is_told():
+    found = shape("plc.*", "vib.x", "lab.*", period=35 * MS)
+    assert found.joined.period == 35 * MS
+    assert [(channel.id, slots) for channel, slots in found.thinned] == [("vib.x", 4)]
+    assert shape("plc.*", "vib.x", period=20 * MS).thinned == ()
+
+
 def test_each_chain_is_fresh():
     schema = SOURCES["plc"]
     sections = [section("smooth", span="1s")]
@@ -89,9 +96,12 @@ def test_each_chain_is_fresh():
             "every is no multiple of the rows' period, 10 ms",
         ),
         (
-            {"patterns": ["plc.*"], "period": 150 * MS},
-            ("period",),
-            "150 ms and the 100 ms of 'plc.flow' are no multiples of each other",
+            {
+                "patterns": ["vib.*"],
+                "features": [section("summarize", every=each) for each in ("50ms", "100ms")],
+            },
+            ("features",),
+            "there would be two channels 'vib.x.rms'",
         ),
         (
             {"patterns": ["plc.*"], "transforms": [section("smooth", channels=["vib.*"], span="1s")]},

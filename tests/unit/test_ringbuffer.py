@@ -149,3 +149,49 @@ def test_a_reader_in_another_thread_never_sees_a_slot_that_is_not_its_own():
     reader.join()
     assert not wrong
     assert accounted == 5000
+
+
+def test_a_filling_that_happens_while_a_reader_copies_is_seen_whole():
+    ring = RingBuffer(CHANNELS, period=10, slots=4, start=0)
+    ring.append(0, np.full((4, 2), np.nan), np.zeros((4, 2), dtype=np.uint8))
+    both = np.array([0, 1])
+    ring._states = ring._states.view(Interrupted)
+    ring._states.happens = lambda: ring.fill(
+        np.array([1, 1]), both, np.array([5.0, 6.0]), np.full(2, State.GOOD, dtype=np.uint8)
+    )
+    reading = ring.read(0, 4)  # the values had been copied when it happened
+    assert reading.values[1].tolist() == [5.0, 6.0]
+    assert reading.states[1].tolist() == [State.GOOD, State.GOOD]
+    assert np.isnan(reading.values[[0, 2, 3]]).all()
+    assert ring.revision == 1
+
+
+def test_only_what_is_empty_or_held_is_filled_and_nothing_counts_as_a_revision_without():
+    ring = RingBuffer(CHANNELS, period=10, slots=5, start=0)
+    states = np.array([[State(state), State.GOOD] for state in State], dtype=np.uint8)
+    ring.append(0, np.where(states == State.EMPTY, np.nan, 1.0), states)
+    slots, good = np.arange(5), np.full(5, State.GOOD, dtype=np.uint8)
+    filled = ring.fill(slots, np.zeros(5, dtype=np.int64), np.full(5, 9.0), good)
+    assert [State(slot) for slot in slots[filled]] == [State.EMPTY, State.HELD]
+    assert not ring.fill(slots, np.ones(5, dtype=np.int64), np.full(5, 9.0), good).any()
+    assert (ring.revision, ring.sealed) == (1, 5)
+    np.testing.assert_array_equal(ring.backfilled(0, 5), np.column_stack((filled, np.zeros(5, dtype=bool))))
+    append(ring, 5, 1)
+    assert not ring.backfilled(5, 6).any(), "a new slot is not marked by what its place held before"
+
+
+@given(
+    slots=st.integers(1, 12),
+    rows=st.integers(0, 30),
+    columns=st.sampled_from([slice(None), slice(1, 2), [1, 0], [1]]),
+    start=st.integers(0, 30),
+    n=st.integers(0, 12),
+)
+def test_columns_are_those_that_were_asked_for(slots, rows, columns, start, n):
+    ring = RingBuffer(CHANNELS, period=10, slots=slots, start=0)
+    for slot in range(rows):
+        append(ring, slot, 1)
+    whole, some = ring.read(start, start + n), ring.read(start, start + n, columns)
+    np.testing.assert_array_equal(some.values, whole.values[:, columns])
+    np.testing.assert_array_equal(some.states, whole.states[:, columns])
+    assert (some.first, some.lost) == (whole.first, whole.lost)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dxad.runtime.clock import SteppedClock
-from dxad.sources import memory
 from dxad.sources.memory import Config, Memory
 from dxad.types import Quality, Reason
 
@@ -52,12 +51,41 @@ async def test_each_push_is_a_message_with_its_own_arrival(source):
     assert np.diff(samples["arrival"]).tolist() == [0, 10, 0, 10, 0]
 
 
-async def test_too_many_lose_the_oldest_and_count_them(source, monkeypatch):
-    monkeypatch.setattr(memory, "_WAITING_MAX", 100)
+def small(**keys) -> Memory:
+    config = Config(type="memory", channels={"a": {}, "b": {"path": "other"}}, queue=201, **keys)
+    return Memory("m", config, clock=SteppedClock())
+
+
+async def test_too_many_lose_the_oldest_and_count_them():
+    source = small()
     for value in range(130):
         source.push({"a": value, "other": -value})
     assert source.overflowed == 60
     assert (await source.read()).samples["value"][::2].tolist() == list(range(30, 130))
+
+
+async def test_with_block_a_push_waits_for_room_and_one_that_does_not_wait_is_refused():
+    source = small(overflow="block")
+    for value in range(100):
+        await source.room()
+        source.push({"a": value, "other": 0})
+    with pytest.raises(asyncio.QueueFull):
+        source.push({"a": 1, "other": 0})
+    waiting = asyncio.create_task(source.room())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert len((await source.read()).samples) == 200
+    await waiting
+    source.push({"a": 101, "other": 0})
+    assert (await source.read()).samples["value"].tolist() == [101.0, 0.0]
+    assert source.overflowed == 0
+
+
+async def test_a_message_may_bring_its_device_s_own_time(source):
+    source.push({"a": 1, "other": 2}, stamp=1_700_000_000_000_000_000)
+    source.push({"a": 1, "other": 2})
+    stamps = (await source.read()).samples["stamp"].tolist()
+    assert stamps == [1_700_000_000_000_000_000] * 2 + [0, 0]
 
 
 async def test_a_large_backlog_is_read_in_pieces(source):

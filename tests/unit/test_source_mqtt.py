@@ -208,12 +208,27 @@ class TestMessages:
             fake.writer.write(many)
             for _ in range(500):
                 await asyncio.sleep(0.01)
-                if source.overflowed == 30_000:
+                if source.overflowed == 60_000:
                     break
-            assert source.overflowed == 30_000
-            assert len((await source.read()).samples) == 50_000
+            assert source.overflowed == 60_000
+            assert len((await source.read()).samples) == 20_000
             fake.writer.write(fake.send(b'{"a": 7, "b": 8}'))
             assert await arriving(source, 2) == [(0, 7.0), (1, 8.0)]
+
+    async def test_with_block_a_flood_waits_at_the_broker_and_nothing_is_lost(self, fake):
+        settings = {"queue": 1_000, "overflow": "block", "qos": 0}
+        async with listening(fake.serve) as port, connected(port, **settings) as source:
+            fake.writer.write(fake.send(b'{"a": 1, "b": 2}') * 200_000)
+            await asyncio.sleep(0.3)
+            held = fake.writer.transport.get_write_buffer_size()
+            assert held > 0, "what is not read stays on the wire"
+            await asyncio.sleep(0.1)
+            assert fake.writer.transport.get_write_buffer_size() == held
+            found = 0
+            async with asyncio.timeout(20):
+                while found < 400_000:
+                    found += len((await source.read()).samples)
+            assert source.overflowed == 0
 
 
 class TestAcknowledgement:

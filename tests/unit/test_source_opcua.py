@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -279,3 +280,16 @@ async def test_a_stop_in_the_middle_of_leaving_is_not_swallowed(peer, turns):
     assert leaving.cancelled() == asked
     await source.close()
     await asyncio.sleep(0.05)  # a closed transport lets go of its socket in a turn of its own
+
+
+@pytest.mark.parametrize(
+    ("taken", "stamp"),
+    [
+        (None, 0),
+        (datetime(1601, 1, 1, tzinfo=UTC), 0),
+        (datetime(2026, 3, 1, 12, 0, 0, 250_001, tzinfo=UTC).replace(tzinfo=None), 1_772_366_400_250_001_000),
+        (datetime(2026, 3, 1, 12, 0, 0, 999_999, tzinfo=UTC), 1_772_366_400_999_999_000),
+    ],
+)
+def test_a_value_s_own_time_goes_with_it(taken, stamp):
+    assert opcua._stamp(ua.DataValue(ua.Variant(1.0), SourceTimestamp=taken)) == stamp

@@ -1,247 +1,12 @@
-"""Staged samples become rows; compared with a fold that is written as one would explain it."""
-
-from dataclasses import dataclass
+"""A stage keeps what a source puts, in order; full, it loses what its policy says, and counts it."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.ringbuffer import RingBuffer
-from dxad.stage import Sealed, Sealer, Stage
-from dxad.types import SAMPLE, Channel, Quality, Reason, State
-
-PERIOD = 10
-SLOTS = 20
-START = 100
-SESSION = -1
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One sample; the tests number the messages by their place in a list."""
-
-    time: int
-    column: int
-    value: float
-    quality: Quality = Quality.GOOD
-    stamp: int = 0
-
-
-def samples_of(readings: list[Reading], first_message: int = 0) -> np.ndarray:
-    samples = np.zeros(len(readings), dtype=SAMPLE)
-    for place, each in enumerate(readings):
-        reason = Reason.DEVICE if each.quality is Quality.BAD else Reason.NONE
-        samples[place] = (
-            first_message + place, each.stamp, each.time, each.value, each.column, each.quality, reason,
-        )  # fmt: skip
-    return samples
-
-
-def times_of(readings: list[Reading]) -> np.ndarray:
-    return np.array([each.time for each in readings], dtype=np.int64)
-
-
-def make(folds, holds, *, slots=SLOTS, start=START) -> tuple[RingBuffer, Sealer]:
-    channels = [Channel(f"s.c{column}") for column in range(len(folds))]
-    ring = RingBuffer(channels, period=PERIOD, slots=slots, start=start)
-    return ring, Sealer(ring, folds=folds, holds_ns=holds)
-
-
-@dataclass
-class Cell:
-    value: float
-    state: State
-    reason: Reason
-    folded: int
-
-
-def expected_cell(fold: str, mine: list[Reading]) -> Cell:
-    """What the samples of one slot and channel become, before anything is held; in the order of arrival."""
-    good = [each for each in mine if each.quality is not Quality.BAD]
-    folded = max(0, len(mine) - 1)
-    if not good:
-        found = (State.BAD, Reason.DEVICE) if mine else (State.EMPTY, Reason.NONE)
-        return Cell(np.nan, *found, folded)
-    newest = max(enumerate(good), key=lambda each: (each[1].stamp, each[0]))[1]
-    total = 0.0
-    for each in good:
-        total += each.value
-    value = {
-        "last": newest.value,
-        "mean": total / len(good),
-        "min": min(each.value for each in good),
-        "max": max(each.value for each in good),
-        "count": float(len(good)),
-    }[fold]
-    state = State.GOOD if newest.quality is Quality.GOOD else State.UNCERTAIN
-    return Cell(value, state, Reason.NONE, folded)
-
-
-def expected_column(column, fold, hold, readings, *, slots, valid_until) -> list[Cell]:
-    cells: list[Cell] = []
-    last: tuple[int, float] | None = None
-    for slot in slots:
-        mine = [each for each in readings if each.column == column and each.time // PERIOD == slot]
-        cell = expected_cell(fold, mine)
-        by_session = hold == SESSION
-        if cell.state in (State.GOOD, State.UNCERTAIN):
-            last = (slot, cell.value)
-        elif cell.state is State.BAD:
-            last = None if by_session else last
-        elif last is not None:
-            fresh = slot * PERIOD <= valid_until if by_session else (slot - last[0]) * PERIOD <= hold
-            if fresh:
-                cell.value, cell.state = last[1], State.HELD
-            elif by_session:
-                last = None
-        cells.append(cell)
-    return cells
-
-
-values = st.floats(-1e6, 1e6)
-readings = st.lists(
-    st.builds(
-        Reading,
-        time=st.integers(START * PERIOD, (START + SLOTS) * PERIOD - 1),
-        column=st.integers(0, 2),
-        value=values,
-        quality=st.sampled_from([Quality.GOOD, Quality.GOOD, Quality.UNCERTAIN, Quality.BAD]),
-        stamp=st.integers(0, 2),
-    ),
-    max_size=40,
-)
-folds = st.tuples(*[st.sampled_from(["last", "mean", "min", "max", "count"])] * 3)
-holds = st.tuples(*[st.sampled_from([SESSION, 0, PERIOD, 2 * PERIOD, 5 * PERIOD, 1000 * PERIOD])] * 3)
-
-
-@given(
-    readings=readings,
-    folds=folds,
-    holds=holds,
-    session=st.integers(START - 1, START + SLOTS),
-    data=st.data(),
-)
-def test_rows_are_the_fold_of_their_samples_however_blocks_and_ticks_are_cut(
-    readings, folds, holds, session, data
-):
-    valid_until = session * PERIOD
-    ring, sealer = make(folds, holds)
-    folded = accepted = 0
-    while accepted < len(readings):
-        block = readings[accepted : accepted + data.draw(st.integers(1, 8))]
-        assert sealer.accept(samples_of(block, accepted), times_of(block)) == 0
-        accepted += len(block)
-        still_to_come = times_of(readings[accepted:]).min(initial=(START + SLOTS) * PERIOD)
-        until = data.draw(st.integers(START * PERIOD, int(still_to_come)))
-        folded += sealer.seal(until, valid_until=valid_until).folded
-    folded += sealer.seal((START + SLOTS) * PERIOD, valid_until=valid_until).folded
-
-    found = ring.read(START, START + SLOTS)
-    assert ring.sealed == START + SLOTS
-    told = 0
-    for column, (fold, hold) in enumerate(zip(folds, holds, strict=True)):
-        slots = range(START, START + SLOTS)
-        cells = expected_column(column, fold, hold, readings, slots=slots, valid_until=valid_until)
-        np.testing.assert_array_equal(found.values[:, column], [each.value for each in cells])
-        np.testing.assert_array_equal(found.states[:, column], [each.state for each in cells])
-        np.testing.assert_array_equal(
-            [ring.reasons_at(slot)[column] for slot in slots], [each.reason for each in cells]
-        )
-        told += sum(each.folded for each in cells)
-    assert folded == told, "each sample is in a cell, or counted as folded"
-
-
-@given(readings=readings, folds=folds, holds=holds, at_once=st.integers(1, 30), session=st.integers(0, 200))
-def test_rows_do_not_depend_on_how_many_are_sealed_at_once(readings, folds, holds, at_once, session):
-    found = []
-    for cells_at_once in (Sealer._CELLS_AT_ONCE, at_once):
-        ring, sealer = make(folds, holds)
-        sealer._CELLS_AT_ONCE = cells_at_once
-        sealer.accept(samples_of(readings), times_of(readings))
-        sealer.seal((START + SLOTS) * PERIOD, valid_until=session * PERIOD)
-        found.append(ring.read(START, START + SLOTS))
-    np.testing.assert_array_equal(found[0].values, found[1].values)
-    np.testing.assert_array_equal(found[0].states, found[1].states)
-
-
-@given(readings=readings, sealed=st.integers(START, START + SLOTS), folds=folds, until=st.integers(0, SLOTS))
-def test_a_sample_of_a_sealed_slot_is_late_and_changes_nothing(readings, sealed, folds, until):
-    in_time = [each for each in readings if each.time // PERIOD >= sealed]
-    rings = []
-    for offered in (readings, in_time):
-        ring, sealer = make(folds, (0, 0, 0))
-        sealer.seal(sealed * PERIOD)
-        late = sealer.accept(samples_of(offered), times_of(offered))
-        assert late == len(offered) - len(in_time)
-        sealer.seal((sealed + until) * PERIOD)
-        rings.append(ring)
-    first, second = (ring.read(START, ring.sealed) for ring in rings)
-    np.testing.assert_array_equal(first.values, second.values)
-    np.testing.assert_array_equal(first.states, second.states)
-
-
-def test_nothing_is_sealed_before_its_slot_has_ended():
-    ring, sealer = make(["last"], [0])
-    assert sealer.seal((START + 1) * PERIOD - 1) == Sealed()
-    assert sealer.seal((START + 1) * PERIOD) == Sealed(rows=1)
-    assert sealer.seal((START + 1) * PERIOD) == Sealed(), "a slot is sealed once"
-    assert ring.sealed == START + 1
-
-
-def test_a_held_value_lasts_as_long_as_its_hold_and_not_a_slot_longer():
-    ring, sealer = make(["last"], [2 * PERIOD])
-    sealer.accept(samples_of([Reading(START * PERIOD, 0, 7.0)]), times_of([Reading(START * PERIOD, 0, 7.0)]))
-    for slot in range(START, START + 5):
-        sealer.seal((slot + 1) * PERIOD)
-    np.testing.assert_array_equal(
-        ring.read(START, START + 5).states[:, 0],
-        [State.GOOD, State.HELD, State.HELD, State.EMPTY, State.EMPTY],
-    )
-
-
-def sealed_states(script: list[tuple[Reading | None, int]]) -> list[State]:
-    """One slot after the other: what came in it, and up to which slot the session is proved alive then."""
-    ring, sealer = make(["last"], [SESSION])
-    for place, (reading, alive) in enumerate(script):
-        if reading is not None:
-            sealer.accept(samples_of([reading]), times_of([reading]))
-        sealer.seal((START + place + 1) * PERIOD, valid_until=(START + alive) * PERIOD)
-    return [State(state) for state in ring.read(START, ring.sealed).states[:, 0]]
-
-
-def at(place: int, quality: Quality = Quality.GOOD) -> Reading:
-    return Reading((START + place) * PERIOD, 0, 5.0, quality)
-
-
-def test_what_is_held_by_session_lasts_while_the_session_is_proved_alive():
-    assert sealed_states([(at(0), 9), (None, 9), (None, 9), (None, 2)]) == [
-        State.GOOD, State.HELD, State.HELD, State.EMPTY,
-    ]  # fmt: skip
-
-
-def test_a_new_session_does_not_bring_back_what_the_old_one_held():
-    script = [(at(0), 1), (None, 1), (None, 1), (None, 9), (at(4), 9), (None, 9)]
-    assert sealed_states(script) == [
-        State.GOOD, State.HELD, State.EMPTY, State.EMPTY, State.GOOD, State.HELD,
-    ]  # fmt: skip
-
-
-def test_a_bad_sample_takes_back_what_was_held_by_session():
-    script = [(at(0), 9), (None, 9), (at(2, Quality.BAD), 9), (None, 9), (at(4), 9), (None, 9)]
-    assert sealed_states(script) == [
-        State.GOOD, State.HELD, State.BAD, State.EMPTY, State.GOOD, State.HELD,
-    ]  # fmt: skip
-
-
-def test_after_a_sleep_longer_than_the_ring_the_newest_slots_are_sealed_and_older_samples_are_counted():
-    ring, sealer = make(["last"], [1000 * PERIOD], slots=4)
-    readings = [at(0), at(1), at(37), at(38)]
-    sealer.accept(samples_of(readings), times_of(readings))
-    assert sealer.seal((START + 40) * PERIOD) == Sealed(rows=4, late=2)
-    found = ring.read(ring.oldest, ring.sealed)
-    assert found.first == START + 36
-    np.testing.assert_array_equal(found.states[:, 0], [State.EMPTY, State.GOOD, State.GOOD, State.HELD])
+from dxad.stage import Stage
+from dxad.types import Quality, Reason
 
 
 def test_the_stage_keeps_the_order_and_numbers_the_messages_from_zero():
@@ -283,3 +48,63 @@ def test_a_full_stage_counts_what_it_drops(put, kept, dropped):
         stage.put(0, float(value))
     assert stage.overflowed == dropped
     assert stage.take()["value"].tolist() == list(range(kept))
+
+
+def overflowing(
+    overflow: str, messages: int, *, capacity: int = 8, columns: int = 1
+) -> tuple[list[int], int]:
+    """Of so many messages put without being read, those that are kept; and how many samples were lost."""
+    stage = Stage(capacity, overflow)
+    for value in range(messages):
+        stage.begin(0)
+        for column in range(columns):
+            stage.put(column, float(value))
+    samples = stage.take()
+    assert len(samples) + stage.overflowed == messages * columns, "each sample is kept or counted"
+    stage.begin(0)
+    stage.put(0, 1e9)
+    assert stage.take()["value"].tolist() == [1e9], "once it was taken, all is kept again"
+    return samples["value"].astype(int).tolist(), stage.overflowed
+
+
+def test_a_full_stage_loses_what_its_policy_says():
+    assert overflowing("drop_newest", 11) == (list(range(8)), 3)
+    assert overflowing("block", 11) == (list(range(8)), 3)
+    assert overflowing("drop_oldest", 11) == (list(range(3, 11)), 3)
+    assert overflowing("drop_oldest", 100) == (list(range(92, 100)), 92)
+    assert overflowing("thin", 8) == (list(range(8)), 0)
+    assert overflowing("thin", 16) == (list(range(0, 16, 2)), 8)
+    assert overflowing("thin", 100) == (list(range(0, 100, 16)), 93)
+
+
+def test_messages_are_thinned_whole():
+    kept, lost = overflowing("thin", 20, capacity=8, columns=2)
+    assert (kept, lost) == ([0, 0, 8, 8, 16, 16], 34)
+
+
+def test_a_message_that_is_larger_than_the_stage_is_cut_whatever_the_policy():
+    for overflow in ("drop_newest", "drop_oldest", "thin", "block"):
+        kept, lost = overflowing(overflow, 1, capacity=4, columns=9)
+        assert (len(kept), lost) == (4, 5)
+
+
+@given(
+    overflow=st.sampled_from(["drop_newest", "drop_oldest", "thin", "block"]),
+    capacity=st.integers(1, 9),
+    script=st.lists(st.one_of(st.none(), st.integers(1, 5)), max_size=60),
+)
+def test_what_is_put_is_taken_in_order_or_counted(overflow, capacity, script):
+    stage = Stage(capacity, overflow)
+    put, taken = 0, []
+    for columns in script:
+        if columns is None:
+            taken += stage.take()["value"].tolist()
+            continue
+        stage.begin(0)
+        for column in range(columns):
+            stage.put(column, float(put))
+            put += 1
+        assert len(stage) + stage.room == capacity
+    taken += stage.take()["value"].tolist()
+    assert taken == sorted(set(taken))
+    assert len(taken) + stage.overflowed == put

@@ -206,6 +206,8 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "samples": 2,
         "folded": 1,
         "late": 0,
+        "backfilled": 0,
+        "lost": {},
         "rejected": {},
         "messages_rejected": 0,
         "overflowed": 0,

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
-from dxad.sources.memory import Config
+from dxad import plugin
+from dxad.sources.memory import Config, Memory
 from dxad.types import NS_PER_S, Quality, Reason, State
 from tests.unit.ingest.rig import NAN, PERIOD, START, Rig
 
@@ -47,8 +49,10 @@ async def test_every_sample_is_in_a_cell_or_counted(rig):
     filled = int(np.isin(states, (State.GOOD, State.UNCERTAIN, State.BAD)).sum())
     assert rig.ring.sealed - rig.ring.start < rig.ring.slots
     assert rig.count("samples_received") == sent
-    assert sent == filled + rig.count("samples_folded") + rig.count("samples_late")
-    assert rig.count("samples_late") > 0
+    assert sent == filled + rig.count("samples_folded") + rig.ingest.ledger.total
+    late = rig.ingest.snapshot()["lost"]["late"]
+    assert 0 < rig.count("samples_backfilled") < rig.count("samples_late") - late
+    assert late > 0
     assert rig.count("rows_sealed") == rig.ring.sealed - rig.ring.start
 
 
@@ -85,13 +89,66 @@ async def test_what_the_device_calls_bad_is_counted_as_its_own_reason(rig):
     assert rig.ingest.snapshot()["rejected"] == {"device": 1}
 
 
-async def test_samples_of_a_sealed_slot_are_late_and_change_nothing(rig):
+async def test_a_sample_of_a_sealed_slot_fills_it_and_one_older_than_the_ring_is_lost(rig):
     async with rig.running():
-        await rig.step(0.5)
-        await rig.deliver(rig.source.block(9.0, ago=3 * PERIOD))
-        await rig.step(0.5)
-    assert rig.count("samples_late") == 1
-    assert set(rig.column()[1]) == {State.EMPTY}
+        await rig.step(30)
+        sealed = rig.ring.sealed
+        await rig.deliver(rig.source.block(9.0, ago=5 * PERIOD), rig.source.block(9.0, ago=250 * PERIOD))
+        assert rig.ring.sealed == sealed
+    assert rig.column()[1].count(State.GOOD) == 1
+    assert rig.ring.backfilled(rig.ring.oldest, rig.ring.sealed).sum() == 1
+    shown = rig.ingest.snapshot()
+    assert (shown["late"], shown["backfilled"], shown["lost"]) == (2, 1, {"too_old": 1})
+    assert rig.metrics.total("dxad_lost_total", place="sources.s", reason="too_old") == 1
+
+
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "thin", "block"])
+async def test_what_a_source_was_given_is_stored_folded_or_lost_by_reason_exactly(overflow):
+    rig = Rig(queue=64, overflow=overflow)
+    source = Memory("s", rig.section, clock=rig.clock)
+    rig.ingest.source = source
+    rng = np.random.default_rng(3)
+    given = 0
+    async with rig.running():
+        for _ in range(60):
+            for _ in range(int(rng.integers(1, 60))):
+                await source.room()
+                source.push({"a": float(rng.normal()), "b": float(rng.choice([1.0, NAN]))})
+                given += 2
+            await rig.step(float(rng.choice([0.01, 0.1, 0.25])))
+        await rig.step(1.0)
+    lost = rig.ingest.snapshot()["lost"]
+    states = rig.ring.read(rig.ring.start, rig.ring.sealed).states
+    stored = int(np.isin(states, (State.GOOD, State.UNCERTAIN, State.BAD)).sum())
+    assert rig.ring.sealed - rig.ring.start < rig.ring.slots
+    assert given == stored + rig.count("samples_folded") + sum(lost.values())
+    assert given == rig.count("samples_received") + lost.get("queue", 0)
+    assert (lost.get("queue", 0) > 0) == (overflow != "block")
+    assert rig.metrics.total("dxad_lost_total", place="sources.s") == sum(lost.values())
+
+
+async def test_a_device_s_own_time_is_mapped_to_ours_and_its_skew_is_told():
+    rig = Rig(clock="device", lateness="300ms")
+    source = Memory("s", rig.section, clock=rig.clock)
+    rig.ingest.source = source
+    ahead_s = 3.0
+    async with rig.running():
+        for _ in range(40):
+            taken = rig.clock.now()
+            await rig.step(0.1)
+            source.push({"a": 1.0, "b": 2.0}, stamp=rig.clock.utc(taken) + int(ahead_s * NS_PER_S))
+        assert rig.conditions == {"source.clock_skew": "the device's clock is 2.9 s ahead"}
+        source.push({"a": 1.0, "b": 2.0}, stamp=rig.clock.utc(rig.clock.now()) + 100 * NS_PER_S)
+        await rig.step(1)
+    assert rig.ingest.snapshot()["lost"] == {"ahead": 2}
+    assert rig.count("samples_late") == 0
+
+
+@pytest.mark.parametrize(("key", "value"), [("clock", "device"), ("overflow", "block")])
+def test_what_a_kind_of_source_cannot_do_is_refused(key, value):
+    modbus = plugin.load("sources", "modbus").config
+    with pytest.raises(ValidationError, match=key):
+        modbus.model_validate({"type": "modbus", "url": "tcp://h:502", "channels": {}, key: value})
 
 
 async def test_several_samples_of_a_slot_are_folded_as_the_channel_says():

@@ -1,0 +1,102 @@
+"""How large everything is made, and the bytes it takes: known from the configuration alone.
+
+Of a source: its ring; the queue, and a copy while it is read; samples that wait for their slots to end, and a
+copy while they are sealed; its newest samples, where a pipeline's rows are finer than its slots.
+
+Of a pipeline: rings of features, rows, scores and contributions; the slots that fold into a batch of rows,
+and those rows; windows of the model and of one beside it, gathered in one batch; what is recorded to learn;
+tapes of incidents.
+
+What a model's own interpreter and the transforms' memory take is not among it.
+"""
+
+from typing import Final
+
+from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
+from dxad.evidence import Tape
+from dxad.fields import SourceSection
+from dxad.frame import CELLS_AT_ONCE
+from dxad.ingest import waiting_most
+from dxad.newest import Newest
+from dxad.pipeline import BATCH
+from dxad.ringbuffer import RingBuffer
+from dxad.shape import FeatureShape, Shape
+from dxad.types import SAMPLE
+from dxad.window import WindowBuffer
+
+__all__ = ["HISTORY", "feature_slots", "memory", "ring_slots"]
+
+HISTORY: Final = 1000
+"""Rows of each pipeline that queries and evidence can look back on."""
+
+_ROW_CELL: Final = 8 + 1
+"""A value and its state."""
+_TAPES: Final = 3
+"""Of a process and a sensor incident, and a copy that waits for the disk."""
+_STAGES: Final = 4
+"""Copies of a batch of rows that live at once: joined, checked, reshaped, scored."""
+
+
+def ring_slots(section: SourceSection) -> int:
+    """How many slots a source's ring has."""
+    assert section.period is not None
+    by_size = RING_BYTES_MAX // max(1, RingBuffer.size_bytes(len(section.channel_sections()), 1))
+    return max(16, min(section.keep // section.period, by_size))
+
+
+def feature_slots(feature: FeatureShape, ring_span: int) -> int:
+    """A feature's ring reaches as far back as its source's, in its own period."""
+    return max(16, min(ring_span // feature.outputs.period, HISTORY))
+
+
+def memory(config: Config) -> dict[str, int]:
+    """The bytes of every node's buffers, known before anything runs."""
+    shapes = {name: shape(each, config.sources) for name, each in config.pipelines.items()}
+    sizes = {f"sources.{name}": _source(name, each, shapes) for name, each in config.sources.items()}
+    for name, pipeline in config.pipelines.items():
+        sizes[f"pipelines.{name}"] = _pipeline(pipeline, shapes[name], config)
+    return sizes
+
+
+def _source(name: str, section: SourceSection, shapes: dict[str, Shape]) -> int:
+    channels = len(section.channel_sections())
+    size = RingBuffer.size_bytes(channels, ring_slots(section))
+    queue = channels if section.polled else section.queue
+    waiting = 2 * channels if section.polled else waiting_most(section)
+    size += 2 * SAMPLE.itemsize * queue + 2 * (SAMPLE.itemsize + 8) * waiting
+    period = section.period or 1
+    if any(name in dict(found.feeds) and found.joined.period < period for found in shapes.values()):
+        size += Newest.size_bytes(channels)
+    return size
+
+
+def _pipeline(section: PipelineSection, found: Shape, config: Config) -> int:
+    width, period = len(found.outputs.channels), found.outputs.period
+    size = RingBuffer.size_bytes(2 * width + 2, HISTORY)
+    for feature in found.features:
+        source = config.sources[feature.source]
+        slots = feature_slots(feature, ring_slots(source) * feature.inputs.period)
+        size += RingBuffer.size_bytes(len(feature.outputs.channels), slots)
+        read = min(
+            slots * feature.outputs.period // feature.inputs.period * len(feature.columns), CELLS_AT_ONCE
+        )
+        size += _ROW_CELL * read
+    size += _ROW_CELL * BATCH * (len(found.joined.channels) + _STAGES * width)
+    for name, columns in found.feeds:
+        slots = -(-found.joined.period // (config.sources[name].period or 1))
+        if slots > 1:
+            size += (
+                2 * _ROW_CELL * max(min(BATCH * slots * len(columns), CELLS_AT_ONCE), slots * len(columns))
+            )
+    size += _windows(section, width, period)
+    size += _TAPES * Tape.size_bytes(width)
+    if section.learn is not None:
+        size += 8 * width * (section.learn.span // period)
+    return size
+
+
+def _windows(section: PipelineSection, width: int, period: int) -> int:
+    rows = 1 if section.learn is None else section.learn.window_rows
+    if section.window is not None:
+        rows = max(1, section.window // period)
+    return 2 * WindowBuffer.size_bytes(rows, width) + 4 * BATCH * rows * width
