@@ -194,6 +194,12 @@ class Alarm:
         """Whether there is something to acknowledge."""
         return self._told in _SEEN_BY_NOBODY
 
+    @property
+    def at_ease(self) -> bool:
+        """Whether rows that are not above the limit change nothing at all."""
+        quiet = self._since is None and not self._above and not self.lasts and not self.active
+        return quiet and self.shelved_until is None
+
     # -- rows ---------------------------------------------------------------------------------------------
 
     def skip(self, first: int, found: U1, inhibited: Bools | None = None) -> bool:
@@ -219,6 +225,7 @@ class Alarm:
         if len(known):
             self._seen = first + int(known[-1])
             self._since = None
+            self._above = deque(self._recent(self._seen))
         return True
 
     def update(self, first: int, found: U1, inhibited: Bools | None = None) -> list[Transition]:

@@ -9,7 +9,7 @@ from dxad.episode import Counts, Episode, Past, Told
 from dxad.event import Event
 from dxad.incident import TOP, Contributor, Identity, Incident, Kind, contributors
 from dxad.runtime.clock import Clock
-from dxad.threshold import ChannelTag, ScoreTag, Seen, Tag
+from dxad.threshold import Beyond, ChannelTag, Inhibitions, ScoreTag, Seen, Tag
 from dxad.types import F8, Bools, Calibration, Rows
 
 __all__ = ["ProcessEpisode"]
@@ -49,9 +49,8 @@ class ProcessEpisode(Episode):
         self.tags: list[Tag] = [score, *channels]
         self._score = score
         self._channels = list(channels)
-        places = {channel.id: place for place, channel in enumerate(self._past.rows.channels)}
-        names = {name for tag in self.tags if tag.inhibit is not None for name in tag.inhibit.names}
-        self._columns = {name: places[name] for name in sorted(names)}
+        self._inhibitions = Inhibitions(self.tags, self._past.rows.channels)
+        self._beyond = Beyond(self._channels)
 
     def forget_pending(self) -> None:
         """What the score has shown so far does not count; channels speak for themselves."""
@@ -69,10 +68,21 @@ class ProcessEpisode(Episode):
             calibration: how the score was judged.
             idle: (n,) in which rows the score's alarm is inhibited, whatever its own section says.
         """
-        columns = {name: rows.values[:, place] for name, place in self._columns.items()}
-        seen: list[Seen] = [] if judged is None else [self._score.see(judged, limit, columns, idle)]
-        seen += [tag.see(rows, columns) for tag in self._channels]
-        busy = [each for each in seen if not each.passed(rows.first)]
+        inhibited = self._inhibitions.of(rows)
+        seen: list[Seen | None] = []
+        if judged is not None:
+            held = inhibited.get(self._score.inhibit)
+            if idle.any():
+                held = idle if held is None else held | idle
+            seen.append(self._score.see(judged, limit, held))
+        if self._channels:
+            for tag, beyond in zip(self._channels, self._beyond.of(rows), strict=True):
+                held = inhibited.get(tag.inhibit)
+                if beyond or not tag.alarm.at_ease:
+                    seen.append(tag.see(rows, held))
+                else:
+                    tag.passes(held)
+        busy = [each for each in seen if each is not None and not each.passed(rows.first)]
         events: list[Event] = []
         if busy:
             scores = [float("nan")] * len(rows) if judged is None else judged.tolist()

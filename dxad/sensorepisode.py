@@ -72,6 +72,10 @@ class SensorEpisode(Episode):
 
     def update(self, first: int, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
         """Take in which cells of consecutive rows are doubtful, and what is wrong after the last of them."""
+        if self._tag.alarm.at_ease and not doubtful.any():
+            self.news = False
+            self.follow(first + len(doubtful))
+            return []
         counts = doubtful.sum(axis=1).astype(np.float64)
         seen = Seen(self._tag, counts.tolist(), levels(counts, _HALF, _HALF), None)
         self.news = False

@@ -4,7 +4,7 @@ Every signal is turned so that larger is worse: `low = 1.0` becomes -value again
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from dxad.alarmsection import SEVERITIES, AlarmSection, ChannelAlarmSection, Sev
 from dxad.expression import Expression, compile_expression
 from dxad.types import F8, NS_PER_S, U1, Bools, Channel, Document, Rows, State
 
-__all__ = ["ChannelTag", "ScoreTag", "Tag", "channel_tags", "rule_of"]
+__all__ = ["Beyond", "ChannelTag", "Inhibitions", "ScoreTag", "Seen", "Tag", "channel_tags", "rule_of"]
 
 _DOWNWARD: Final = ("low", "low_low")
 _ONE_STEP_WORSE: Final = ("low_low", "high_high")
@@ -61,17 +61,14 @@ class Tag(ABC):
         self.kind = kind
         self.severity = severity
         self.alarm = Alarm(rule)
-        self.inhibit: Expression | None = None if inhibit is None else compile_expression(inhibit)
+        self.inhibit = inhibit
+        """The text of an expression."""
         self.peak: float | None = None
         """The worst signal of the excursion that is pending or lasts, or of the last one."""
 
-    def inhibited(self, columns: Mapping[str, F8]) -> Bools | None:
-        """By row, whether the machine's state inhibits the alarm; what is unknown does not."""
-        if self.inhibit is None:
-            return None
-        found = self.inhibit(columns)
-        holds: Bools = (found != 0.0) & ~np.isnan(found)
-        return holds
+    def passes(self, inhibited: Bools | None) -> None:
+        """Rows have come none of which is beyond the limit, and the alarm is at ease."""
+        self.alarm.inhibited = inhibited is not None and bool(inhibited[-1])
 
     def step(self, slot: int, signal: float, level: int, *, inhibited: bool) -> list[Transition]:
         """Take in one row."""
@@ -112,14 +109,13 @@ class ScoreTag(Tag):
         """The judged score above which it is pending."""
         return self.score_limit
 
-    def see(self, judged: F8, limit: float, columns: Mapping[str, F8], idle: Bools) -> Seen:
-        """Judged scores (n,) of consecutive rows, against the limit as it is now; `idle` inhibits."""
+    def see(self, judged: F8, limit: float, inhibited: Bools | None) -> Seen | None:
+        """Judged scores (n,) of consecutive rows, against the limit of now; None if nothing comes of it."""
         self.score_limit = limit
-        found = levels(judged, limit, self._off_share * limit)
-        inhibited = self.inhibited(columns)
-        if idle.any():
-            inhibited = idle if inhibited is None else idle | inhibited
-        return Seen(self, judged.tolist(), found, inhibited)
+        if self.alarm.at_ease and not (judged > limit).any():
+            self.passes(inhibited)
+            return None
+        return Seen(self, judged.tolist(), levels(judged, limit, self._off_share * limit), inhibited)
 
 
 class ChannelTag(Tag):
@@ -141,8 +137,8 @@ class ChannelTag(Tag):
         super().__init__(f"{pipeline}.{section.title}.{kind}", kind, severity, rule, section.inhibit)
         self.place = place
         self.channel = channel
+        self.sign = -1.0 if kind in _DOWNWARD else 1.0
         self._limit = float(getattr(section, kind))
-        self._sign = -1.0 if kind in _DOWNWARD else 1.0
         self._hysteresis = section.hysteresis if kind != "rate" else 0.0
         self._value = np.nan
         self._slot = -1
@@ -155,14 +151,13 @@ class ChannelTag(Tag):
     @property
     def worst(self) -> float | None:
         """In the channel's unit, or that per second."""
-        return None if self.peak is None else self._sign * self.peak
+        return None if self.peak is None else self.sign * self.peak
 
-    def see(self, rows: Rows, columns: Mapping[str, F8]) -> Seen:
+    def see(self, rows: Rows, inhibited: Bools | None) -> Seen:
         """Consecutive rows; what is not known has no level."""
-        signal = self._rate(rows) if self.kind == "rate" else self._sign * rows.values[:, self.place]
-        limit = self._sign * self._limit
-        found = levels(signal, limit, limit - self._hysteresis)
-        return Seen(self, signal.tolist(), found, self.inhibited(columns))
+        signal = self._rate(rows) if self.kind == "rate" else self.sign * rows.values[:, self.place]
+        limit = self.sign * self._limit
+        return Seen(self, signal.tolist(), levels(signal, limit, limit - self._hysteresis), inhibited)
 
     def _rate(self, rows: Rows) -> F8:
         """(n,) by how much it has changed per second since it last was fresh; NaN in rows that are not."""
@@ -180,6 +175,41 @@ class ChannelTag(Tag):
     def document(self) -> Document:
         """What does not change while it runs."""
         return {**super().document(), "channel": self.channel.id, "unit": self.channel.unit}
+
+
+class Inhibitions:
+    """The expressions that inhibit alarms, each worked out once for a batch of rows, whoever shares it."""
+
+    def __init__(self, tags: Sequence[Tag], channels: Sequence[Channel]) -> None:
+        places = {channel.id: place for place, channel in enumerate(channels)}
+        self._expressions: list[tuple[Expression, dict[str, int]]] = []
+        for text in sorted({tag.inhibit for tag in tags if tag.inhibit is not None}):
+            expression = compile_expression(text)
+            self._expressions.append((expression, {name: places[name] for name in expression.names}))
+
+    def of(self, rows: Rows) -> dict[str | None, Bools]:
+        """By the expression's text, in which rows (n,) it holds; what is unknown does not."""
+        found: dict[str | None, Bools] = {}
+        for expression, places in self._expressions:
+            value = expression({name: rows.values[:, place] for name, place in places.items()})
+            found[expression.text] = (value != 0.0) & ~np.isnan(value)
+        return found
+
+
+class Beyond:
+    """Which of many channel alarms that are at ease have reason to look at rows, found for all at once."""
+
+    def __init__(self, tags: Sequence[ChannelTag]) -> None:
+        self._tags = tags
+        self._places = np.array([tag.place for tag in tags], dtype=np.int64)
+        self._signs = np.array([tag.sign for tag in tags])
+        self._limits = np.array([tag.sign * (tag.limit or 0.0) for tag in tags])
+
+    def of(self, rows: Rows) -> list[bool]:
+        """By alarm: whether a value is beyond its limit; rates are always looked at."""
+        signals = rows.values[:, self._places] * self._signs
+        found: list[bool] = (signals > self._limits).any(axis=0).tolist()
+        return [tag.kind == "rate" or each for tag, each in zip(self._tags, found, strict=True)]
 
 
 def channel_tags(

@@ -195,7 +195,7 @@ class Watch:
             "worst": worst if begun else None,
             "limit": limit,
             "shelved_until_utc_ns": None if until is None else self._utc(until),
-            "inhibit": None if tag.inhibit is None else tag.inhibit.text,
+            "inhibit": tag.inhibit,
             "inhibited": alarm.inhibited,
         }
 
