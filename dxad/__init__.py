@@ -14,12 +14,14 @@ Where things live, in the order of the data:
     ringbuffer.py newest.py     2  the recent past of one source on a fixed time grid; its newest samples
     frame.py join.py            3  rows of several rings, joined on one grid; one ring's part in them
     transforms/ shape.py        4  reshape rows (verbs); what rows will look like, before there are any
+    derive.py recurrence.py        channels made of channels; y[t] = k[t] y[t-1] + b[t]
     stretch.py fourier.py          stretches of rows, each reduced to a few numbers; power spectra
     bearing.py                     how often the parts of a bearing strike
     channelcheck.py                sensors that are stuck or missing
     gate.py                        rows in which the machine runs as it is watched
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
+    baseline/                      what the untrained models share: warm-up, regimes, guard, limit
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
@@ -39,6 +41,9 @@ Where things live, in the order of the data:
     assembly.py daemon.py          Config -> services; starts, answers, stops
     alarmsection.py                what a configuration says of alarms and incidents
     assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
+    nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
+    changes.py reloading.py        what differs between two configs; swaps that, and nothing else
+    keeping.py statefile.py        what pipelines know survives a restart; the file it is in
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text

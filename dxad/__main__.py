@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "query": "Score the last rows of PIPELINE, now.",
     "alarms": "Show all alarms, or do something about one of them.",
     "incidents": "Show what was found, with its evidence.",
+    "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "version": "Print the versions of dxad and what it runs on.",
 }

@@ -367,6 +367,12 @@ class Alarm:
         self._told, self.lasts, self.inhibited, self._seen = AlarmState.NORMAL, False, False, None
         self.forget_pending()
 
+    def adjust(self, *, off_share: float, on_rows: int, off_rows: int) -> None:
+        """Go on in the same state with other delays."""
+        self._off_share = off_share
+        self._on_rows = max(1, on_rows)
+        self._off_rows = max(1, off_rows)
+
     def forget_pending(self) -> None:
         """What has been seen so far does not count; an excursion that lasts goes on."""
         self._since = None

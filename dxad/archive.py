@@ -5,6 +5,7 @@ Docket.windows ── once a second ──▶ Evidence (files in state_dir/evide
 
 import asyncio
 
+from dxad.alarmsection import IncidentsSection
 from dxad.docket import Docket
 from dxad.evidence import Evidence, as_csv, as_document
 from dxad.runtime.clock import Clock
@@ -30,6 +31,10 @@ class Archive:
             await self._clock.sleep_until(self._clock.now() + NS_PER_S)
             if self._docket.windows:
                 await asyncio.to_thread(self.store)
+
+    def adjust(self, section: IncidentsSection) -> None:
+        """Keep as much as another configuration says, from the next window on."""
+        self._evidence.adjust(files=section.evidence_files, size=section.evidence_size)
 
     def store(self) -> None:
         """Store what there is, now: one that cannot be stored is lost, and a condition says why."""

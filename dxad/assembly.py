@@ -5,47 +5,48 @@ sources ─▶ Ingest ─▶ ring ─┼─▶ Pipeline ─▶ event ─▶ Outb
               ▲            └─▶ Pipeline       ▲                 └─ …
               │ seal                          │ step
               └────────── Ticker ───────▶ Scoring (inference thread)
+
+A reload swaps parts of this picture while the others run:
+
+    prepare   build what is new; a mistake ends it here, and nothing has happened
+    apply     stop what goes ─▶ between two batches: hand over, start what comes, swap ─▶ tidy up
+                   └───── an error: what was stopped runs again ◀┘
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
-from dxad import plugin
 from dxad.alarmsection import Action
 from dxad.archive import Archive
-from dxad.bundle import current
-from dxad.config import Config, PipelineSection, shape
+from dxad.changes import Changes, diff
+from dxad.config import Config
 from dxad.deliver import Deliver
 from dxad.docket import Docket
-from dxad.errors import ConfigError, ModelError
+from dxad.errors import ConfigError, ModelError, Problem
 from dxad.event import Event, identity, to_record
 from dxad.evidence import Evidence
-from dxad.fields import SinkSection, SourceSection
-from dxad.frame import Feature, Feed, Frame
-from dxad.incident import Identity
 from dxad.ingest import Ingest
 from dxad.learning import Learning
+from dxad.nodes import Builder, Built, Nodes, Run
 from dxad.outbox import Outbox
-from dxad.pipeline import BATCH, Pipeline, Stages
-from dxad.ringbuffer import RingBuffer
+from dxad.pipeline import BATCH, Pipeline
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
+from dxad.runtime.supervisor import Supervisor
 from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
-from dxad.shape import FeatureShape, Shape, build, chain
-from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
-from dxad.types import Model, Schema, Sink, Source
+from dxad.sizes import HISTORY, memory
+from dxad.types import Document, Model, Sink, Source
 
-__all__ = ["PROFILES", "Assembly", "memory"]
+__all__ = ["PROFILES", "Assembly", "Prepared", "memory"]
 
 log = logging.getLogger(__name__)
-
-Run = Callable[[], Awaitable[None]]
 
 PROFILES: Final = {
     "low_latency": (10_000_000, 0.005),
@@ -53,6 +54,19 @@ PROFILES: Final = {
     "sd_card": (250_000_000, 0.250),
 }
 """By profile: nanoseconds between two ticks, and seconds that a commit waits for company."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What another configuration needs, built and waiting to take over."""
+
+    changes: Changes
+    built: Built
+
+    def discard(self) -> None:
+        """It is not wanted: let go of the models that were made for it."""
+        for detector in self.built.detectors.values():
+            detector.model.close()
 
 
 class Assembly:
@@ -95,63 +109,80 @@ class Assembly:
         Raises:
             ConfigError: it needs more memory than it may, or a plug-in refuses its section.
         """
-        self.config = config
         self.outbox = outbox
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
-        self._boot = boot
-        self._clock = clock
-        self._metrics = metrics
-        self._history = history
-        self._ring_rows = ring_rows
-        self._batch = batch
-        self._backlog = backlog
-        self._models = dict(models or {})
+        self.listeners: list[Callable[[Event], None]] = []
+        """Who else wants to hear of events."""
+        self.deciders: list[Callable[[str], None]] = []
+        """Who wants to hear that somebody has decided something about an alarm of a pipeline."""
         self.docket = Docket(
             config.incidents, gateway=config.gateway.id, boot=boot, config_hash=_hash(config), health=health
         )
-        self.archive: Archive | None = None
-        if ring_rows is None:
-            self._check_memory()
-            self.archive = self._archive()
-        tick_ns, _ = PROFILES[config.profile]
+        self.archive = _archive(config, self.docket, clock, health) if ring_rows is None else None
+        self._builder = Builder(
+            docket=self.docket, boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox,
+            on_rows=self._wake,
+            sources=sources, sinks=sinks, models=models, ring_rows=ring_rows, history=history, batch=batch,
+            backlog=backlog,
+        )  # fmt: skip
+        built = self._builder.nodes(config)
+        self.nodes = built.nodes
+        for name, detector in built.detectors.items():
+            self.pipelines[name].succession.offer(detector)
+        self._tell_missing(built.missing)
         self.worker = Worker("inference")
-        self.ingests = {
-            name: self._ingest(name, section, (sources or {}).get(name))
-            for name, section in config.sources.items()
-        }
-        self.pipelines = {name: self._pipeline(name) for name in config.pipelines}
-        self.learnings = {name: each for name in config.pipelines if (each := self._learning(name))}
-        self.delivers = {
-            name: self._deliver(name, section, (sinks or {}).get(name))
-            for name, section in config.sinks.items()
-        }
-        self.scoring = Scoring(
-            self.pipelines.values(),
-            self.worker,
-            health=health,
-            on_event=self._tell,
-        )
-        self.ticker = Ticker(
-            clock,
-            period=tick_ns,
-            calls=[*(each.tick for each in self.ingests.values()), self.scoring.tick],
-        )
+        self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
+        self.ticker = Ticker(clock, period=PROFILES[config.profile][0], calls=self._beats(self.nodes))
+
+    @property
+    def config(self) -> Config:
+        """What was built."""
+        return self.nodes.config
+
+    @property
+    def ingests(self) -> Mapping[str, Ingest]:
+        """The sources with their rings, by name."""
+        return self.nodes.ingests
+
+    @property
+    def pipelines(self) -> Mapping[str, Pipeline]:
+        """The pipelines, by name."""
+        return self.nodes.pipelines
+
+    @property
+    def learnings(self) -> Mapping[str, Learning]:
+        """What learns, by pipeline."""
+        return self.nodes.learnings
+
+    @property
+    def delivers(self) -> Mapping[str, Deliver]:
+        """What serves each sink, by name."""
+        return self.nodes.delivers
+
+    @property
+    def summary(self) -> str:
+        """What runs, in a few words for systemd."""
+        return f"{len(self.ingests)} sources, {len(self.pipelines)} pipelines, {len(self.delivers)} sinks"
 
     def services(self) -> dict[str, Run]:
         """What the supervisor shall run, by name; what consumes comes before what produces."""
+        nodes = self.nodes
         return {
-            **{f"deliver.{name}": each.run for name, each in self.delivers.items()},
+            **_delivering(nodes),
             "scoring": self.scoring.run,
-            **{f"learning.{name}": each.run for name, each in self.learnings.items()},
+            **_learning(nodes),
             **({} if self.archive is None else {"archive": self.archive.run}),
             "ticker": self.ticker.run,
-            **{f"ingest.{name}": each.run for name, each in self.ingests.items()},
+            **_ingesting(nodes),
         }
 
-    async def forget_removed_sinks(self) -> None:
-        """Keep nothing more for sinks of an earlier configuration: nobody would ever fetch it."""
-        for name in self.outbox.sinks - self.delivers.keys():
+    async def forget_removed_sinks(self, before: Iterable[str] = ()) -> None:
+        """Keep nothing more for sinks of an earlier configuration: nobody would ever fetch it.
+
+        Those that were there `before` are meant too, even if the outbox does not know of them yet.
+        """
+        for name in (self.outbox.sinks | set(before)) - self.delivers.keys():
             log.warning("sink %s is no longer configured: what waited for it alone is dropped", name)
             await self.outbox.unsubscribe(name)
 
@@ -159,17 +190,11 @@ class Assembly:
         """All services have ended: close the incidents that are open, while the outbox still takes events."""
         for pipeline in self.pipelines.values():
             for event in pipeline.interrupt():
-                self._tell(event)
+                self.tell(event)
         for event in self.docket.flush():
-            self._tell(event)
+            self.tell(event)
         if self.archive is not None:
             self.archive.store()
-
-    def close(self) -> None:
-        """Let go of threads and models, once the services have stopped."""
-        self.worker.close()
-        for pipeline in self.pipelines.values():
-            pipeline.succession.close()
 
     async def act(self, alarm: str, action: Action, *, until: int | None = None) -> None:
         """Do to an alarm what somebody has decided, and tell what comes of it.
@@ -181,139 +206,195 @@ class Assembly:
         if pipeline is None:
             raise ConfigError(f"no alarm {alarm!r}")
         for event in await self.worker.run(partial(pipeline.watch.act, alarm, action, until=until)):
-            self._tell(event)
+            self.tell(event)
+        for listen in self.deciders:
+            listen(pipeline.name)
 
-    def _archive(self) -> Archive:
-        section = self.config.incidents
-        evidence = Evidence(
-            self.config.state_dir / "evidence", files=section.evidence_files, size=section.evidence_size
-        )
-        return Archive(self.docket, evidence, clock=self._clock, health=self.health)
+    def close(self) -> None:
+        """Let go of threads and models, once the services have stopped."""
+        self.worker.close()
+        for pipeline in self.pipelines.values():
+            pipeline.succession.close()
 
-    def _tell(self, event: Event) -> None:
+    # -- another configuration ----------------------------------------------------------------------------
+
+    def prepare(self, config: Config) -> Prepared:
+        """Build what `config` needs and is not there yet; what runs is not touched.
+
+        It may run in another thread, while nothing else is prepared or applied.
+
+        Raises:
+            ConfigError: it cannot take the place of what runs, with every reason that is known.
+        """
+        changes = diff(self.config, config)
+        if changes.restart:
+            text = "cannot change while dxad runs; restart it"
+            raise ConfigError(problems=[Problem("config", key, text) for key in changes.restart])
+        return Prepared(changes, self._builder.nodes(config, old=self.nodes, changes=changes))
+
+    async def apply(
+        self, prepared: Prepared, supervisor: Supervisor, *, saved: Mapping[str, Document] | None = None
+    ) -> None:
+        """Let what was prepared take over; whatever is equal goes on as the same objects.
+
+        Whatever is raised here: what was stopped has been started again, and nothing is different.
+
+        Args:
+            prepared: made for the nodes that run now.
+            supervisor: runs the services.
+            saved: by pipeline that is new, the state of one of the same name that ran before.
+        """
+        old, built = self.nodes, prepared.built
+        before, after = _swappable(old), _swappable(built.nodes)
+        stopping = [name for name, run in before.items() if after.get(name) != run]
+        starting = [name for name, run in after.items() if before.get(name) != run]
+        async with AsyncExitStack() as undo:
+            undo.callback(prepared.discard)
+            undo.push_async_callback(_run_again, supervisor, {name: before[name] for name in stopping})
+            await supervisor.stop(*reversed(stopping))
+            async with self.scoring.between_batches():
+                await self.scoring.finish(_gone(old.pipelines, built.nodes.pipelines))
+                told = await self._hand_over(built, saved or {})
+                undo.push_async_callback(_stop_again, supervisor, {name: after[name] for name in starting})
+                for name in starting:
+                    supervisor.start(name, after[name])
+                undo.pop_all()  # from here on nothing waits, and nothing can fail
+                told += self._swap(prepared)
+        for event in told:
+            self.tell(event)
+        await self._tidy_up(old)
+
+    async def _hand_over(self, built: Built, saved: Mapping[str, Document]) -> list[Event]:
+        """Let new pipelines and new detectors begin with what those in their place have known.
+
+        Returns what is to be told once they run.
+        """
+        events: list[Event] = []
+        for name, new in built.nodes.pipelines.items():
+            old, detector = self.pipelines.get(name), built.detectors.get(name)
+            if old is new and detector is None:
+                continue
+            state = saved.get(name, {}) if old is None else await self.worker.run(old.state)
+            refuse = partial(log.info, "%s: what was learned before is not taken up: %s", name)
+            if new is not old:
+                if detector is not None:
+                    new.succession.offer(detector)
+                if old is not None:
+                    new.follow(old)
+                events += new.restore(state, refuse=refuse)
+            elif detector is not None:
+                try:
+                    detector.restore(state.get("model", {}))
+                except ModelError as error:
+                    refuse(error)
+        return events
+
+    def _swap(self, prepared: Prepared) -> list[Event]:
+        """Between two batches, all at once; returns what is to be told."""
+        events: list[Event] = []
+        old, built, changes = self.nodes, prepared.built, prepared.changes
+        self.nodes = nodes = built.nodes
+        self.docket.adjust(nodes.config.incidents, _hash(nodes.config))
+        if self.archive is not None:
+            self.archive.adjust(nodes.config.incidents)
+        for name in _gone_names(old.ingests, nodes.ingests):
+            self.health.dismiss("source", name)
+        for name in _gone_names(old.pipelines, nodes.pipelines):
+            self.health.dismiss("pipeline", name)
+            self.health.dismiss("model", name)
+        for name, pipeline in nodes.pipelines.items():
+            if pipeline is old.pipelines.get(name) and changes.fate("pipelines", name) == "adjusted":
+                events += pipeline.adjust(nodes.config.pipelines[name])
+                if name in built.detectors:
+                    pipeline.succession.offer(built.detectors[name])
+                    self.health.clear("model.missing", name)
+        self._tell_missing(built.missing)
+        for learning in nodes.learnings.values():
+            learning.allow(built.spare_bytes)
+        tick_ns, commit_window_s = PROFILES[nodes.config.profile]
+        self.scoring.replace(nodes.pipelines.values())
+        self.ticker.adjust(period=tick_ns, calls=self._beats(nodes))
+        self.outbox.adjust(max_bytes=nodes.config.outbox.max_size, commit_window_s=commit_window_s)
+        return events
+
+    async def _tidy_up(self, old: Nodes) -> None:
+        """Close what pipelines that are gone have left open, unless those in their place go on with it."""
+        for pipeline in _gone(old.pipelines, self.pipelines):
+            new = self.pipelines.get(pipeline.name)
+            goes_on = set() if new is None else {each["id"] for each in new.snapshot()["incidents"]}
+            for event in pipeline.interrupt():
+                if event.subject not in goes_on:
+                    self.tell(event)
+            await self.worker.run(pipeline.succession.close)
+        await self.forget_removed_sinks(old.delivers)
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> None:
+        """Something has happened."""
         self.on_event(event)
-
-    def _wake(self) -> None:
-        self.scoring.wake()
-
-    def _spare_bytes(self) -> int:
-        """What `memory_max` leaves; nothing in process, where the caller sizes the rings."""
-        return self.config.memory_max - sum(memory(self.config).values()) if self._ring_rows is None else 0
-
-    def _check_memory(self) -> None:
-        sizes = memory(self.config)
-        total, most = sum(sizes.values()), self.config.memory_max
-        if self._spare_bytes() < 0:
-            largest = max(sizes, key=lambda name: sizes[name])
-            raise ConfigError(
-                f"the buffers need {total / 2**20:.1f} MiB, memory_max allows {most / 2**20:.1f} MiB; "
-                f"the largest is {largest} with {sizes[largest] / 2**20:.1f} MiB"
-            )
+        for listen in self.listeners:
+            listen(event)
 
     def _store(self, event: Event) -> None:
         """Hand an event to the outbox; it says so in the log once it is durable."""
         stored = self.outbox.append(to_record(event))
         stored.add_done_callback(partial(_log_stored, event))
 
-    def _ingest(self, name: str, section: SourceSection, source: Source | None) -> Ingest:
-        if source is None:
-            source = plugin.load("sources", _kind(section)).build(name, section, clock=self._clock)
-        period = section.period or 1
-        start = self._clock.now() // period if section.period else 0
-        ring = RingBuffer(
-            section.declared(name),
-            period=period,
-            slots=ring_slots(section) if self._ring_rows is None else self._ring_rows[name],
-            start=start,
-        )
-        return Ingest(
-            name, source, section, ring, clock=self._clock, health=self.health, metrics=self._metrics,
-            on_rows=self._wake,
-        )  # fmt: skip
+    def _tell_missing(self, missing: Mapping[str, str]) -> None:
+        for name, why in missing.items():
+            self.health.raise_condition("model.missing", name, why)
 
-    def _pipeline(self, name: str) -> Pipeline:
-        section = self.config.pipelines[name]
-        found = shape(section, self.config.sources)
-        pipeline = Pipeline(
-            name,
-            section,
-            self._stages(section, found),
-            identity=Identity(self.config.gateway.id, self._boot, name),
-            history=self._history,
-            batch=self._batch,
-            backlog=self._backlog,
-            docket=self.docket,
-            clock=self._clock,
-            health=self.health,
-            metrics=self._metrics,
-        )
-        if section.model is not None:
-            self._first_model(pipeline)
-        return pipeline
+    def _wake(self) -> None:
+        self.scoring.wake()
 
-    def _stages(self, section: PipelineSection, found: Shape) -> Stages:
-        feeds = [Feed(self.ingests[name].ring, columns) for name, columns in found.feeds]
-        features = tuple(self._feature(each) for each in found.features)
-        feeds += [Feed(each.ring, tuple(range(len(each.ring.channels)))) for each in features]
-        return Stages(
-            features,
-            Frame(feeds, period=found.joined.period),
-            found.outputs,
-            transforms=lambda: chain(section.transforms, found.joined)[0],
-        )
-
-    def _feature(self, found: FeatureShape) -> Feature:
-        ring = self.ingests[found.source].ring
-        transform = build(found.section)
-        outputs: Schema = transform.outputs(found.inputs)
-        slots = feature_slots(found, ring.slots * ring.period)
-        return Feature(Feed(ring, found.columns), transform, outputs, slots=slots)
-
-    def _first_model(self, pipeline: Pipeline) -> None:
-        """The model that is there at the start, if one is: without it, rows are recorded and not scored."""
-        try:
-            pipeline.offer(self._models.get(pipeline.name) or self._load(pipeline.name))
-        except ModelError as error:
-            learn = pipeline.section.learn
-            if learn is not None and learn.start == "if_missing" and self._shelf_is_empty(pipeline.name):
-                self.health.raise_condition("model.missing", pipeline.name, "learning what is normal")
-            else:
-                self.health.raise_condition("model.missing", pipeline.name, str(error))
-
-    def _load(self, name: str) -> Model:
-        section = self.config.pipelines[name].model
-        made: Model = plugin.load("models", _kind(section)).build(section, state_dir=self.config.state_dir)
-        return made
-
-    def _shelf(self, name: str) -> Path | None:
-        path = getattr(self.config.pipelines[name].model, "path", None)
-        return None if path is None else self.config.state_dir / path
-
-    def _shelf_is_empty(self, name: str) -> bool:
-        shelf = self._shelf(name)
-        return shelf is not None and current(shelf) is None
-
-    def _learning(self, name: str) -> Learning | None:
-        pipeline, shelf = self.pipelines[name], self._shelf(name)
-        learn = pipeline.section.learn
-        if learn is None or shelf is None:
-            return None
-        return Learning(
-            pipeline, learn, shelf, load=partial(self._load, name), spare_bytes=self._spare_bytes(),
-            clock=self._clock, health=self.health,
-        )  # fmt: skip
-
-    def _deliver(self, name: str, section: SinkSection, sink: Sink | None) -> Deliver:
-        if sink is None:
-            sink = plugin.load("sinks", _kind(section)).build(name, section, state_dir=self.config.state_dir)
-        return Deliver(
-            name, sink, self.outbox, section, clock=self._clock, health=self.health, metrics=self._metrics
-        )
+    def _beats(self, nodes: Nodes) -> list[Callable[[int], None]]:
+        return [*(each.tick for each in nodes.ingests.values()), self.scoring.tick]
 
 
-def _kind(section: Any) -> str:
-    kind: str = section.type
-    return kind
+def _delivering(nodes: Nodes) -> dict[str, Run]:
+    return {f"deliver.{name}": each.run for name, each in nodes.delivers.items()}
+
+
+def _learning(nodes: Nodes) -> dict[str, Run]:
+    return {f"learning.{name}": each.run for name, each in nodes.learnings.items()}
+
+
+def _ingesting(nodes: Nodes) -> dict[str, Run]:
+    return {f"ingest.{name}": each.run for name, each in nodes.ingests.items()}
+
+
+def _swappable(nodes: Nodes) -> dict[str, Run]:
+    """The services of the nodes; methods of the same object are equal."""
+    return {**_delivering(nodes), **_learning(nodes), **_ingesting(nodes)}
+
+
+def _gone_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """The names of what is there no more, or is another object."""
+    return [name for name, each in old.items() if new.get(name) is not each]
+
+
+def _gone(old: Mapping[str, Pipeline], new: Mapping[str, Pipeline]) -> list[Pipeline]:
+    return [old[name] for name in _gone_names(old, new)]
+
+
+async def _run_again(supervisor: Supervisor, services: Mapping[str, Run]) -> None:
+    """A swap has failed: what was stopped for it goes on."""
+    for name, run in services.items():
+        if name not in supervisor.names:
+            supervisor.start(name, run)
+
+
+async def _stop_again(supervisor: Supervisor, services: Mapping[str, Run]) -> None:
+    """A swap has failed: what was started for it ends."""
+    await supervisor.stop(*services)
+
+
+def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Archive:
+    section = config.incidents
+    folder = config.state_dir / "evidence"
+    evidence = Evidence(folder, files=section.evidence_files, size=section.evidence_size)
+    return Archive(docket, evidence, clock=clock, health=health)
 
 
 def _hash(config: Config) -> str:

@@ -51,6 +51,10 @@ class ChannelCheck:
         """What was wrong from which row on, of those watched last."""
         self.forget()
 
+    def adjust(self, *, missing_rows: int) -> None:
+        """From now on, call a channel missing after so many rows."""
+        self._missing_rows = missing_rows
+
     def forget(self) -> None:
         """Start to learn anew how still the channels stand."""
         n = len(self._channels)

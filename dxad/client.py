@@ -132,6 +132,14 @@ class Client:
             await self._ask("GET", f"/v1/incidents/{quote(incident, safe='')}/window?format=csv")
         ).decode()
 
+    async def reload(self, *, dry_run: bool = False) -> Document:
+        """Have the daemon take up its configuration as it is on disk now, or only say what would change.
+
+        Raises:
+            RequestRefusedError: we may not, or the configuration is refused, 422: nothing has changed.
+        """
+        return await self._document("POST", "/v1/reload", {"dry_run": dry_run}, timeout_s=_QUERY_TIMEOUT_S)
+
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
     ) -> Document:
@@ -221,6 +229,10 @@ class SyncClient:
     def window_csv(self, incident: str) -> str:
         """All rows that are stored, as CSV."""
         return self._run(lambda client: client.window_csv(incident))
+
+    def reload(self, *, dry_run: bool = False) -> Document:
+        """Have the daemon take up its configuration as it is on disk now."""
+        return self._run(lambda client: client.reload(dry_run=dry_run))
 
     def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         async def asked() -> T:

@@ -54,6 +54,7 @@ __all__ = [
     "schema",
     "shape",
     "warnings",
+    "where",
 ]
 
 
@@ -214,6 +215,33 @@ def load(path: Path) -> Config:
     Raises:
         ConfigError: with every mistake, each with file, line and key.
     """
+    document, lines = _read(path)
+    state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
+    if state_dir and "state_dir" not in document:
+        document["state_dir"] = state_dir
+    config = parse(document, lines, str(path))
+    misplaced = [
+        Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
+        for key, kind in _in_process(config)
+    ]
+    if misplaced:
+        raise ConfigError(problems=misplaced)
+    return config.model_copy(update={"state_dir": path.parent / config.state_dir})
+
+
+def where(path: Path, key: str) -> str:
+    """The `file:line` of a dotted key in a configuration file or its `conf.d`, or of the nearest table.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    document, lines = _read(path)
+    lines = template.expand(document, lines, _channel_ids(document)).lines
+    return _where(tuple(key.split(".")), lines, str(path))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
+    """The merged document, and the place of each of its keys."""
     document: dict[str, Any] = {}
     lines: dict[Key, str] = {}
     problems: list[Problem] = []
@@ -232,17 +260,7 @@ def load(path: Path) -> Config:
             lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
     if problems:
         raise ConfigError(problems=problems)
-    state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
-    if state_dir and "state_dir" not in document:
-        document["state_dir"] = state_dir
-    config = parse(document, lines, str(path))
-    misplaced = [
-        Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
-        for key, kind in _in_process(config)
-    ]
-    if misplaced:
-        raise ConfigError(problems=misplaced)
-    return config.model_copy(update={"state_dir": path.parent / config.state_dir})
+    return document, lines
 
 
 def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file: str = "config") -> Config:

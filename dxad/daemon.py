@@ -1,8 +1,8 @@
-"""The life of the daemon: load, build, start, answer, stop.
+"""The life of the daemon: load, build, start, answer, reload, stop.
 
-run ─▶ config ─▶ Assembly ─▶ control socket ─▶ outbox open ─▶ supervisor starts services ─▶ READY=1
-                                                                             │ SIGTERM, SIGINT
-exit 0 ◀─ socket gone ◀─ outbox closed ◀─ last events stored ◀─ services stopped ◀┘
+run ─▶ config ─▶ Assembly ─▶ control socket ─▶ outbox open ─▶ state read ─▶ services started ─▶ READY=1
+                                                                     │ SIGTERM, SIGINT
+exit 0 ◀─ socket gone ◀─ outbox closed ◀─ state, last events stored ◀─ services stopped ◀┘
 
 The socket comes first and goes last: a second daemon ends there, before it has touched a file or a device.
 """
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,9 @@ from dxad.config import Config
 from dxad.control import Control
 from dxad.errors import ConfigError
 from dxad.gateway import Gateway
+from dxad.keeping import Keeping
 from dxad.outbox import Outbox
+from dxad.reloading import Reloading
 from dxad.runtime import logs, systemd
 from dxad.runtime.clock import Clock, SystemClock, boot_id
 from dxad.runtime.health import Health
@@ -57,16 +60,18 @@ def run(path: Path) -> int:
 
 
 async def _until_signalled(config: Config, path: Path) -> None:
-    stop = asyncio.Event()
+    stop, hang_up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: log.warning("SIGHUP: reload is not there yet; restart"))
-    await serve(config, stop, path=path)
+    loop.add_signal_handler(signal.SIGHUP, hang_up.set)
+    await serve(config, stop, path=path, hang_up=hang_up)
 
 
-async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None) -> None:
-    """Run everything `config` names until `stop` is set.
+async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asyncio.Event) -> None:
+    """Run everything `config`, which was read from `path`, names until `stop` is set.
+
+    Whenever `hang_up` is set, the configuration is read anew.
 
     Raises:
         ConfigError: something in it cannot be built here.
@@ -89,18 +94,29 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
             config, boot=boot_id(), clock=clock, health=health, metrics=metrics, outbox=outbox
         )
         stack.callback(assembly.close)
-        gateway = Gateway(
-            assembly, clock=clock, health=health, metrics=metrics, config_path=path or Path("-")
-        )
+        gateway = Gateway(assembly, clock=clock, health=health, metrics=metrics, config_path=path)
         await stack.enter_async_context(Control(gateway, config.control))
         stack.enter_context(_claimed(config.state_dir))
         await stack.enter_async_context(outbox)
         await assembly.forget_removed_sinks()
+        keeping = Keeping(
+            lambda: assembly.pipelines, config.state_dir / "pipelines", tell=assembly.tell,
+            worker=assembly.worker, clock=clock, health=health, metrics=metrics,
+        )  # fmt: skip
+        await keeping.restore()
+        assembly.listeners.append(keeping.note)
+        assembly.deciders.append(keeping.want)
+        stack.push_async_callback(keeping.save)
         stack.callback(assembly.interrupt)
         supervisor = await stack.enter_async_context(Supervisor(clock, health))
         for name, service in assembly.services().items():
             supervisor.start(name, service)
+        supervisor.start("keeping", keeping.run)
         supervisor.start("watchdog", _Watchdog(assembly, supervisor, clock).run)
+        reloading = Reloading(path, assembly, supervisor, keeping, health=health, metrics=metrics)
+        supervisor.start("reloading", reloading.run)
+        supervisor.start("hang up", partial(_hang_up, hang_up, reloading))
+        gateway.reloading = reloading
         gc.collect()
         gc.freeze()  # what is built now lives for ever: no collection need look at it again
         gateway.state = "running"
@@ -108,11 +124,20 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path | None = None
             "ready: %d sources, %d pipelines, %d sinks, state in %s",
             len(assembly.ingests), len(assembly.pipelines), len(assembly.delivers), config.state_dir,
         )  # fmt: skip
-        systemd.ready(f"{len(assembly.ingests)} sources, {len(assembly.pipelines)} pipelines")
+        systemd.ready(assembly.summary)
         await stop.wait()
+        gateway.reloading = None
         gateway.state = "stopping"
         systemd.stopping()
         log.info("stopping")
+
+
+async def _hang_up(asked: asyncio.Event, reloading: Reloading) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        log.info("SIGHUP: reloading")
+        reloading.hang_up()
 
 
 @contextmanager

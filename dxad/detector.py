@@ -4,13 +4,14 @@ rows ─▶ WindowBuffer ─▶ Model ─▶ Judge ─▶ one judged score per r
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
 
 from dxad.alarm import Judge
-from dxad.types import F8, Bools, Calibration, Channel, Model, Rows, Windows
+from dxad.errors import ModelError
+from dxad.types import F8, Bools, Calibration, Channel, Detailed, Document, Forgiving, Model, Rows, Windows
 from dxad.window import WindowBuffer
 
 __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
@@ -63,6 +64,7 @@ class Detector:
         hop: int,
         required: Sequence[int],
         by: int | None = None,
+        key: Document | None = None,
     ) -> None:
         """Load `model` for these channels.
 
@@ -73,11 +75,13 @@ class Detector:
             hop: rows from one window to the next.
             required: columns without which a window is not scored.
             by: the column that says in which regime the machine runs, if one does.
+            key: how the model was configured: only a detector of an equal key may take up its state.
 
         Raises:
             ModelError: the model is not for these.
         """
         self.model = model
+        self._key = {"channels": [channel.id for channel in channels], **(key or {})}
         self.rows = model.load(channels, rows, by=by)
         self._width = len(channels)
         self._required = list(required)
@@ -94,6 +98,32 @@ class Detector:
         if configured is not None:
             return configured
         return None if self.calibration is None else self.calibration.limit
+
+    def state(self) -> Document:
+        """What the model has learned while it ran, and whose it is; empty where that is nothing."""
+        learned = self.model.state()
+        return {"of": self._of, "state": learned} if learned else {}
+
+    def restore(self, state: Document) -> None:
+        """Take up what `state` of a detector of the same model has given.
+
+        Raises:
+            ModelError: it is of another model, or of other channels.
+        """
+        if not state:
+            return
+        if state.get("of") != self._of:
+            raise ModelError("it is of another model, or of other channels")
+        self.model.restore(state["state"])
+
+    @property
+    def _of(self) -> Document:
+        return {**self._key, "version": self.model.version, "rows": self.rows}
+
+    def snapshot(self) -> Document:
+        """What there is to know about the model now; from any thread."""
+        more = self.model.details() if isinstance(self.model, Detailed) else {}
+        return {"version": self.model.version, "rows": self.rows, **more}
 
     def prime(self, rows: Rows) -> None:
         """Take in rows that went before, so that the next one already ends a window."""
@@ -113,7 +143,9 @@ class Detector:
         if usable.any():
             kept = windows
             if not usable.all():
-                kept = Windows(windows.last[usable], windows.values[usable], windows.bad[usable])
+                kept = Windows(
+                    windows.last[usable], windows.values[usable], windows.bad[usable], period=windows.period
+                )
             scores = self.model.score(kept)
             places = kept.last - rows.first
             raw[places] = np.minimum(scores.values, _SCORE_MOST)
@@ -130,6 +162,7 @@ class Detector:
         if calibration is None or len(rows) < self.rows:
             return None
         windows = WindowBuffer(rows=self.rows, channels=self._width).push(rows)
+        windows = replace(windows, question=True)
         raw = np.where(self._usable(windows), self.model.score(windows).values, np.nan)
         judged = Judge(calibration).apply(raw)
         if np.isnan(judged).all():
@@ -145,6 +178,8 @@ class Detector:
         """The scores so far measured a sensor that was lying: they shall not weigh on the next ones."""
         if self._judge is not None:
             self._judge.restart()
+        if isinstance(self.model, Forgiving):
+            self.model.forgive()
 
     def _usable(self, windows: Windows) -> Bools:
         usable: Bools = windows.bad <= BAD_MOST

@@ -55,6 +55,11 @@ class Docket:
         self._merged: Counter[tuple[str, str, str]] = Counter()
         self._summaries: list[Event] = []
 
+    def adjust(self, section: IncidentsSection, config_hash: str) -> None:
+        """Go on as `section` says, under a configuration of this hash."""
+        self.section = section
+        self.config_hash = config_hash
+
     def admit(self, pipeline: str, kind: str, severity: Severity, *, utc: int) -> bool:
         """Whether one more incident may be told at `utc`; if not, it is counted as merged."""
         self._turn(utc // _HOUR)
@@ -117,10 +122,11 @@ class Docket:
 
     def close(self, told: Document, *, merged: bool) -> None:
         """Remember an incident that is over by what was told of it last."""
+        self.reopen(told["incident"])  # a pipeline that another one has replaced may have told of its end
         self.closed.append({**told, "merged": merged})
 
     def reopen(self, incident: str) -> None:
-        """It is not over after all."""
+        """It is not over after all, if it was."""
         for each in [each for each in self.closed if each["incident"] == incident]:
             self.closed.remove(each)
 

@@ -112,12 +112,15 @@ class Episode(ABC):
             phase = self._begin(raised, calibration)
         incident = self.incident
         assert incident is not None
+        news = any(tag.id not in incident.alarms for tag, _ in raised)
         worst = max((tag.severity for tag, _ in raised), key=SEVERITIES.index)
         incident.severity = max(incident.severity, worst, key=SEVERITIES.index)
         for tag, each in raised:
             self._listed(tag, onset=each.onset)
         self._blame(incident, raised, calibration)
         if phase == "updated":
+            if not news:  # an alarm that comes and goes while the incident lasts
+                return []
             incident.updates += 1
         return self._tell(phase, slot)
 
@@ -146,9 +149,13 @@ class Episode(ABC):
         incident.merged = not self._docket.admit(
             self._identity.pipeline, self.kind, incident.severity, utc=self._utc((slot + 1) * self._period)
         )
-        counter = self._counts.reopened if reopened else self._counts.opened
-        (self._counts.merged if incident.merged else counter).add()
-        return "reopened" if reopened else "opened"
+        phase: Phase = "reopened" if incident.announced else "opened"
+        if incident.merged:
+            self._counts.merged.add()
+        else:
+            incident.announced = True
+            (self._counts.reopened if phase == "reopened" else self._counts.opened).add()
+        return phase
 
     def _within(self, slot: int) -> bool:
         """Whether what begins at `slot` comes so soon that it is the incident before, opened again."""
@@ -182,7 +189,8 @@ class Episode(ABC):
             self.incident.remarks["interrupted"] = True
             events = self._close(Transition("cleared", slot, slot))
             for tag in self.tags:
-                tag.alarm.reset()
+                if tag.alarm.lasts or tag.alarm.active:
+                    tag.alarm.reset()
         self._keep_window()
         return events
 

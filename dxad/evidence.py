@@ -303,6 +303,10 @@ class Evidence:
         self._files = files
         self._size = size
 
+    def adjust(self, *, files: int, size: int) -> None:
+        """Keep more or less from the next window on."""
+        self._files, self._size = files, size
+
     def put(self, window: Window) -> None:
         """Keep a window; one of the same incident is replaced. It takes as long as the disk does.
 

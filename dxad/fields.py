@@ -25,9 +25,11 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
-from dxad.types import NS_PER_S, Channel, Fold, Lane, Overflow
+from dxad.types import NS_PER_S, Channel, Fold, Lane, Overflow, Schema
 
 __all__ = [
+    "BandSection",
+    "ChannelId",
     "ChannelPattern",
     "ChannelSection",
     "Duration",
@@ -43,6 +45,7 @@ __all__ = [
     "TransformSection",
     "distinct",
     "matching",
+    "rows_in",
 ]
 
 _UNITS_NS = {
@@ -145,6 +148,9 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
 
 _NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
+
+ChannelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)+$")]
+"""`source.name`, as a channel that is made anew is called."""
 
 ChannelPattern = Annotated[str, Field(pattern=rf"^{_NAME_PATTERN}(\.{_NAME_PATTERN})+$")]
 """`source.name`, where `*` and `?` match within the names: `vib.*`; `{each}` is a template's place."""
@@ -296,6 +302,44 @@ class TransformSection(Section):
         ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
     )
 
+    def places(self, inputs: Schema) -> list[int]:
+        """Where its channels stand among the inputs.
+
+        Raises:
+            ConfigError: no channel matches.
+        """
+        found = matching(self.channels, inputs.channels)
+        if not found:
+            raise ConfigError(f"no channel matches {', '.join(self.channels)}")
+        return found
+
+
+class BandSection(TransformSection):
+    """What is said of a transform that lets values differ by a band."""
+
+    band: float = Field(gt=0, strict=False, allow_inf_nan=False, description="how far values may differ")
+    kind: Literal["absolute", "percent"] = Field(
+        "absolute", description="whether the band is in the channel's unit or a share of its range"
+    )
+
+    def widths(self, channels: Iterable[Channel]) -> list[float]:
+        """The band of each channel, in its unit.
+
+        Raises:
+            ConfigError: a channel without a range has no percents.
+        """
+        return [self._width(channel) for channel in channels]
+
+    def _width(self, channel: Channel) -> float:
+        if self.kind == "absolute":
+            return self.band
+        if channel.range is None:
+            raise ConfigError(
+                f'{channel.id!r} has no range to take percents of; give it one, or kind = "absolute"'
+            )
+        low, high = channel.range
+        return self.band / 100 * (high - low)
+
 
 class ModelSection(Section):
     """What is said of every model."""
@@ -318,6 +362,19 @@ class SinkSection(Section):
     def lane_set(self) -> frozenset[Lane]:
         """The lanes as the outbox names them."""
         return frozenset(Lane[name.upper()] for name in self.lanes)
+
+
+def rows_in(duration: int, period: int, *, key: str, most: int) -> int:
+    """How many rows a duration is, at least one.
+
+    Raises:
+        ConfigError: it is no whole number of rows, or of more than `most`; the message names the key.
+    """
+    if duration % period or duration < period:
+        raise ConfigError(f"{key} is no multiple of the rows' period, {period / 1e6:g} ms")
+    if duration // period > most:
+        raise ConfigError(f"{key} is {duration // period} rows; {most} at most")
+    return duration // period
 
 
 def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:

@@ -36,11 +36,18 @@ class Feature:
         self._transform = transform
         self._cursor = feed.ring.sealed
         self._columns = feed.chosen
+        self.lost = 0
+        """Slots of the source's ring that were overwritten before they were read."""
         self._at_once = max(
             1, min(slots * schema.period // feed.ring.period, CELLS_AT_ONCE // len(feed.columns))
         )
         start = feed.ring.sealed * feed.ring.period // schema.period
         self.ring = RingBuffer(schema.channels, period=schema.period, slots=slots, start=start)
+
+    @property
+    def transform(self) -> Transform:
+        """What runs on the rows."""
+        return self._transform
 
     @property
     def behind(self) -> bool:
@@ -57,6 +64,7 @@ class Feature:
         reading = source.read(self._cursor, stop, self._columns)
         self._cursor = reading.first + len(reading.values)
         if reading.lost:
+            self.lost += reading.lost
             self._forget(reading.first)
         if not len(reading.values):
             return
@@ -101,6 +109,10 @@ class Frame:
     def next(self) -> int:
         """The row that will be read next, if it is not overwritten before."""
         return self._next
+
+    def begin(self, row: int) -> None:
+        """Leave out the rows before `row`: somebody else has read them."""
+        self._next = max(self._next, row)
 
     @property
     def lost(self) -> int:

@@ -8,8 +8,10 @@ from typing import Literal
 
 from dxad.alarmsection import Action
 from dxad.assembly import Assembly, memory
+from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.query import answer
+from dxad.reloading import Reloading
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics, Sample, prometheus
@@ -19,7 +21,7 @@ __all__ = ["Gateway"]
 
 
 class Gateway:
-    """Answers from snapshots; it changes nothing but by `learn` and `act`."""
+    """Answers from snapshots; it changes nothing but by `learn`, `act` and `reload`."""
 
     def __init__(
         self,
@@ -31,13 +33,15 @@ class Gateway:
         config_path: Path | None = None,
     ) -> None:
         self.state: Literal["starting", "running", "stopping"] = "starting"
+        self.reloading: Reloading | None = None
+        """Takes up another configuration, while the daemon runs."""
         self._assembly = assembly
         self._clock = clock
         self._health = health
         self._metrics = metrics
         self._config_path = config_path
         self._since = clock.now()
-        self._buffers = sum(memory(assembly.config).values()) if config_path else 0
+        self._measured: tuple[Config | None, int] = (None, 0)
 
     @property
     def uptime_s(self) -> float:
@@ -60,7 +64,7 @@ class Gateway:
             "pipelines": {name: self.pipeline_status(name) for name in self._assembly.pipelines},
             "sinks": {name: each.snapshot() for name, each in self._assembly.delivers.items()},
             "outbox": self._assembly.outbox.snapshot(),
-            "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers},
+            "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers()},
         }
 
     def pipeline_status(self, name: str) -> Document:
@@ -117,7 +121,8 @@ class Gateway:
         """The incidents that are open, and the last of those that are over, the newest first."""
         pipelines = self._assembly.pipelines.values()
         opened = [each for pipeline in pipelines for each in pipeline.watch.open_incidents()]
-        closed = list(self._assembly.docket.closed)
+        ids = {each["incident"] for each in opened}
+        closed = [each for each in list(self._assembly.docket.closed) if each["incident"] not in ids]
         return [
             {**each, "state": state}
             for state, found in (("open", opened), ("closed", closed))
@@ -130,6 +135,23 @@ class Gateway:
         if archive is None:
             return None
         return await (archive.csv(incident) if rows is None else archive.document(incident, rows))
+
+    async def reload(self, *, dry_run: bool) -> Document:
+        """Take up the configuration as it is on disk now, or only say what would change.
+
+        Raises:
+            ConfigError: it is refused, with every mistake that is known.
+        """
+        if self.reloading is None:
+            raise ConfigError(f"the gateway is {self.state}, and has nothing to reload")
+        return await self.reloading.reload(dry_run=dry_run)
+
+    def _buffers(self) -> int:
+        """The bytes of all buffers; in process, nothing is promised."""
+        config = self._assembly.config
+        if self._config_path is not None and self._measured[0] is not config:
+            self._measured = (config, sum(memory(config).values()))
+        return self._measured[1]
 
     def metrics(self) -> str:
         """All counters and gauges as Prometheus text."""

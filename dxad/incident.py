@@ -101,6 +101,8 @@ class Incident:
     reopened: int = 0
     merged: bool = False
     """Whether it is counted only: there were too many."""
+    announced: bool = False
+    """Whether anybody has been told that it was opened."""
     told: Document = field(default_factory=dict)
     """The data of the last event."""
 

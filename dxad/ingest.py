@@ -88,8 +88,8 @@ class Ingest:
             waiting_most=waiting_most(section),
         )
         self._sample_clock = self._made_clock()
-        self._ranges = [each.range or (-np.inf, np.inf) for each in self._sections]
-        self._low, self._high = np.array(self._ranges).T
+        self._low, self._high = np.array([each.range or (-np.inf, np.inf) for each in self._sections]).T
+        self._ranged = any(each.range is not None for each in self._sections)
         self.connected = False
         self._down_since: int | None = None
         self._newest: int | None = None
@@ -197,25 +197,34 @@ class Ingest:
         samples = block.samples
         self._count["samples_received"].add(len(samples))
         self._newest = self._clock.now()
-        column = samples["column"]
-        value = samples["value"]
-        wrong = (samples["quality"] != Quality.BAD) & ~(
-            (value >= self._low[column]) & (value <= self._high[column]) & np.isfinite(value)
-        )
-        if wrong.any():
-            samples = samples.copy()
-            samples["reason"][wrong] = np.where(np.isfinite(value[wrong]), Reason.RANGE, Reason.TYPE)
-            samples["quality"][wrong] = Quality.BAD
-        bad = samples["quality"] == Quality.BAD
-        for reason in np.unique(samples["reason"][bad]) if bad.any() else ():
-            self._metrics.counter(
-                "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
-            ).add(int(np.count_nonzero(samples["reason"][bad] == reason)))
-        self._take(samples)
+        self._take(self._judged(samples))
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
+
+    def _judged(self, samples: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+        """Mark what cannot be as BAD, and count all that is BAD by its reason."""
+        value = samples["value"].copy()
+        wrong = ~np.isfinite(value)
+        if self._ranged:
+            column = samples["column"]
+            wrong |= (value < self._low[column]) | (value > self._high[column])
+        good = not samples["quality"].any()
+        if not good:
+            wrong &= samples["quality"] != Quality.BAD
+        if wrong.any():
+            samples = samples.copy()
+            samples["reason"][wrong] = np.where(np.isfinite(value[wrong]), Reason.RANGE, Reason.TYPE)
+            samples["quality"][wrong] = Quality.BAD
+        elif good:
+            return samples
+        reasons = samples["reason"][samples["quality"] == Quality.BAD]
+        for reason in np.unique(reasons):
+            self._metrics.counter(
+                "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
+            ).add(int(np.count_nonzero(reasons == reason)))
+        return samples
 
     def _take(self, samples: npt.NDArray[np.void]) -> None:
         """Give samples their times and hand them on; write down what becomes of those that are too late."""

@@ -2,7 +2,7 @@
 
 Row `r` of period `P` covers [r*P, (r+1)*P). A finer ring's slots that begin within it are folded as each
 channel says; a ring of the same period gives its slot; a coarser one gives its newest sample from before the
-row's end, while it holds.
+row's end, while it holds, or of channels that fold their samples the newest slot that had ended.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,7 @@ class Part:
         if self.coarse:
             feed.ring.keep_newest()
         folds = [channel.fold for channel in feed.channels]
+        self._by_sample = np.array(folds) == "last"
         self._folded = {
             fold: np.array([column for column, each in enumerate(folds) if each == fold], dtype=np.int64)
             for fold in ("mean", "min", "max", "count")
@@ -125,9 +126,10 @@ class Part:
         return value, state
 
     def _newest_before(self, first: int, stop: int) -> tuple[F8, U1]:
-        """For each row the newest sample from before its end; what is older than those kept, by the slot.
+        """For each row the newest sample from before its end, or the newest slot that had ended by then.
 
-        Of slots alone nobody knows when their sample came: only one that had ended by then counts.
+        The slot counts where it folds more than the last of its samples, and where the sample is older than
+        those that are kept: nobody knows when those of a slot came.
         """
         ring = self.ring
         ends = np.arange(first + 1, stop + 1) * self._period
@@ -135,6 +137,7 @@ class Part:
         if ring.newest is None:
             return self._slots_at(slots)
         values, states, known = ring.newest.at(ends, self._columns)
+        known &= self._by_sample
         if not known.all():
             older, older_states = self._slots_at(slots)
             values, states = np.where(known, values, older), np.where(known, states, older_states)

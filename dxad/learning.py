@@ -59,9 +59,14 @@ class Learning:
         self._health = health
         self._asked = asyncio.Event()
         self._rows = self._rows_of(section.span)
-        self._rows_most = self._rows + max(0, spare_bytes) // self._row_bytes
+        self._rows_most = self._rows
+        self.allow(spare_bytes)
         self.state: Literal["idle", "recording", "fitting"] = "idle"
         self.error: str | None = None
+
+    def allow(self, spare_bytes: int) -> None:
+        """So much memory may be taken for a longer recording than the configured one."""
+        self._rows_most = self._rows_of(self._section.span) + max(0, spare_bytes) // self._row_bytes
 
     def _rows_of(self, span: int) -> int:
         return max(1, span // self._pipeline.stages.schema.period)

@@ -34,6 +34,7 @@ from dxad.types import (
     Bools,
     Channel,
     Document,
+    Fallible,
     Model,
     Rows,
     Schema,
@@ -127,12 +128,16 @@ class Pipeline:
             stages.frame.schema.channels,
             settle_rows=section.settle // stages.frame.schema.period,
         )
+        self._clock = clock
+        self._unclaimed: Document = {}
+        """What a model has left of which there is none now: it may come back."""
         self._batch = batch
         self._backlog = backlog
         if backlog is None and section.backlog is not None:
             self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
@@ -153,7 +158,9 @@ class Pipeline:
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
         self._lost = metrics.counter("dxad_rows_lost_total", pipeline=name)
+        self._faults = metrics.counter("dxad_transform_faults_total", pipeline=name)
         self.ledger = Ledger(metrics, f"pipelines.{name}")
+        self._feature_ledger = Ledger(metrics, f"pipelines.{name}.features")
 
     def _rows(self, duration: int) -> int:
         """How many rows a duration is, at least one."""
@@ -194,19 +201,67 @@ class Pipeline:
         """
         self.succession.offer(self.fitted(model))
 
-    def fitted(self, model: Model) -> Detector:
-        """`model`, made ready for this pipeline's rows.
+    def fitted(self, model: Model, section: PipelineSection | None = None) -> Detector:
+        """`model`, made ready for this pipeline's rows, as another section of it wants them scored if given.
 
         Raises:
             ModelError: it is not for them.
         """
-        section, schema = self.section, self.stages.schema
+        section, schema = section or self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         by = None if section.by is None else matching([section.by], schema.channels)[0]
+        assert section.model is not None
+        key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
-            model, schema.channels, rows=rows, hop=section.hop, by=by,
+            model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
             required=matching(section.required, schema.channels),
         )  # fmt: skip
+
+    # -- over a reload and a restart ----------------------------------------------------------------------
+    # All of these are called between two batches.
+
+    def adjust(self, section: PipelineSection) -> list[Event]:
+        """Go on as `section` says, which differs in what rows are held against, not in the rows.
+
+        Returns what is to be told of it.
+        """
+        self.section = section
+        self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
+        return self.watch.adjust(section)
+
+    def follow(self, old: "Pipeline") -> None:
+        """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
+        if old.stages.frame.schema.period == self.stages.frame.schema.period:
+            self.stages.frame.begin(old.stages.frame.next)
+
+    def state(self) -> Document:
+        """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
+        detector = self.succession.upcoming
+        learned = self._unclaimed if detector is None else detector.state()
+        parts = {"model": learned, "watch": self.watch.state()}
+        return {name: part for name, part in parts.items() if part}
+
+    def restore(self, state: Document, *, refuse: Callable[[ModelError], None]) -> list[Event]:
+        """Take up what `state` of a pipeline of this name has given; returns what is to be told of it.
+
+        A part that is of another model, or of other channels, is left out, and `refuse` is told why.
+        """
+        detector, learned = self.succession.upcoming, state.get("model", {})
+        try:
+            if detector is None:
+                self._unclaimed = learned
+            else:
+                detector.restore(learned)
+        except ModelError as error:
+            refuse(error)
+        try:
+            return self.watch.restore(state.get("watch", {}), now=self._clock.now())
+        except ModelError as error:
+            refuse(error)
+            return []
+
+    # -- rows ---------------------------------------------------------------------------------------------
 
     def record(self, rows: int) -> Recorder:
         """Start to collect rows of normal running for a new model."""
@@ -218,6 +273,7 @@ class Pipeline:
         """Take in all rows that are complete; returns what is to be told."""
         for feature in self.stages.features:
             feature.advance()
+        self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
@@ -229,7 +285,7 @@ class Pipeline:
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
-        self._mind_the_gap()
+        self._mind_the_gap(rows.first)
         if self._forget:
             self._forget = False
             self.check.forget()
@@ -241,6 +297,8 @@ class Pipeline:
         )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
+        if self._foreign:
+            self._tell_of_faults()
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -282,15 +340,33 @@ class Pipeline:
         past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
-    def _mind_the_gap(self) -> None:
+    def _fallible(self) -> list[Fallible]:
+        """The transforms that run code of the user's own, in the order of the data."""
+        made = [*(feature.transform for feature in self.stages.features), *self._transforms]
+        return [each for each in made if isinstance(each, Fallible)]
+
+    def _tell_of_faults(self) -> None:
+        faults = [each.fault for each in self._foreign if each.fault is not None]
+        if faults:
+            self._faults.add(len(faults))
+            self._health.raise_condition("transform.failed", self.name, "; ".join(faults))
+        else:
+            self._health.clear("transform.failed", self.name)
+
+    def _mind_the_gap(self, first: int) -> None:
         lost = self.stages.frame.lost - self._lost_before
         if lost:
-            self._lost.add(lost)
             for reason, total in self.stages.frame.losses.items():
                 self.ledger.follow(reason, total)
             self._lost_before += lost
             self._health.raise_condition("pipeline.behind", self.name, f"{lost} rows were lost")
+        failed = first - self.rows.sealed - lost  # read and not remembered
+        if failed:
+            self.ledger.lose("failed", failed)
+        if lost + failed:
+            self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
+            self._foreign = self._fallible()
             self.succession.restart()
 
     def _score(self, shaped: Rows, counts: Bools) -> Scored:
@@ -401,7 +477,7 @@ class Pipeline:
             "lost_by": self.ledger.snapshot(),
             "score": None if np.isnan(judged) else round(judged, 4),
             "limit": None if limit is None else round(limit, 4),
-            "model": None if detector is None else {"version": detector.model.version, "rows": detector.rows},
+            "model": None if detector is None else detector.snapshot(),
             "beside": self.succession.snapshot(),
             "limits_only": self.section.model is None,
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],

@@ -2,13 +2,14 @@
 
 A plug-in is a module of `dxad.sources`, `.sinks`, `.transforms`, `.models` or `.decode` that holds a frozen
 config class, the class itself and `PLUGIN = Plugin(Config, Class)`. Third parties add theirs by an entry
-point in the group `dxad.sources` (and so on) that points at such a `PLUGIN`.
+point in the group `dxad.sources` (and so on) that points at such a `PLUGIN`. A plain Python function over
+columns, for the transform `call`, is an entry point in the group `dxad.functions`.
 """
 
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
@@ -20,7 +21,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from dxad.errors import ConfigError
 from dxad.fields import Section
 
-__all__ = ["Family", "Plugin", "load", "names", "section"]
+__all__ = ["Family", "Plugin", "function", "load", "names", "section"]
 
 Family = Literal["sources", "sinks", "transforms", "models", "decode"]
 
@@ -69,8 +70,45 @@ def load(family: Family, name: str) -> Plugin:
     return found
 
 
-def section(family: Family, parent: type[Section], *, key: str = "type") -> GetPydanticSchema:
-    """The type of a configuration table whose `key` names a plug-in: that plug-in's config checks it."""
+def function(name: str) -> Callable[..., Any]:
+    """The function that somebody has registered under this name in the group `dxad.functions`.
+
+    Raises:
+        ConfigError: there is none, or it cannot be imported.
+    """
+    points = {point.name: point for point in entry_points(group="dxad.functions")}
+    if name not in points:
+        close = difflib.get_close_matches(name, points, 1)
+        known = f"known: {', '.join(sorted(points))}" if points else "no installed package has any"
+        hint = f"did you mean {close[0]!r}?" if close else known
+        raise ConfigError(f"no entry point {name!r} in the group dxad.functions, {hint}")
+    try:
+        found = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"function {name!r}: {points[name].value} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"function {name!r}: its entry point is a {type(found).__name__}, not a function")
+    made: Callable[..., Any] = found
+    return made
+
+
+def _allowed(family: Family, name: str, without: Collection[str]) -> Plugin:
+    if name in without:
+        raise ConfigError(f"no {name!r} inside another one")
+    return load(family, name)
+
+
+def section(
+    family: Family, parent: type[Section], *, key: str = "type", without: Collection[str] = ()
+) -> GetPydanticSchema:
+    """The type of a configuration table whose `key` names a plug-in: that plug-in's config checks it.
+
+    Args:
+        family: of which it is.
+        parent: what all configs of the family are.
+        key: that names the plug-in.
+        without: plug-ins that have no place there; a plug-in that holds others must not hold itself.
+    """
 
     def validated(value: Any) -> Section:
         if isinstance(value, parent):
@@ -82,7 +120,7 @@ def section(family: Family, parent: type[Section], *, key: str = "type") -> GetP
             text = f"{key} is missing; known: {', '.join(names(family))}"
             raise PydanticCustomError("config", "{text}", {"text": text})
         try:
-            found = load(family, name)
+            found = _allowed(family, name, without)
         except ConfigError as error:
             fault = PydanticCustomError("config", "{text}", {"text": str(error)})
             raise ValidationError.from_exception_data(
@@ -94,7 +132,7 @@ def section(family: Family, parent: type[Section], *, key: str = "type") -> GetP
         return core_schema.no_info_plain_validator_function(validated)
 
     def json_schema(_schema: Any, handler: Any) -> dict[str, Any]:
-        kinds = [load(family, name).config for name in names(family)]
+        kinds = [load(family, name).config for name in names(family) if name not in without]
         shown = [each for each in kinds if not getattr(each, "in_process", False)]
         return {"anyOf": [handler(each.__pydantic_core_schema__) for each in shown]}
 

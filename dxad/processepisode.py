@@ -1,6 +1,6 @@
 """An odd process: the score, and limits of single channels, as one incident."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dxad.alarm import Transition
@@ -10,7 +10,7 @@ from dxad.event import Event
 from dxad.incident import TOP, Contributor, Identity, Incident, Kind, contributors
 from dxad.runtime.clock import Clock
 from dxad.threshold import Beyond, ChannelTag, Inhibitions, ScoreTag, Seen, Tag
-from dxad.types import F8, Bools, Calibration, Rows
+from dxad.types import F8, Bools, Calibration, Document, Rows
 
 __all__ = ["ProcessEpisode"]
 
@@ -51,6 +51,11 @@ class ProcessEpisode(Episode):
         self._channels = list(channels)
         self._inhibitions = Inhibitions(self.tags, self._past.rows.channels)
         self._beyond = Beyond(self._channels)
+
+    def restore(self, saved: Document, slot_of: Callable[[int], int], slot: int) -> None:
+        """Take up what `save` has given, so that only what is worse than was told is news."""
+        super().restore(saved, slot_of, slot)
+        self._told_peak = 0.0 if self.incident is None else self.incident.peak_score or 0.0
 
     def forget_pending(self) -> None:
         """What the score has shown so far does not count; channels speak for themselves."""

@@ -53,15 +53,15 @@ class DeviceClock:
     Computing 3, 1989): no message arrives before it was sent, and some hardly wait. It may grow by 500 ppm,
     more than any quartz drifts, so that it follows a device that is slow.
 
-    A stamp that is off by more than a quarter of a second moves nothing until all have been so for 5 s: then
-    the device's clock was set, and the offset begins anew. Meanwhile a stamp ahead counts as its arrival, and
-    is rejected beyond 60 s; one that went back, or is zero, counts as its arrival. One that is behind but
-    goes on is of a backlog, and keeps its own time.
+    A stamp that is off by more than 100 ms moves nothing until all have been so for 5 s: then the device's
+    clock was set, and the offset begins anew. Until then a stamp ahead counts as its arrival, and is rejected
+    beyond 60 s; one that went back, or is zero, counts as its arrival. One that is behind but goes on is of a
+    backlog, and keeps its own time.
     """
 
     _DRIFT: Final = 2000
     """One in so many: 500 ppm."""
-    _FAR_NS: Final = NS_PER_S // 4
+    _FAR_NS: Final = NS_PER_S // 10
     _REJECT_NS: Final = 60 * NS_PER_S
     _RESET_NS: Final = 5 * NS_PER_S
 

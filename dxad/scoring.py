@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from typing import Final
 
 from dxad.event import Event
@@ -30,12 +31,14 @@ class Scoring:
         on_event: Callable[[Event], None],
     ) -> None:
         """Step `pipelines` on `worker`; `on_event` is called on the event loop for each event, in order."""
-        self._pipelines = list(pipelines)
+        self._all = list(pipelines)
+        self._pipelines = list(self._all)
         self._worker = worker
         self._health = health
         self._on_event = on_event
         self._wake = asyncio.Event()
         self._failures: Counter[str] = Counter()
+        self._stepping = asyncio.Lock()
 
     def tick(self, _now: int) -> None:
         """Look whether anything is due."""
@@ -58,8 +61,33 @@ class Scoring:
                 if not batch.done():
                     await asyncio.wait([batch])  # cancelled: what is being found now is told all the same
 
+    @asynccontextmanager
+    async def between_batches(self) -> AsyncIterator[None]:
+        """Inside, no pipeline is being stepped: the batch under way has ended, and the next one waits."""
+        async with self._stepping:
+            yield
+
+    async def finish(self, pipelines: Iterable[Pipeline]) -> None:
+        """Step these once more, between two batches: they shall leave no row behind."""
+        last = list(pipelines)
+        await self._step([each for each in self._pipelines if each in last])
+
+    def replace(self, pipelines: Iterable[Pipeline]) -> None:
+        """Step these from now on, between two batches; one that was given up stays so until it is new."""
+        before = {each.name: each for each in self._all}
+        self._all = list(pipelines)
+        for name, old in before.items():
+            if old not in self._all:
+                del self._failures[name]
+                self._health.clear("service.failed", f"pipeline {name}", "it is there no more")
+        self._pipelines = [each for each in self._all if self._failures[each.name] < _FAILURES_MOST]
+        self._wake.set()
+
     async def _batch(self) -> None:
-        stepped = list(self._pipelines)
+        async with self._stepping:
+            await self._step(list(self._pipelines))
+
+    async def _step(self, stepped: list[Pipeline]) -> None:
         answers = await asyncio.gather(
             *(self._worker.run(each.step) for each in stepped), return_exceptions=True
         )

@@ -109,7 +109,7 @@ class SensorEpisode(Episode):
         return _HALF
 
     def _blame(self, incident: Incident, raised: Sequence[Told], calibration: Calibration) -> None:  # noqa: ARG002
-        self._told_of = _names(self._troubles)
+        self._told_of = _names(self._troubles) | (frozenset() if raised else self._told_of)
         share = round(1 / max(len(self._troubles), 1), 4)
         incident.contributors = [
             Contributor(each.channel, "", share, None, None, None, trouble=each.kind)

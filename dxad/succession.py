@@ -153,16 +153,20 @@ class Succession:
         """What has changed since somebody looked; bounded by who takes them away, and by 100."""
         self.slow = False
         """Whether the last batch took longer than it may."""
-        self._rule = rule
-        self._deadline = deadline
-        self._probation_rows = max(1, rule.probation // period)
-        self._trial_rows = max(1, rule.after // period)
+        self.adjust(rule, deadline=deadline, period=period)
         self._configured_limit = configured_limit
         self._clock = clock
         self._wish: (
             tuple[Literal["install", "shadow", "promote", "rollback", "alone"], Detector | None] | None
         )
         self._wish = None
+
+    def adjust(self, rule: PromotionSection, *, deadline: int, period: int) -> None:
+        """Judge by another rule from the next row on, of a pipeline whose rows are `period` ns apart."""
+        self._rule = rule
+        self._deadline = deadline
+        self._probation_rows = max(1, rule.probation // period)
+        self._trial_rows = max(1, rule.after // period)
 
     # -- wishes, from the event loop ----------------------------------------------------------------------
 
@@ -191,6 +195,12 @@ class Succession:
         """Whether a model counts, or will from the next row on."""
         wish = self._wish
         return self.live is not None or (wish is not None and wish[0] == "install")
+
+    @property
+    def upcoming(self) -> Detector | None:
+        """What counts, or will from the next row on."""
+        wish = self._wish
+        return wish[1] if wish is not None and wish[0] == "install" else self.live
 
     # -- between two batches, on the inference thread -----------------------------------------------------
 

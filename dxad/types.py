@@ -7,7 +7,7 @@ Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its star
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,11 @@ __all__ = [
     "Bools",
     "Calibration",
     "Channel",
+    "Detailed",
     "Document",
+    "Fallible",
     "Fold",
+    "Forgiving",
     "Lane",
     "Model",
     "Overflow",
@@ -180,6 +183,15 @@ class Windows:
     """(m, channels) consecutive rows, C-contiguous, where the windows are views of such: what a model does to
     rows it need not do to each window. `values[i]` is then `base[i * step : i * step + rows]`."""
     step: int = 1
+    period: int = 1
+    """Nanoseconds from one slot to the next; 1 where every message is a row."""
+    question: bool = False
+    """Somebody asks what the score of these would be: a model must not learn from them, or remember them."""
+
+    @property
+    def times(self) -> I8:
+        """(n,) nanoseconds on the stream clock at which each window's last row begins."""
+        return self.last * self.period
 
     def __len__(self) -> int:
         return len(self.values)
@@ -279,6 +291,15 @@ class Transform(Protocol):
         """Carry its state over `rows`, which follow those of the call before, and return what comes out."""
 
 
+@runtime_checkable
+class Fallible(Protocol):
+    """A transform that runs code which is not dxad's: where that fails it gives bad cells, and says why."""
+
+    @property
+    def fault(self) -> str | None:
+        """What went wrong in the batch before; None when nothing did."""
+
+
 class Model(Protocol):
     """Scores windows."""
 
@@ -322,6 +343,22 @@ class Model(Protocol):
 
     def close(self) -> None:
         """Let go of memory; safe twice."""
+
+
+@runtime_checkable
+class Forgiving(Protocol):
+    """What a model has besides, if it sums up over rows what it has seen."""
+
+    def forgive(self) -> None:
+        """A sensor was lying, or rows are missing: what was summed up of late is void."""
+
+
+@runtime_checkable
+class Detailed(Protocol):
+    """What a model has besides, if there is more to show than its version."""
+
+    def details(self) -> Document:
+        """What `dxad status` shows of it: JSON without NaN, from any thread."""
 
 
 class Sink(Protocol):

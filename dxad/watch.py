@@ -16,7 +16,7 @@ from dxad.channelcheck import Trouble
 from dxad.config import PipelineSection
 from dxad.docket import Docket
 from dxad.episode import Counts, Episode, Past
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, ModelError
 from dxad.event import Event
 from dxad.incident import Identity
 from dxad.processepisode import ProcessEpisode
@@ -54,6 +54,8 @@ class Watch:
         self._forgive = forgive
         self._counts = Counts(metrics, identity.pipeline)
         self._calibration = _UNKNOWN
+        self._kept = False
+        """Whether there has ever been a state to keep, which another one must replace."""
         common = (identity, past, docket, clock, self._counts)
         score, channels = self._tags(section)
         self._process = ProcessEpisode(*common, score=score, channels=channels)
@@ -227,17 +229,18 @@ class Watch:
         """What must outlive the process, as JSON: alarms, what people have decided, open incidents.
 
         All times are UTC, since a boot has a stream time of its own. The same as long as nothing happens, so
-        that it need not be written again; empty for rows that have no time.
+        that it need not be written again; empty if nothing ever has, and for rows that have no time.
         """
         if self._period == 1:
             return {}
-        saved: Document = {"version": 1}
+        saved: Document = {}
         for episode in self.episodes:
             if not episode.at_rest:
                 saved[episode.kind] = episode.save(self._utc)
-        if len(saved) > 1:
+        if saved:
+            self._kept = True
             saved["saved_utc_ns"] = self._clock.utc(self._clock.now())
-        return saved
+        return saved | {"version": 1} if self._kept else {}
 
     def restore(self, saved: Document, *, now: int) -> list[Event]:
         """Take up, before the first row, what `state` has given; returns what is to be told.
@@ -251,12 +254,13 @@ class Watch:
             now: the stream time.
 
         Raises:
-            ConfigError: it is no such document.
+            ModelError: it is no such document.
         """
         if self._period == 1 or not saved:
             return []
+        self._kept = True
         if saved.get("version") != 1:
-            raise ConfigError(f"the state of {self._identity.pipeline!r} is of another version")
+            raise ModelError(f"the state of {self._identity.pipeline!r} is of another version")
         zero, period = self._clock.utc(now) - now, self._period
         slot = self._past.rows.sealed
 
@@ -269,7 +273,7 @@ class Watch:
                     episode.restore(saved[episode.kind], slot_of, slot)
             away = self._clock.utc(now) - saved.get("saved_utc_ns", 0)
         except (KeyError, TypeError, ValueError) as error:
-            raise ConfigError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
+            raise ModelError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
         return [] if away <= self._grace else self._outdated(slot)
 
     def _outdated(self, slot: int) -> list[Event]:

@@ -57,11 +57,16 @@ class WindowBuffer:
         self._held = stop
         if not len(last):
             nothing = np.empty((0, self.rows, self._channels), dtype=np.float32)
-            return Windows(last, nothing, np.empty(0, dtype=np.float32))
+            return Windows(last, nothing, np.empty(0, dtype=np.float32), period=rows.period)
         first = begin + int(last[0]) - self.rows + 1
         base = self._buffer[first : begin + int(last[-1]) + 1]
         return Windows(
-            rows.first + last, self._views(base, len(last)), self._shares(first, len(last)), base, self.hop
+            rows.first + last,
+            self._views(base, len(last)),
+            self._shares(first, len(last)),
+            base,
+            self.hop,
+            rows.period,
         )
 
     def _make_room(self, n: int) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -98,3 +99,57 @@ def bare_tflite():
         return to_tflite(LinearDetector(1, 10 * ones, ones, np.eye(channels), np.arange(channels)))
 
     return make
+
+
+FUNCTIONS = """
+import numpy as np
+
+def power(columns):
+    made = np.full_like(columns["plc.flow"], np.nan)
+    np.multiply(columns["plc.flow"], 0.5, out=made)
+    return made
+
+def greedy(columns):
+    for column in columns.values():
+        column[:] = np.nan_to_num(column) + 1.0  # it may do so with what it is given
+    return columns["vib.x"]
+
+def broken(columns):
+    raise ZeroDivisionError("as a user's function may")
+
+def short(columns):
+    return columns["plc.flow"][:-1]
+
+def wordy(columns):
+    return ["three", "words", "here"]
+
+def quitting(columns):
+    raise SystemExit(3)
+
+def fickle(columns):
+    if any((column > 1000).any() for column in columns.values()):
+        raise OverflowError("more than a thousand")
+    return sum(columns.values())
+
+def slip(columns):
+    return next(iter(columns.values()))
+
+constant = 5
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _functions_of_the_plant(tmp_path_factory) -> Iterator[None]:
+    """A distribution that is installed beside dxad and brings functions for the transform `call`."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    (folder / "plant_functions.py").write_text(FUNCTIONS)
+    info = folder / "plant_functions-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plant-functions\nVersion: 1.0\n")
+    names = ("power", "greedy", "broken", "fickle", "short", "wordy", "quitting", "slip", "constant", "gone")
+    lines = "".join(f"{name} = plant_functions:{name}\n" for name in names)
+    (info / "entry_points.txt").write_text(f"[dxad.functions]\n{lines}lost = no_such_library_xyz:f\n")
+    sys.path.append(str(folder))
+    yield
+    sys.path.remove(str(folder))
+    sys.modules.pop("plant_functions", None)

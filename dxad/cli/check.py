@@ -27,7 +27,7 @@ def _print_schema(context: click.Context, _option: click.Parameter, asked: bool)
     context.exit()
 
 
-@click.command(epilog="Example: dxad check -c /etc/dxad/dxad.toml && systemctl restart dxad")
+@click.command(epilog="Example: dxad check -c /etc/dxad/dxad.toml && systemctl reload dxad")
 @of_config
 @as_json
 @click.option(

@@ -65,6 +65,13 @@ class Gateway(Protocol):
     async def window(self, incident: str, rows: int | None) -> Document | str | None:
         """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
 
+    async def reload(self, *, dry_run: bool) -> Document:
+        """Take up the configuration as it is on disk now.
+
+        Raises:
+            ConfigError: it is refused.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -208,6 +215,23 @@ async def _learn(call: Call) -> Answer:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
         raise Refusal(409, str(error)) from error
+
+
+# -- what is asked of the daemon --------------------------------------------------------------------------
+
+
+class _Reload(Section):
+    """What the body of `reload` may hold."""
+
+    dry_run: bool = False
+
+
+async def _reload(call: Call) -> Answer:
+    asked = _body(call, _Reload)
+    try:
+        return Answer(await call.gateway.reload(dry_run=asked.dry_run))
+    except ConfigError as error:
+        raise Refusal(422, str(error)) from error
 
 
 # -- alarms and incidents ---------------------------------------------------------------------------------
@@ -362,6 +386,10 @@ ROUTES: Final = (
     Route(
         "GET", "/v1/incidents/{name}/window", _window, "The rows around an incident that is over.",
         query=_WindowAsked,
+    ),
+    Route(
+        "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "
+        "swapped, all else goes on; or refuse it, and change nothing.", admin=True, example={"dry_run": True},
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),

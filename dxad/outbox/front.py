@@ -210,6 +210,12 @@ class Outbox:
         """The state as a JSON object."""
         return {**self._report.snapshot(), "in_memory": len(self._unsaved), "degraded": self._degraded}
 
+    def adjust(self, *, max_bytes: int, commit_window_s: float) -> None:
+        """From the next commit on, another quota and another patience."""
+        self._store.max_bytes = max_bytes
+        self._report.max_bytes = max_bytes
+        self._commit_window_s = commit_window_s
+
     # -- committing ---------------------------------------------------------------------------------------
 
     def _schedule_commit(self) -> None:

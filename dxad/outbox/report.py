@@ -23,7 +23,7 @@ class Report:
 
     def __init__(self, *, max_bytes: int, health: Health, metrics: Metrics, clock: Clock) -> None:
         self.status = Status({}, {}, 0, 0, 0, None)
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._health = health
         self._metrics = metrics
         self._clock = clock
@@ -52,7 +52,7 @@ class Report:
         told = "dropped " + ", ".join(f"{n} {what}" for what, n in self._lost.items())
         if lost:
             self._health.raise_condition("outbox.full", _SUBJECT, told)
-        elif self._lost and self.status.bytes < _ROOM * self._max_bytes:
+        elif self._lost and self.status.bytes < _ROOM * self.max_bytes:
             self._health.clear("outbox.full", _SUBJECT, told)
             self._lost.clear()
 
@@ -71,7 +71,7 @@ class Report:
             "stored": {lane.name.lower(): status.stored.get(lane, 0) for lane in Lane},
             "sinks": {name: self._backlog(each) for name, each in status.sinks.items()},
             "bytes": status.bytes,
-            "max_bytes": self._max_bytes,
+            "max_bytes": self.max_bytes,
             "dropped": self._metrics.by_label("dxad_records_dropped_total", "lane"),
             "dead_letters": status.dead_letters,
             "set_aside": None if status.set_aside is None else str(status.set_aside),

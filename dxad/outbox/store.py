@@ -62,7 +62,8 @@ class Store:
 
     def __init__(self, path: Path | None, *, max_bytes: int, clock: Clock) -> None:
         self._path = path
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
+        """The quota, from the next commit on."""
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._broken = False
@@ -120,7 +121,7 @@ class Store:
                 for lane, floor in floors.items()
                 if floor > self._trimmed.get(lane, 0)
             }
-            dropped = tables.apply_quota(connection, self._max_bytes)
+            dropped = tables.apply_quota(connection, self.max_bytes)
             if self._changes or dropped.dead_letters:
                 self._dead_letters = tables.count_dead_letters(connection)
             connection.execute("COMMIT")

@@ -35,12 +35,17 @@ CONDITIONS: Final = {
     "incidents.flood": Kind("warning", "more incidents than the budget of an hour: some are only counted"),
     "evidence.failed": Kind("warning", "the rows around an incident could not be stored"),
     "regime.unknown": Kind("warning", "the machine runs in a way that was never learned: nothing is scored"),
+    "transform.failed": Kind("warning", "a function of yours failed: the channel it makes is bad meanwhile"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
     "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
     "model.slow": Kind("warning", "scoring a batch of rows took longer than the deadline allows"),
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
     "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),
+    "config.rejected": Kind(
+        "warning", "the configuration on disk was refused at a reload: the one before goes on"
+    ),
+    "state.unsaved": Kind("warning", "what was learned while running cannot be saved: a restart loses it"),
     "service.failed": Kind("error", "a service failed over and over and was given up; please report the bug"),
 }
 """Every condition there is, by code."""
@@ -81,6 +86,12 @@ class Health:
         if old is not None:
             lasted_s = (self._clock.now() - old.since) / 1e9
             log.info("%s %s: over after %.1f s%s", code, subject, lasted_s, f", {note}" if note else "")
+
+    def dismiss(self, kind: str, subject: str) -> None:
+        """Forget all conditions of a `kind`, such as `source`, that a node which is gone has left."""
+        for code, about in list(self._active):
+            if about == subject and code.startswith(f"{kind}."):
+                self.clear(code, about, "it is there no more")
 
     @property
     def active(self) -> tuple[Condition, ...]:

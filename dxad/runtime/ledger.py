@@ -15,8 +15,9 @@ LOSSES: Final = {
     "ahead": "samples whose device's clock ran more than a minute ahead",
     "late": "samples that came after their slot was sealed, and had nothing to fill there",
     "too_old": "samples of slots that the ring does not hold any more",
-    "overwritten": "rows that the rings forgot before the pipeline read them",
+    "overwritten": "rows that the rings forgot before the pipeline read them; slots, before a feature did",
     "backlog": "rows that were passed over because too many waited for the pipeline",
+    "failed": "rows that were being scored when a bug ended it",
 }
 """Every reason there is, and what is lost by it."""
 

@@ -65,7 +65,8 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.stop(*reversed(self._services))
+        while self._services:  # in the middle of a change of services, more may have come
+            await self.stop(next(reversed(self._services)))
 
     def start(self, name: str, run: Run) -> None:
         """Run a service under a name that is not in use."""
@@ -89,6 +90,11 @@ class Supervisor:
                     break
                 log.warning("%s has not ended %g s after it was cancelled", name, _CANCEL_AGAIN_S)
             self._health.clear("service.failed", name)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that are in use."""
+        return tuple(self._services)
 
     @property
     def running(self) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ Source: the protocol section of `man sd_notify`; a datagram with lines to the so
 
 import os
 import socket
+import time
 
-__all__ = ["notify", "ready", "stopping", "watchdog", "watchdog_s"]
+__all__ = ["notify", "ready", "reloading", "stopping", "watchdog", "watchdog_s"]
 
 
 def notify(*lines: str) -> bool:
@@ -27,6 +28,11 @@ def notify(*lines: str) -> bool:
 def ready(status: str) -> bool:
     """Started, or reloaded."""
     return notify("READY=1", f"STATUS={status}")
+
+
+def reloading() -> bool:
+    """A reload begins; `ready` ends it. Type=notify-reload wants the time with it, `man sd_notify`."""
+    return notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def stopping() -> bool:

@@ -18,6 +18,11 @@ class Ticker:
         self._period = period
         self._calls = tuple(calls)
 
+    def adjust(self, *, period: int, calls: Sequence[Callable[[int], None]]) -> None:
+        """From the next beat on, call these; and beat at another pace from the one after it."""
+        self._period = period
+        self._calls = tuple(calls)
+
     async def run(self) -> None:
         """Beat until cancelled; beats that were slept through are not made up for."""
         while True:

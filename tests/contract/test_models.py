@@ -22,13 +22,24 @@ def normal(n: int, seed: int) -> np.ndarray:
     return 10.0 + motion + 0.1 * rng.normal(size=(n, 4))
 
 
-def learned_bundle(state_dir: Path) -> dict[str, Any]:
+def learned_bundle(state_dir: Path, name: str = "pump") -> dict[str, Any]:
     recording = Recording(CHANNELS, NS_PER_S // 10, normal(2000, seed=1), {})
-    learn(recording, state_dir / "models" / "pump", rows_most=10)
-    return {"path": "models/pump"}
+    learn(recording, state_dir / "models" / name, rows_most=10)
+    return {"path": f"models/{name}"}
 
 
 BENCHES: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "cusum": lambda _: {"warm_up": 300},
+    "ensemble": lambda state_dir: {
+        "models": [
+            {"type": "zscore"},
+            {"type": "ewma"},
+            {"type": "tflite", **learned_bundle(state_dir, "member")},
+        ]
+    },
+    "ewma": lambda _: {"warm_up": 300},
+    "hampel": lambda _: {"warm_up": 300},
+    "seasonal": lambda _: {"season": "9400ms", "bins": 4, "seasons": 2},
     "tflite": learned_bundle,
     "zscore": lambda _: {"warm_up": 200},
 }
@@ -57,7 +68,13 @@ def make(state_dir) -> Callable[[str], Model]:
 def windows_of(values: np.ndarray, rows: int) -> Windows:
     last = np.arange(rows - 1, len(values))
     windows = np.stack([values[end - rows + 1 : end + 1] for end in last]).astype(np.float32)
-    return Windows(last, windows, np.isnan(windows).mean(axis=(1, 2), dtype=np.float32))
+    bad = np.isnan(windows).mean(axis=(1, 2), dtype=np.float32)
+    return Windows(last, windows, bad, period=NS_PER_S // 10)
+
+
+def cut(windows: Windows, piece: slice) -> Windows:
+    """Some of the windows, as a batch of their own."""
+    return Windows(windows.last[piece], windows.values[piece], windows.bad[piece], period=windows.period)
 
 
 def warmed(model: Model) -> int:
@@ -122,7 +139,7 @@ def test_the_batch_a_window_is_in_does_not_change_its_score(kind, make):
     for n in (1, 2, 7, 8, 9, 31, 33, 100, 1, len(windows)):
         piece = slice(at, min(at + n, len(windows)))
         at = piece.stop
-        found = apart.score(Windows(windows.last[piece], windows.values[piece], windows.bad[piece]))
+        found = apart.score(cut(windows, piece))
         np.testing.assert_allclose(found.values, expected.values[piece], rtol=1e-5)
         np.testing.assert_allclose(found.contributions, expected.contributions[piece], rtol=1e-4, atol=1e-5)
 

@@ -25,11 +25,75 @@ INPUTS = Schema(
 )
 
 CASES: dict[str, list[dict[str, Any]]] = {
+    "call": [
+        {"function": "power", "name": "plc.power", "unit": "W"},
+        {"function": "power", "name": "plc.power", "range": [0, 1e3], "keep": False},
+        {"function": "broken", "name": "plc.power", "channels": ["plc.*"]},
+        {"function": "greedy", "name": "plc.power"},
+    ],
+    "clip": [
+        {"low": -0.5, "high": 20},
+        {"low": 0.1, "channels": ["vib.*"]},
+        {"high": 3, "outside": "bad", "channels": ["*.x", "plc.flow"]},
+    ],
+    "deadband": [
+        {"band": 0.3},
+        {"band": 2, "kind": "percent", "channels": ["*.x", "plc.flow"]},
+    ],
+    "difference": [
+        {},
+        {"lag": "70ms", "channels": ["vib.*"], "keep": True},
+    ],
+    "encode": [
+        {"values": [0, 1]},
+        {"values": [-1, 0.5, 2], "unseen": "bad", "channels": ["vib.*"], "keep": True},
+    ],
+    "expression": [
+        {"name": "plc.ratio", "formula": "vib.x / (plc.flow - plc.flow // 1)"},
+        {"name": "plc.guarded", "formula": "vib.y if isnan(vib.x) else vib.x ** 2", "range": [0, 9]},
+        {"name": "plc.high", "formula": "vib.x > 0 and exp(vib.y) < 2 or not plc.flow", "keep": False},
+    ],
+    "integrate": [
+        {},
+        {"channels": ["plc.flow"], "per": "1min", "unit": "l", "leak": "100ms", "keep": False},
+        {"channels": ["vib.*"], "reset": "plc.flow > 0.1"},
+    ],
+    "rate": [
+        {},
+        {"lag": "70ms", "channels": ["vib.*"], "keep": True},
+    ],
+    "resample": [
+        {"every": every, "method": method}
+        for every, method in [
+            ("10ms", "last"),
+            ("50ms", "last"),
+            ("30ms", "mean"),
+            ("70ms", "min"),
+            ("20ms", "max"),
+            ("5ms", "last"),
+            ("2ms", "linear"),
+        ]
+    ],
+    "swinging_door": [
+        {"band": 0.3},
+        {"band": 2, "kind": "percent", "channels": ["*.x", "plc.flow"]},
+        {"band": 20, "yields": "pivot"},
+    ],
+    "validate": [
+        {"low": -1, "high": 10},
+        {"max_rate": 1000, "channels": ["vib.*"]},
+        {"stuck": "20ms"},
+        {"high": 100, "max_rate": 300, "stuck": "10ms"},
+    ],
     "scale": [{"factor": 0.06, "offset": 1.0, "unit": "m3/h"}, {"factor": -2.0, "channels": ["vib.*"]}],
     "smooth": [
         {"span": "10ms"},
         {"span": "70ms", "channels": ["vib.*"]},
         {"span": "1s", "channels": ["plc.flow"]},
+        {"span": "30ms", "method": "ewma"},
+        {"span": "1s", "method": "ewma", "channels": ["vib.*"]},
+        {"span": "50ms", "method": "median"},
+        {"span": "40ms", "method": "median", "channels": ["vib.*"]},
     ],
     "summarize": [
         {"stat": stat, "every": every, "over": over}

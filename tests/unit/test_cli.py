@@ -99,6 +99,7 @@ class Gateway:
         self.conditions: list[dict[str, Any]] = []
         self.answer: dict[str, Any] = {"success": True, "content": ANSWER, "error": None}
         self.asked: list[object] = []
+        self.mistakes: ConfigError | None = None
 
     def status(self) -> dict[str, Any]:
         return {
@@ -119,6 +120,13 @@ class Gateway:
     async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
         self.asked.append((pipeline, request))
         return copy.deepcopy(self.answer)
+
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        self.asked.append(("reload", dry_run))
+        if self.mistakes is not None:
+            raise self.mistakes
+        lines = ["pipelines.pump changed: alarm.limit", "sources.vib added"]
+        return {"applied": not dry_run, "lines": lines, "changes": [], "restart": [], "untouched": 3}
 
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         self.asked.append((pipeline, span_s))
@@ -500,6 +508,36 @@ class TestLearn:
     async def test_says_what_is_wrong_with_a_span(self):
         result = await ask("learn", "pump", "--span", "1 fortnight")
         assert (result.exit_code, "one of the units" in result.stderr) == (1, True)
+
+
+class TestReload:
+    @pytest.mark.parametrize(("flags", "dry_run"), [((), False), (("--dry-run",), True)])
+    async def test_says_what_changed(self, gateway, flags, dry_run):
+        result = await ask("reload", *flags)
+        assert (result.exit_code, gateway.asked) == (0, [("reload", dry_run)])
+        assert result.output.splitlines() == [
+            "pipelines.pump changed: alarm.limit", "sources.vib added", "3 nodes untouched"
+        ]  # fmt: skip
+
+    async def test_tells_every_mistake_on_a_line_of_its_own(self, gateway):
+        problems = [Problem("f:1", "a", "wrong\x1b[2J"), Problem("f:2", "b", "wrong too")]
+        gateway.mistakes = ConfigError(problems=problems)
+        result = await ask("reload")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.splitlines() == ["f:1: a: wrong [2J", "f:2: b: wrong too"]
+
+    async def test_as_json(self, gateway):
+        done = json.loads((await ask("reload", "--json")).output)
+        assert (done["applied"], len(done["lines"])) == (True, 2)
+        gateway.mistakes = ConfigError(problems=[Problem("f:1", "a", "wrong")])
+        result = await ask("reload", "--json")
+        assert (result.exit_code, json.loads(result.output)) == (
+            2, {"applied": False, "problems": ["f:1: a: wrong"]}
+        )  # fmt: skip
+
+    def test_of_no_daemon(self, path):
+        result = call("reload")
+        assert (result.exit_code, f"{path}: there is no such socket" in result.stderr) == (3, True)
 
 
 def test_the_version_says_what_a_bug_report_needs():

@@ -29,6 +29,11 @@ class Gateway:
     async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
         return {"success": True, "content": {"pipeline": pipeline, **request}, "error": None}
 
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        if not dry_run:
+            raise ConfigError("dxad.toml:1: a: wrong")
+        return {"applied": False}
+
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         return {"pipeline": pipeline, "span_s": span_s}
 
@@ -94,6 +99,14 @@ class TestAsking:
             assert await client.window_csv("00ff") == "time 00ff\n"
             with pytest.raises(RequestRefusedError, match="no alarm"):
                 await client.act("pump.x", "ack")
+
+    async def test_a_reload_and_one_that_is_refused(self, path):
+        async with Client(path) as client:
+            assert await client.reload(dry_run=True) == {"applied": False}
+            with pytest.raises(RequestRefusedError, match=r"dxad\.toml:1: a: wrong") as refused:
+                await client.reload()
+        assert refused.value.status == 422
+        assert await asyncio.to_thread(SyncClient(path).reload, dry_run=True) == {"applied": False}
 
     async def test_without_an_event_loop(self, path):
         def ask() -> tuple[object, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dxad.config import Config, load, parse, schema, shape
+from dxad.config import Config, load, parse, schema, shape, where
 from dxad.errors import ConfigError, Problem
 from dxad.fields import Secret
 from dxad.types import NS_PER_S, Channel
@@ -394,6 +394,31 @@ def test_the_environment_is_not_read_for_anything_else(file, monkeypatch):
     monkeypatch.setenv("DXAD_LOG", "debug")
     assert load(file) == before
     assert isinstance(before, Config)
+
+
+@pytest.mark.parametrize(
+    ("key", "line"),
+    [
+        ("pipelines.pump-a.model.path", 8),
+        ("pipelines.pump-b.alarm.limit", 9),
+        ("pipelines.pump-b.alarm.off_delay", 9),
+        ("pipelines.pump-a.learn", 5),
+        ("sources.plc.period", 4),
+        ("outbox.path", None),
+    ],
+)
+def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, key, line):
+    path = tmp_path / "dxad.toml"
+    path.write_text(
+        '[sources.plc]\ntype = "modbus"\nurl = "tcp://127.0.0.1:502"\nperiod = "1s"\n[pipelines.pump]\n'
+        'for_each = ["a", "b"]\nchannels = ["plc.{each}"]\n'
+        'model = { type = "tflite", path = "models/pump" }\n'
+        "alarm = { limit = 3.0 }\n"
+        '[sources.plc.channels]\na = { register = "input:1", encoding = "int16" }\n'
+        'b = { register = "input:2", encoding = "int16" }\n'
+    )
+    assert load(path)
+    assert where(path, key) == (str(path) if line is None else f"{path}:{line}")
 
 
 ALARMED = """\

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dxad.detector import BAD_MOST, Detector, anomaly_score
-from dxad.types import Calibration, Channel, Rows, Scores, State, Windows
+from dxad.types import Calibration, Channel, Document, Rows, Scores, State, Windows
 
 NAN = float("nan")
 CHANNELS = tuple(Channel(f"s.c{n}") for n in range(5))
@@ -183,6 +183,60 @@ def test_there_is_no_best_before_anybody_can_judge():
     model = Sum(rows=2)
     assert detector_of(model).best(rows_from(0, ones(6))) is None
     assert model.shown == [], "a model that is warming up must not learn from a question"
+
+
+def test_a_model_is_told_that_it_is_a_question():
+    class Asked(Sum):
+        questions: list[bool]
+
+        def score(self, windows: Windows) -> Scores:
+            self.questions = [*getattr(self, "questions", []), windows.question]
+            return super().score(windows)
+
+    model = Asked(rows=1, calibration=Calibration(1.0))
+    detector = detector_of(model)
+    detector.apply(rows_from(0, ones(2)))
+    detector.best(rows_from(0, ones(2)))
+    detector.apply(rows_from(2, ones(2)))
+    assert model.questions == [False, True, False]
+
+
+def test_a_model_that_has_more_to_show_is_asked_for_it():
+    class Talkative(Sum):
+        def details(self) -> Document:
+            return {"members": []}
+
+    assert detector_of(Sum()).snapshot() == {"version": "sum", "rows": 2}
+    assert detector_of(Talkative()).snapshot() == {"version": "sum", "rows": 2, "members": []}
+
+
+def test_a_model_that_sums_up_is_told_to_forgive():
+    class Forgetful(Sum):
+        forgiven = 0
+
+        def forgive(self) -> None:
+            self.forgiven += 1
+
+    model = Forgetful(rows=1)
+    detector = detector_of(model)
+    detector.forgive()
+    detector.restart()
+    assert model.forgiven == 2
+
+
+def test_a_window_says_of_what_period_its_rows_are_also_where_others_are_left_out():
+    class Timed(Sum):
+        times: list[int]
+
+        def score(self, windows: Windows) -> Scores:
+            self.times = windows.times.tolist()
+            return super().score(windows)
+
+    model = Timed(rows=1)
+    values = ones(3)
+    values[1] = NAN
+    detector_of(model).apply(rows_from(7, values))
+    assert model.times == [700, 900]
 
 
 def test_the_limit_is_at_095_on_a_scale_from_0_to_1():

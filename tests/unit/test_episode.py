@@ -296,3 +296,13 @@ def test_the_incident_closes_when_all_sensors_have_been_well_for_long_enough():
     (closed,) = episode.update(FIRST + 3, doubts("...", "..."), [])
     assert closed.data["phase"] == "closed"
     assert not episode.active
+
+
+def test_a_sensor_that_fails_over_and_over_within_one_incident_is_told_once():
+    episode = sensor_episode()
+    stuck = Trouble("s.b", "stuck", since=FIRST)
+    told = episode.update(FIRST, doubts(".x."), [stuck])
+    for turn in range(1, 20):
+        troubles = [stuck, Trouble("s.c", "missing", since=FIRST + turn)] if turn % 2 else [stuck]
+        told += episode.update(FIRST + turn, doubts(".xx" if turn % 2 else ".x."), troubles)
+    assert phases(told) == ["opened", "updated"]

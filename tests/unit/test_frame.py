@@ -286,5 +286,6 @@ def test_a_feature_that_was_overtaken_mixes_nothing_from_before_with_what_came_a
     feature.advance()
     made = feature.ring.read(feature.ring.start, feature.ring.sealed)
     assert feature.ring.sealed == ring.sealed // 5
+    assert feature.lost == 80
     np.testing.assert_array_equal(made.values[:-3], np.nan)
     np.testing.assert_array_equal(made.values[-3:], 1.0)

@@ -111,6 +111,17 @@ def test_a_pipeline_that_lags_behind_what_is_kept_sees_the_slots_that_had_ended(
         np.testing.assert_array_equal(rows.values[place, 1], value)
 
 
+def test_of_a_channel_that_counts_its_samples_a_row_has_the_count_of_the_last_whole_slot():
+    fast = RingBuffer([Channel("f.a")], period=ROW, slots=1000, start=0)
+    slow = RingBuffer([Channel("s.a", fold="count")], period=SLOT, slots=100, start=0)
+    sealer = Sealer(slow, folds=["count"], holds_ns=[HOLD])
+    frame = Frame([Feed(fast, (0,)), Feed(slow, (0,))], period=ROW)
+    sealer.accept(*samples_of([Sample(time, 0, 7.0) for time in (5, 15, 120)]))
+    sealer.seal(300)
+    fast.append(0, np.zeros((30, 1)), np.ones((30, 1), dtype=np.uint8))
+    np.testing.assert_array_equal(frame.read(30).values[:, 1], [np.nan] * 9 + [2.0] * 10 + [1.0] * 10 + [0.0])
+
+
 def test_what_a_session_held_ends_with_it_and_the_next_does_not_bring_it_back():
     ring = RingBuffer([Channel("s.a")], period=SLOT, slots=10, start=0)
     sealer = Sealer(ring, folds=["last"], holds_ns=[-1])

@@ -258,7 +258,7 @@ class Failing:
     calibration = Calibration(2.0)
 
     def __init__(self) -> None:
-        self.error: ModelError | None = None
+        self.error: Exception | None = None
 
     def load(self, _channels, rows, *, by=None):
         return rows or 1
@@ -283,6 +283,19 @@ def test_a_model_that_fails_is_a_condition_until_it_scores_again(plant, normal_r
     plant.feed(normal_rows(10))
     assert plant.conditions == {}
     assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (20, 10)
+
+
+def test_rows_that_a_bug_took_are_in_the_ledger_too(plant, normal_rows):
+    model = Failing()
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    model.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        plant.feed(normal_rows(30))
+    model.error = None
+    plant.feed(normal_rows(5))
+    assert plant.pipeline.snapshot()["lost_by"] == {"failed": 30}
+    assert (plant.counted("rows_scored"), plant.counted("rows_lost")) == (15, 30)
 
 
 def test_a_condition_of_somebody_else_is_not_cleared_by_scoring(watching, normal_rows):
@@ -474,3 +487,23 @@ def test_which_rows_count_does_not_depend_on_how_they_come(make_plant, normal_ro
         at += n
     one, other = (each.pipeline.scores.read(0, 10**9).values for each in (whole, pieces))
     np.testing.assert_array_equal(one, other)
+
+
+# Functions of the user's own.
+
+
+def test_a_function_that_fails_is_told_and_costs_nothing_but_its_own_channel(make_plant, normal_rows):
+    calls = {"type": "call", "function": "fickle", "channels": ["s.a"], "name": "s.sum"}
+    plant = make_plant(transforms=[calls])
+    plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    plant.feed(normal_rows(50))
+    assert plant.conditions == {}
+    plant.feed(normal_rows(20) + np.array([5000.0, 0.0, 0.0]), cut=10)
+    assert plant.conditions["transform.failed"] == "fickle: OverflowError: more than a thousand"
+    assert plant.counted("transform_faults") == 2
+    seen = plant.pipeline.rows.read(plant.pipeline.rows.sealed - 20, plant.pipeline.rows.sealed)
+    assert (seen.states[:, 3] == State.BAD).all()
+    assert (seen.states[:, :3] == State.GOOD).all()
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+    assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 80

@@ -123,3 +123,27 @@ def test_what_does_not_fit_is_refused_with_the_key_to_blame(arguments, key, mess
         shape(*arguments.pop("patterns"), **arguments)
     assert refused.value.key == key
     assert isinstance(refused.value, ConfigError)
+
+
+def test_a_slow_channel_may_be_led_on_at_the_rate_of_the_others():
+    leading = section("resample", channels=["lab.*"], every="100ms", method="linear")
+    found = shape("lab.*", "plc.*", features=[leading])
+    assert ids(found.joined) == ["plc.flow", "plc.level", "lab.ph"]
+    assert found.joined.period == 100 * MS
+
+
+def test_what_one_transform_makes_the_next_one_may_read():
+    made = [
+        section("rate", channels=["plc.level"], keep=True),
+        section("expression", name="plc.balance", formula="plc.flow - plc.level.rate"),
+        section("smooth", channels=["plc.balance"], span="1s", method="median"),
+    ]
+    assert ids(shape("plc.*", transforms=made).outputs) == [
+        "plc.flow",
+        "plc.level",
+        "plc.level.rate",
+        "plc.balance",
+    ]
+    with pytest.raises(ShapeError, match=r"no channel 'plc\.level\.rate' here") as caught:
+        shape("plc.*", transforms=made[1:])
+    assert caught.value.key == ("transforms", 0)

@@ -103,6 +103,19 @@ async def test_beats_that_were_slept_through_are_not_made_up_for():
     task.cancel()
 
 
+async def test_a_ticker_changes_its_pace_and_what_it_calls_while_it_runs():
+    clock = SteppedClock(start=0)
+    old: list[int] = []
+    new: list[int] = []
+    ticker = Ticker(clock, period=100, calls=[old.append])
+    task = asyncio.create_task(ticker.run())
+    await clock.step(150)
+    ticker.adjust(period=20, calls=[new.append])
+    await clock.step(110)
+    assert (old, new) == ([100], [200, 220, 240, 260])
+    task.cancel()
+
+
 def test_waits_double_up_to_the_most_and_jitter_by_half():
     waits = Backoff(first_s=0.25, most_s=2.0, rng=random.Random(1))
     found = [waits.next_s() for _ in range(8)]

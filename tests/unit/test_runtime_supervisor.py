@@ -179,6 +179,23 @@ async def test_a_name_is_in_use_once(rig):
         assert rig.supervisor.running == ("s",)
 
 
+async def test_a_service_that_is_started_while_the_others_are_stopped_is_stopped_too(rig):
+    ended = []
+
+    async def reloading():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            rig.supervisor.start("came", Service().run)
+            ended.append("reloading")
+
+    async with rig.supervisor as running:
+        running.start("reloading", reloading)
+        await asyncio.sleep(0)
+    assert ended == ["reloading"]
+    assert rig.supervisor.names == ()
+
+
 async def test_tasks_have_the_names_of_their_services(rig):
     async with rig.supervisor:
         rig.supervisor.start("ingest.plc", Service().run)

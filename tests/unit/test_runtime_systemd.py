@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +34,14 @@ def manager(request, tmp_path, monkeypatch) -> Iterator[socket.socket]:
 def test_each_message_is_one_datagram(manager, tell, expected):
     assert tell() is True
     assert manager.recv(4096).decode() == expected
+
+
+def test_a_reload_is_told_with_the_monotonic_time_in_microseconds(manager):
+    before = time.monotonic_ns() // 1000
+    assert systemd.reloading() is True
+    state, moment = manager.recv(4096).decode().splitlines()
+    assert state == "RELOADING=1"
+    assert before <= int(moment.removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
 
 
 @pytest.mark.parametrize("address", [None, "", "relative/path", "unix:/run/x"])

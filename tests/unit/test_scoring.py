@@ -72,6 +72,31 @@ async def test_a_pipeline_that_breaks_does_not_stop_the_others_and_is_given_up_i
     assert [(each.code, each.subject) for each in health.active] == [("service.failed", "pipeline bad")]
 
 
+async def test_between_two_batches_nothing_is_stepped_and_what_waits_is_stepped_afterwards(worker, health):
+    begun, go_on, told = threading.Event(), threading.Event(), []
+
+    def slow():
+        begun.set()
+        go_on.wait(5)
+        return ["old"]
+
+    scoring = Scoring([_pipeline(slow)], worker, health=health, on_event=told.append)
+    task = asyncio.create_task(scoring.run())
+    scoring.wake()
+    await _turns(begun.is_set)
+    asyncio.get_running_loop().call_later(0.05, go_on.set)
+    async with scoring.between_batches():
+        assert told == ["old"]
+        scoring.wake()
+        scoring.replace([_pipeline(lambda: ["new"])])
+        for _ in range(5):
+            await asyncio.to_thread(lambda: None)
+        assert told == ["old"]
+    await _turns(lambda: told == ["old", "new"])
+    task.cancel()
+    await asyncio.wait([task])
+
+
 async def test_it_steps_only_when_something_is_due(worker, health):
     steps = []
     pipeline = SimpleNamespace(due=False, step=lambda: steps.append(1) or [], name="p")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, ModelError
 from dxad.event import Event
 from dxad.models.zscore import PLUGIN
 from dxad.types import NS_PER_S, State
@@ -174,6 +174,11 @@ class TestGroups:
         assert site.counted("incidents_reopened") == 1
         assert [each["phase"] for each in site.docket.closed] == ["closed"] * 2
 
+    def test_an_alarm_that_comes_and_goes_while_the_incident_lasts_is_told_once(self):
+        site = plant(HIGH, HIGH | {"channel": "s.b"})
+        events = site.feed(rows([9] * 200, UPSET * 11 + [5] * 13))
+        assert [each.data["phase"] for each in events] == ["opened", "updated"]
+
     @pytest.mark.parametrize("cut", [1, 2, 7, 64])
     def test_what_is_told_is_the_same_to_the_bit_however_rows_are_cut(self, cut):
         rng = np.random.default_rng(4)
@@ -222,6 +227,16 @@ class TestFloods:
         assert flood.data["most"] == [{"pipeline": "p", "kind": "process", "severity": "high", "count": 4}]
         assert site.conditions == {}
         assert [each.data["phase"] for each in site.feed(rows(UPSET))] == ["opened", "closed"], "a new hour"
+
+    def test_one_that_was_only_counted_and_comes_back_is_told_as_opened(self):
+        site = plant(incidents=BUDGET | {"budget_per_hour": 1, "reopen_within": "10s"})
+        events = site.feed(rows(UPSET * 2))
+        assert [each.data["phase"] for each in events] == ["opened", "closed"]
+        site.feed(rows([5] * 200))
+        assert site.feed(rows(UPSET)) == []
+        site.clock._utc_offset += 3600 * NS_PER_S
+        events = site.feed(rows(UPSET))
+        assert [each.data["phase"] for each in events] == ["flood", "opened", "closed"]
 
     def test_critical_ones_are_told_up_to_a_second_cap(self):
         site = plant(HIGH | {"severity": "critical"}, incidents=BUDGET)
@@ -402,13 +417,17 @@ class TestRestarts:
         site = plant()
         state = site.pipeline.watch.state()
         site.feed(rows([5] * 100))
-        assert site.pipeline.watch.state() == state == {"version": 1}
+        assert site.pipeline.watch.state() == state == {}
+        site.feed(rows(UPSET + [5] * 10))
+        assert site.pipeline.watch.state()["process"]["alarms"].keys() == {"p.s.a.high"}, "nobody has seen it"
+        site.pipeline.watch.act("p.s.a.high", "ack")
+        assert site.pipeline.watch.state() == {"version": 1}, "replaces what was kept before"
 
     @pytest.mark.parametrize(
         "saved", [{"version": 2}, {"version": 1, "process": {}}, {"version": 1, "sensor": []}]
     )
     def test_what_is_no_state_is_refused(self, saved):
-        with pytest.raises(ConfigError, match="the state of 'p' is"):
+        with pytest.raises(ModelError, match="the state of 'p' is"):
             plant().pipeline.watch.restore(saved, now=0)
 
     def test_an_adjusted_pipeline_goes_on_with_the_alarms_that_are_still_there(self):

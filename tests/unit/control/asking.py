@@ -28,6 +28,8 @@ class Remembering:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.learned: list[tuple[str, float | None]] = []
         self.acts: list[tuple[str, str, float | None]] = []
+        self.reloaded: list[bool] = []
+        self.mistakes: str | None = None
         self.busy = asyncio.Event()
         self.busy.set()
 
@@ -73,6 +75,13 @@ class Remembering:
         if incident not in self.names:
             return None
         return "time,score\n" if rows is None else {"incident": incident, "rows": rows}
+
+    async def reload(self, *, dry_run: bool) -> dict[str, Any]:
+        await self.busy.wait()
+        if self.mistakes is not None:
+            raise ConfigError(self.mistakes)
+        self.reloaded.append(dry_run)
+        return {"applied": not dry_run, "lines": [], "changes": [], "restart": [], "untouched": 3}
 
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         if pipeline == "fixed":

@@ -314,6 +314,24 @@ class TestChanges:
         expected = f'uid {os.geteuid()}, pid {os.getpid()}: /v1/pipelines/pump/learn, done: {{"span":"20s"}}'
         assert expected in caplog.messages
 
+    @pytest.mark.parametrize(("body", "dry_run"), [(None, False), ({}, False), ({"dry_run": True}, True)])
+    async def test_a_reload_answers_when_it_is_done(self, gateway, path, body, dry_run):
+        async with serving(gateway, path):
+            reply = await ask(path, "POST", "/v1/reload", body)
+        assert (reply.status, reply.json["applied"], gateway.reloaded) == (200, not dry_run, [dry_run])
+
+    async def test_a_configuration_that_is_refused_is_422_with_every_mistake_on_a_line(self, gateway, path):
+        gateway.mistakes = "dxad.toml:3: a: wrong\ndxad.toml:4: b: wrong too"
+        async with serving(gateway, path):
+            reply = await ask(path, "POST", "/v1/reload")
+        assert (reply.status, reply.detail) == (422, gateway.mistakes)
+
+    async def test_a_reload_takes_no_words_it_does_not_know(self, gateway, path):
+        async with serving(gateway, path):
+            reply = await ask(path, "POST", "/v1/reload", {"dryrun": True})
+        assert (reply.status, "did you mean 'dry_run'?" in reply.detail) == (422, True)
+        assert gateway.reloaded == []
+
     async def test_web_pages_may_not(self, gateway, path):
         async with serving(gateway, path):
             reply = await ask(path, "POST", "/v1/pipelines/pump/learn", {}, "Origin: http://localhost:8080")
