@@ -181,7 +181,7 @@ def test_however_wide_the_rows_no_more_samples_wait_than_may(tmp_path):
         {
             "state_dir": str(tmp_path),
             "memory_max": "1GiB",
-            "sources": {"wide": {**link, "channels": dict.fromkeys(names, {})}},
+            "sources": {"wide": {**link, "channels": {name: {} for name in names}}},
             "pipelines": {"p": {"channels": ["wide.*"], "model": {"type": "zscore", "warm_up": 100}}},
         }
     )
