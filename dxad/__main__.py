@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "query": "Score the last rows of PIPELINE, now.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
+    "models": "Make, list, show and try bundles of models.",
     "record": "Write rows from the running daemon into a file.",
     "replay": "Run recorded data through a configuration, as fast as it goes.",
     "what-if": "Replay twice: as configured, and with other settings.",

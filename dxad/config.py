@@ -33,6 +33,7 @@ from dxad.fields import (
 )
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
+from dxad.sharing import mistaken
 from dxad.tomlines import Key
 from dxad.types import NS_PER_S, Channel, Schema
 
@@ -331,8 +332,7 @@ def _channel_ids(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     """What no section can know by itself; sections that are broken are passed over."""
-    fields = Config.model_fields
-    kind = fields["sources"].annotation
+    kind = Config.model_fields["sources"].annotation
     sources: dict[str, SourceSection] = {}
     open_sources: set[str] = set()
     for name, raw in _tables(document, "sources").items():
@@ -348,9 +348,13 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
             yield ("sources", name, "period"), 'is missing; the step of its grid, for example "100ms"'
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
-    for name, raw in _tables(document, "pipelines").items():
+    pipelines = _tables(document, "pipelines").items()
+    for name, raw in pipelines:
         if isinstance(raw, dict):
             yield from _check_pipeline(("pipelines", name), raw, channels, sources, open_sources)
+    sound = ((name, each) for name, raw in pipelines if (each := _valid(PipelineSection, raw)) is not None)
+    for name, key, text in mistaken({name: (each.model, each.learn is not None) for name, each in sound}):
+        yield ("pipelines", name, "model", *key), text
 
 
 def _check_pipeline(

@@ -302,6 +302,11 @@ class TransformSection(Section):
         ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
     )
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds; 0 where it remembers a row or none."""
+        return 0
+
     def places(self, inputs: Schema) -> list[int]:
         """Where its channels stand among the inputs.
 
@@ -343,6 +348,10 @@ class BandSection(TransformSection):
 
 class ModelSection(Section):
     """What is said of every model."""
+
+    def bundles(self) -> tuple[Path, ...]:
+        """The bundles it reads, relative to the state directory: each is tried before it is read."""
+        return ()
 
 
 class SinkSection(Section):

@@ -203,7 +203,7 @@ class Scores:
 
     values: F8
     """(n,); NaN where the window was not scored."""
-    contributions: F8 | None = None
+    contributions: F8 | F4 | None = None
     """(n, channels), non-negative: how much of the score each channel makes; None where unknown."""
 
 

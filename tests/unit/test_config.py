@@ -464,3 +464,38 @@ def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, k
     )
     assert load(path)
     assert where(path, key) == (str(path) if line is None else f"{path}:{line}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "message"),
+    [
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
+                'model = { type = "tflite", path = "models/x/../pump" }\n'
+            ),
+            "pipelines.other.model.path",
+            "models/x/../pump is that of pipeline 'pump' too; one would replace the other's model",
+        ),
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\nlearn = {}\n'
+                'model = { type = "tflite", path = "o", require_signature = true, public_key = "k.pub" }\n'
+            ),
+            "pipelines.other.model.require_signature",
+            "nobody signs what is learned here; leave out this, or learn",
+        ),
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
+                'model = { type = "tflite", path = "o", require_signature = true }\n'
+            ),
+            "pipelines.other.model",
+            "require_signature wants the public_key that bundles are signed by",
+        ),
+    ],
+)
+def test_models_that_cannot_be_as_they_are_asked_for(keys, where, message, file):
+    file.write_text(SOUND + keys)
+    (found,) = problems_of(file)
+    assert found[1:] == (where, message)
