@@ -230,7 +230,7 @@ class _Owned:
         if self._in_turn:
             summed: F4 = parts
             if self._times != 1:
-                summed = parts.reshape(len(parts), self._times, self._channels).sum(axis=1)
+                summed = np.einsum("nkc->nc", parts.reshape(len(parts), self._times, self._channels))
             return summed
         mine = np.zeros((len(parts), self._channels), dtype=np.float32)
         if len(self._owners):
@@ -252,6 +252,7 @@ class _Error:
         self._rows = rule.horizon if isinstance(rule, ForecastRule) else manifest.rows
         self._from = manifest.rows - self._rows
         self._turned = manifest.input.layout == "channels_rows"
+        self._plain = output.is_float and not self._turned and len(output.shape) == 1
         promised = [self._channels, self._rows] if self._turned else [self._rows, self._channels]
         if output.size != self._rows * self._channels:
             raise ModelError(
@@ -272,11 +273,14 @@ class _Error:
     def read(self, n: int, truth: F4 | None) -> tuple[F8, F4]:
         """Square what is left."""
         assert truth is not None
-        error = self._graph.output(self._output, n)
-        if self._turned:
-            error = np.ascontiguousarray(error.reshape(n, self._channels, self._rows).transpose(0, 2, 1))
-        error = error.reshape(n, -1)
-        np.subtract(error, truth[:n], out=error)
+        if self._plain:
+            error = self._graph.difference(self._output, truth[:n])
+        else:
+            error = self._graph.output(self._output, n)
+            if self._turned:
+                error = np.ascontiguousarray(error.reshape(n, self._channels, self._rows).transpose(0, 2, 1))
+            error = error.reshape(n, -1)
+            np.subtract(error, truth[:n], out=error)
         if self._rows == 1:
             parts = np.multiply(error, error, out=error)
         else:

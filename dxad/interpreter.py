@@ -177,6 +177,12 @@ class Graph:
             self._resize(size)
         return size
 
+    def difference(self, tensor: Tensor, other: F4) -> F4:
+        """A flat float output of the last run minus `other` (n, *tensor.shape), without a copy in between."""
+        values = self._model.tensor(tensor.index)()
+        found: F4 = np.subtract(values if len(values) == len(other) else values[: len(other)], other)
+        return found
+
     def output(self, tensor: Tensor, n: int) -> F4:
         """What came out of the last run for its first `n` windows, (n, *tensor.shape), a copy."""
         values = self._model.get_tensor(tensor.index)
