@@ -28,6 +28,7 @@ Where things live, in the order of the data:
     interpreter.py inference.py    the TensorFlow Lite runtime; from windows to scores
     trial.py                       a new bundle runs in a process of its own first
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    modeldesk.py                   install, shadow, promote and roll back while it runs
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence

@@ -27,6 +27,7 @@ from dxad.errors import ConfigError, ModelError, Problem
 from dxad.event import Event, to_record
 from dxad.ingest import Ingest
 from dxad.learning import Learning
+from dxad.modeldesk import ModelDesk
 from dxad.nodes import Builder, Built, Nodes, Run
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline
@@ -122,6 +123,13 @@ class Assembly:
         self._tell_missing(built.missing)
         self.worker = Worker("inference")
         self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
+        self.desk = ModelDesk(
+            config=lambda: self.config,
+            pipelines=lambda: self.pipelines,
+            on_event=self.tell,
+            clock=clock,
+            health=health,
+        )
         self.ticker = Ticker(clock, period=PROFILES[config.profile][0], calls=self._beats(self.nodes))
 
     @property
@@ -160,6 +168,7 @@ class Assembly:
         return {
             **_delivering(nodes),
             "scoring": self.scoring.run,
+            "models": self.desk.run,
             **_learning(nodes),
             "ticker": self.ticker.run,
             **_ingesting(nodes),

@@ -86,6 +86,19 @@ class Client:
         """
         return await self._document("POST", _of(pipeline, "learn"), {} if span is None else {"span": span})
 
+    async def models(self, pipeline: str) -> Document:
+        """The versions of a pipeline's model, and which of them does what."""
+        return await self._document("GET", _of(pipeline, "models"))
+
+    async def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts: install, shadow, promote, rollback or dismiss.
+
+        Raises:
+            RequestRefusedError: we may not, or the model is refused, 409: nothing has changed.
+        """
+        body = {key: value for key, value in (("path", path), ("version", version)) if value}
+        return await self._document("POST", _of(pipeline, f"models/{verb}"), body, timeout_s=_QUERY_TIMEOUT_S)
+
     async def reload(self, *, dry_run: bool = False) -> Document:
         """Have the daemon take up its configuration as it is on disk now, or only say what would change.
 
@@ -175,6 +188,14 @@ class SyncClient:
     def learn(self, pipeline: str, span: str | None = None) -> Document:
         """Have a pipeline learn anew what is normal."""
         return self._run(lambda client: client.learn(pipeline, span))
+
+    def models(self, pipeline: str) -> Document:
+        """The versions of a pipeline's model, and which of them does what."""
+        return self._run(lambda client: client.models(pipeline))
+
+    def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts: install, shadow, promote, rollback or dismiss."""
+        return self._run(lambda client: client.model(pipeline, verb, path=path, version=version))
 
     def reload(self, *, dry_run: bool = False) -> Document:
         """Have the daemon take up its configuration as it is on disk now."""

@@ -302,6 +302,11 @@ class TransformSection(Section):
         ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
     )
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds; 0 where it remembers a row or none."""
+        return 0
+
     def places(self, inputs: Schema) -> list[int]:
         """Where its channels stand among the inputs.
 

@@ -20,6 +20,8 @@ from dxad.types import NS_PER_S, Document
 
 __all__ = ["Gateway"]
 
+ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
+
 
 class Gateway:
     """Answers from snapshots; it changes nothing but by `learn` and `reload`."""
@@ -118,6 +120,28 @@ class Gateway:
             )
         rows = learning.ask(None if span_s is None else int(span_s * NS_PER_S))
         return {"pipeline": pipeline, "of_rows": rows}
+
+    async def models(self, pipeline: str) -> Document:
+        """All versions of a pipeline's model, and which of them does what."""
+        return await self._assembly.desk.models(pipeline)
+
+    async def model(self, pipeline: str, verb: ModelVerb, *, path: str = "", version: str = "") -> Document:
+        """Install or shadow the bundle in the folder `path`, promote a shadow, roll back, or dismiss.
+
+        Raises:
+            ModelError: it is refused; nothing has changed.
+            ConfigError: this pipeline's model has no versions.
+        """
+        desk = self._assembly.desk
+        match verb:
+            case "install" | "shadow":
+                return await desk.install(pipeline, Path(path), shadow=verb == "shadow")
+            case "promote":
+                return await desk.promote(pipeline)
+            case "rollback":
+                return await desk.roll_back(pipeline, version or None)
+            case "dismiss":
+                return await desk.dismiss(pipeline)
 
     async def reload(self, *, dry_run: bool) -> Document:
         """Take up the configuration as it is on disk now, or only say what would change.

@@ -108,6 +108,7 @@ class Pipeline:
     ) -> None:
         """Remember `history` rows, take `batch` at once; when over `backlog` wait, some are passed over."""
         self.name = name
+        self.identity = identity
         self.section = section
         self.stages = stages
         self.recorder: Recorder | None = None
@@ -393,7 +394,7 @@ class Pipeline:
 
     def _score_running(self, shaped: Rows) -> Scored:
         empty = Scored.nothing(*shaped.values.shape)
-        turns = len(self.succession.turns)
+        before = self.detector
         try:
             scored = self.succession.apply(shaped)
         except ModelError as error:
@@ -404,7 +405,7 @@ class Pipeline:
         if scored is None:
             self._unscored.add(len(shaped))
             return empty
-        if len(self.succession.turns) != turns:
+        if self.detector is not before:
             self._expect()
         self._note_deadline()
         self._note_regimes(shaped)

@@ -1,4 +1,4 @@
-"""`dxad models`: bundles of models: make one, look at them, try them."""
+"""`dxad models`: bundles of models: make one, look at them, try them, let one take over."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dxad.cli.options import MISTAKE, REFUSED, as_json, tell
+from dxad.cli.succession import beside, dismiss, install, promote, rollback, shadow
 from dxad.cli.wrap import wrap
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.group(epilog="Example: dxad models verify models/pump")
 def models() -> None:
-    """Make, list, show and try bundles of models.
+    """Make, list, show and try bundles of models, and say which of them counts.
 
     A bundle is a folder with a TensorFlow Lite file and a manifest that says what its numbers mean. A shelf
     is a folder of bundles, one of which is current: what `path` of a tflite model names.
@@ -28,6 +29,8 @@ def models() -> None:
 
 
 models.add_command(wrap)
+for _command in (beside, install, shadow, promote, rollback, dismiss):
+    models.add_command(_command)
 
 
 @models.command("list", epilog="Example: dxad models list -c /etc/dxad/dxad.toml")

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
@@ -14,13 +15,15 @@ from pydantic import Field, ValidationError
 from dxad.control import openapi
 from dxad.control.limits import BODY_BYTES, QUERY_BYTES
 from dxad.control.problem import Refusal
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, ModelError
 from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
 
 S = TypeVar("S", bound=Section)
+
+ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
 
 
 class Gateway(Protocol):
@@ -52,6 +55,17 @@ class Gateway(Protocol):
 
         Raises:
             ConfigError: this pipeline does not learn.
+        """
+
+    async def models(self, pipeline: str) -> Document:
+        """All versions of a pipeline's model, and which of them does what."""
+
+    async def model(self, pipeline: str, verb: ModelVerb, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts.
+
+        Raises:
+            ModelError: it is refused.
+            ConfigError: this pipeline's model has no versions.
         """
 
     async def reload(self, *, dry_run: bool) -> Document:
@@ -227,6 +241,33 @@ async def _learn(call: Call) -> Answer:
 # -- what is asked of the daemon --------------------------------------------------------------------------
 
 
+class _Model(Section):
+    """What the body of a change of models may hold."""
+
+    path: str = Field("", description="a folder with a bundle, on the gateway's own disk")
+    version: str = Field(
+        "", description="of a bundle on the shelf: its name, its number or the head of its hash"
+    )
+
+
+def _model(verb: ModelVerb) -> Handler:
+    async def changed(call: Call) -> Answer:
+        name, asked = _known(call, call.name), _checked(_Model, call.body)
+        if verb in ("install", "shadow") and not Path(asked.path).is_absolute():
+            raise Refusal(422, "path: the whole path of a folder with a bundle is wanted")
+        try:
+            done = await call.gateway.model(name, verb, path=asked.path, version=asked.version)
+        except (ConfigError, ModelError) as error:
+            raise Refusal(409, str(error)) from error
+        return Answer(done, 202)
+
+    return changed
+
+
+async def _models(call: Call) -> Answer:
+    return Answer(await call.gateway.models(_known(call, call.name)))
+
+
 class _Reload(Section):
     """What the body of `reload` may hold."""
 
@@ -295,6 +336,27 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "
         "swapped, all else goes on; or refuse it, and change nothing.", admin=True, example={"dry_run": True},
+    ),
+    Route("GET", "/v1/pipelines/{name}/models", _models, "The versions of its model, live, beside and kept."),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/install", _model("install"), "Try a bundle, keep it on "
+        "the shelf, and let it score from the next row on; the one before stays beside it for its probation.",
+        admin=True, example={"path": "/srv/models/new"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/shadow", _model("shadow"), "The same, but beside the live "
+        "model: its scores are compared, and do not count.", admin=True, example={"path": "/srv/models/new"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/promote", _model("promote"), "Let the shadow count.", admin=True,
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/rollback", _model("rollback"), "Let the version before count "
+        "again, or the one that is named.", admin=True, example={"version": "0001"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/dismiss", _model("dismiss"), "Let go of the model beside the "
+        "live one.", admin=True,
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),

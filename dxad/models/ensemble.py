@@ -152,7 +152,7 @@ class Ensemble:
         return {"members": [member.details() for member in self._members]}
 
     def state(self) -> Document:
-        """What the members have learned."""
+        """What the members have learned; their causal means begin anew, as the detector's do."""
         return {"members": [{"type": each.kind, "state": each.model.state()} for each in self._members]}
 
     def restore(self, state: Document) -> None:

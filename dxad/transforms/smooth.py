@@ -41,6 +41,11 @@ class Config(TransformSection):
     span: Duration = Field(description="how far back it reaches; for ewma, the span of a mean as smooth")
     method: Literal["mean", "ewma", "median"] = Field("mean", description="how it is smoothed")
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return 0 if self.method == "ewma" else self.span
+
 
 class _Method(Protocol):
     def push(self, first: int, x: F8) -> F8:
