@@ -252,6 +252,7 @@ class _Error:
         self._rows = rule.horizon if isinstance(rule, ForecastRule) else manifest.rows
         self._from = manifest.rows - self._rows
         self._turned = manifest.input.layout == "channels_rows"
+        self._scratch = np.empty((graph.sizes[-1], output.size), dtype=np.float32)
         self._plain = output.is_float and not self._turned and len(output.shape) == 1
         promised = [self._channels, self._rows] if self._turned else [self._rows, self._channels]
         if output.size != self._rows * self._channels:
@@ -273,16 +274,16 @@ class _Error:
     def read(self, n: int, truth: F4 | None) -> tuple[F8, F4]:
         """Square what is left."""
         assert truth is not None
+        error = self._scratch[:n]
         if self._plain:
-            error = self._graph.difference(self._output, truth[:n])
+            self._graph.subtract(self._output, truth[:n], error)
         else:
-            error = self._graph.output(self._output, n)
+            output = self._graph.output(self._output, n)
             if self._turned:
-                error = np.ascontiguousarray(error.reshape(n, self._channels, self._rows).transpose(0, 2, 1))
-            error = error.reshape(n, -1)
-            np.subtract(error, truth[:n], out=error)
+                output = output.reshape(n, self._channels, self._rows).transpose(0, 2, 1)
+            np.subtract(output.reshape(n, -1), truth[:n], out=error)
         if self._rows == 1:
-            parts = np.multiply(error, error, out=error)
+            parts = np.multiply(error, error)
         else:
             error = error.reshape(n, self._rows, self._channels)
             parts = np.einsum("nrc,nrc->nc", error, error)  # the same to the bit however many rows there are

@@ -177,11 +177,10 @@ class Graph:
             self._resize(size)
         return size
 
-    def difference(self, tensor: Tensor, other: F4) -> F4:
-        """A flat float output of the last run minus `other` (n, *tensor.shape), without a copy in between."""
+    def subtract(self, tensor: Tensor, other: F4, out: F4) -> None:
+        """A flat float output of the last run minus `other` (n, size), into `out`: no copy in between."""
         values = self._model.tensor(tensor.index)()
-        found: F4 = np.subtract(values if len(values) == len(other) else values[: len(other)], other)
-        return found
+        np.subtract(values if len(values) == len(other) else values[: len(other)], other, out=out)
 
     def output(self, tensor: Tensor, n: int) -> F4:
         """What came out of the last run for its first `n` windows, (n, *tensor.shape), a copy."""
