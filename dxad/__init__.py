@@ -47,6 +47,14 @@ Where things live, in the order of the data:
     sharing.py                     what the models of several pipelines must not share
     recording/ replay/             rows of the past, in files; through the same nodes in virtual time
     assembly.py daemon.py          Config -> services; starts, answers, stops
+    recording/ replay/             rows of the past, in files; through the same nodes in virtual time
+    assembly.py daemon.py          Config -> services; starts, answers, stops
+    assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
+    nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
+    changes.py reloading.py        what differs between two configs; swaps that, and nothing else
+    keeping.py statefile.py        what pipelines know survives a restart; the file it is in
+    recorder.py                    rows kept to learn from
+    tomlfiles.py tomlines.py       files that go over each other; the line of every key
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text

@@ -7,7 +7,6 @@ is replaced by the later file.
 import difflib
 import fnmatch
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin, template
+from dxad import plugin, template, tomlfiles
 from dxad.errors import ConfigError, Problem
 from dxad.expression import compile_expression
 from dxad.fields import (
@@ -35,7 +34,7 @@ from dxad.fields import (
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
 from dxad.sharing import mistaken
-from dxad.tomlines import Key, assignment, locate
+from dxad.tomlines import Key
 from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
@@ -227,7 +226,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: with every mistake, each with file, line and key.
     """
-    document, lines = _read(path, overrides)
+    document, lines = tomlfiles.read(path, overrides)
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
     if state_dir and "state_dir" not in document:
         document["state_dir"] = state_dir
@@ -247,34 +246,9 @@ def where(path: Path, key: str) -> str:
     Raises:
         ConfigError: a file cannot be read.
     """
-    document, lines = _read(path)
+    document, lines = tomlfiles.read(path)
     lines = template.expand(document, lines, _channel_ids(document)).lines
     return _where(tuple(key.split(".")), lines, str(path))
-
-
-def _read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[Key, str]]:
-    """The merged document, and the place of each of its keys."""
-    document: dict[str, Any] = {}
-    lines: dict[Key, str] = {}
-    problems: list[Problem] = []
-    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
-        try:
-            text = file.read_text()
-            overlay = tomllib.loads(text)
-        except OSError as error:
-            problems.append(Problem(str(file), "", error.strerror or "cannot be read"))
-        except UnicodeDecodeError as error:
-            problems.append(Problem(str(file), "", f"is not UTF-8: {error.reason} at byte {error.start}"))
-        except tomllib.TOMLDecodeError as error:
-            problems.append(Problem(*_syntax(file, str(error))))
-        else:
-            _merge(document, overlay)
-            lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
-    for text in overrides:
-        problems += _override(text, document, lines)
-    if problems:
-        raise ConfigError(problems=problems)
-    return document, lines
 
 
 def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file: str = "config") -> Config:
@@ -323,40 +297,6 @@ def _in_process(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     for name, sink in config.sinks.items():
         if sink.in_process:
             yield ("sinks", name, "type"), "sink"
-
-
-def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _override(text: str, document: dict[str, Any], lines: dict[Key, str]) -> list[Problem]:
-    """Put the value of one assignment of the command line, which then is the place of all that is in it."""
-    where = f"--set {text}"
-    try:
-        path, value = assignment(text)
-    except ValueError as error:
-        return [Problem(where, "", str(error).partition(" (at line ")[0])]
-    table: Any = document
-    for name in path[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            return [Problem(where, ".".join(path), f"{name} is no table")]
-    table[path[-1]] = value
-    for key in [each for each in lines if each[: len(path)] == path]:
-        del lines[key]
-    lines[path] = where
-    return []
-
-
-def _syntax(file: Path, message: str) -> tuple[str, str, str]:
-    """`tomllib` says "... (at line 3, column 5)"."""
-    text, _, place = message.partition(" (at line ")
-    line = place.partition(",")[0]
-    return (f"{file}:{line}" if line.isdigit() else str(file), "", text)
 
 
 def _where(key: Key, lines: Mapping[Key, str], file: str) -> str:

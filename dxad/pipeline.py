@@ -21,6 +21,7 @@ from dxad.fields import matching
 from dxad.frame import Feature, Frame
 from dxad.gate import Gate, stretches
 from dxad.incident import Identity
+from dxad.recorder import Recorder
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -28,7 +29,6 @@ from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
 from dxad.succession import Succession
 from dxad.types import (
-    F8,
     NS_PER_S,
     Bools,
     Calibration,
@@ -62,31 +62,6 @@ class Stages:
     """After the transforms."""
     transforms: Callable[[], Sequence[Transform]]
     """Makes the chain, ready for the frame's rows."""
-
-
-class Recorder:
-    """Collects complete rows of normal running until it has enough."""
-
-    def __init__(self, channels: int, rows: int) -> None:
-        self.wanted = rows
-        self.rows = 0
-        self._values = np.empty((rows, channels))
-
-    @property
-    def full(self) -> bool:
-        """Whether it has all the rows it wants."""
-        return self.rows == self.wanted
-
-    def push(self, rows: Rows, counts: Bools) -> None:
-        """Take the rows in which the machine runs (n,) and nothing is missing."""
-        usable = counts & ~np.isnan(rows.values).any(axis=1)
-        complete = rows.values[usable][: self.wanted - self.rows]
-        self._values[self.rows : self.rows + len(complete)] = complete
-        self.rows += len(complete)
-
-    def take(self) -> F8:
-        """The rows recorded so far."""
-        return self._values[: self.rows]
 
 
 class Pipeline:

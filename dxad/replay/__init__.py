@@ -228,15 +228,12 @@ def _outcome(watch: Watch, account: _Account, drive: Drive) -> PipelineOutcome:
 
 
 def _prepared(config: Config, folder: Path, learn: int | Recording | None) -> Config:
-    """As it is used here: samples have their own times, no sink is told, what is learned goes to `folder`."""
-    sources = {
-        name: section.model_copy(update={"clock": "arrival"}) for name, section in config.sources.items()
-    }
+    """As it is used here: no sink is told, and what is learned goes into `folder`."""
     pipelines = {
         name: _shelved(section, config.state_dir, folder / name, learn)
         for name, section in config.pipelines.items()
     }
-    return config.model_copy(update={"sources": sources, "pipelines": pipelines, "sinks": {}})
+    return config.model_copy(update={"pipelines": pipelines, "sinks": {}})
 
 
 def _shelved(

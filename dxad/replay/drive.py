@@ -12,6 +12,8 @@ from dxad.assembly import Assembly
 from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.event import Event, identity, rfc3339
+from dxad.ingest import waiting_most
+from dxad.newest import Newest
 from dxad.outbox import Outbox
 from dxad.recording import CELLS_AT_ONCE, Piece, Recording
 from dxad.recording.columns import Matched
@@ -29,6 +31,8 @@ _BEGIN_NS: Final = 1000 * NS_PER_S
 _GAP_SLOTS_MOST: Final = 100_000_000
 """A pause of more slots of the finest grid is a mistaken time: it would take hours to pass through."""
 _NEVER: Final = int(np.iinfo(np.int64).max)
+_COARSE_SAMPLES: Final = Newest.DEPTH // 4
+"""Of a channel that is coarser than the rows it is joined to, between two looks of its readers."""
 _ROWS_AT_ONCE: Final = 4096
 """Of the finest grid, between two ticks."""
 
@@ -109,6 +113,13 @@ class Drive:
             for name, ingest in self.assembly.ingests.items()
         }
         self._tick = tick or self._longest_tick()
+        widest = {name: max(1, len(each.ring.channels)) for name, each in self.assembly.ingests.items()}
+        self._rows_at_once = max(
+            1, min(waiting_most(config.sources[name]) // 2 // width for name, width in widest.items())
+        )
+        """Of the recording, between two looks: half of the samples that may wait."""
+        self._samples = dict.fromkeys(self._feeds, 0)
+        """By source: the rows that held a sample of it."""
         self._next_tick = self._begin + self._tick
         self._next_seal, self._sealed_next = self._seal_after(self._begin)
         self._newest = self._begin
@@ -158,22 +169,51 @@ class Drive:
         at = piece.times - self.utc_offset + self._grids.finest // 2
         newest = np.maximum(np.maximum.accumulate(at), self._newest)
         self._check(newest)
+        stops = self._stops(piece, at, newest)
         begin = 0
         while begin < len(at):
+            if begin in stops:
+                self._run_to(int(newest[begin]))
+                self._look(int(newest[begin]), stops.pop(begin))
             end = int(np.searchsorted(newest, min(self._next_tick, self._next_seal), side="right"))
+            end = min(end, next(iter(stops), end))
             if end > begin:
-                self._accept(piece, at, newest, begin, end)
-            begin = end
+                self._accept(piece, at, begin, end)
+                begin = end
             if begin < len(at):
                 self._run_to(int(newest[begin]))
         self._newest = int(newest[-1])
         self.rows += len(at)
 
-    def _accept(self, piece: Piece, at: I8, newest: I8, begin: int, end: int) -> None:
+    def _stops(self, piece: Piece, at: I8, newest: I8) -> dict[int, frozenset[str] | None]:
+        """Before which rows some pipelines must have taken in all that came before; None is all of them.
+
+        A late sample fills its cell after the row was read, not before; of a coarser channel only the last
+        few samples are known, among which must be the one from before each row; and only so many samples may
+        wait for their slots to end.
+        """
+        stops: dict[int, frozenset[str] | None] = {}
+        some_late = bool((at < newest).any())
+        coarse = {source for _, source, _ in self._grids.coarse}
+        for name, feed in self._feeds.items():
+            if not (some_late or name in coarse):
+                continue
+            there = feed.has_any(piece.values, piece.bad)
+            due = there & feed.late(at, newest)
+            if name in coarse:
+                count = self._samples[name] + np.cumsum(there)
+                due |= there & (count % _COARSE_SAMPLES == 0)
+                self._samples[name] = int(count[-1])
+            for row in np.flatnonzero(due).tolist():
+                stops[row] = (stops.get(row) or frozenset()) | self._grids.readers[name]
+        stops |= dict.fromkeys(range(-self.rows % self._rows_at_once, len(at), self._rows_at_once))
+        return dict(sorted(stops.items()))
+
+    def _accept(self, piece: Piece, at: I8, begin: int, end: int) -> None:
         part = slice(begin, end)
         bad = None if piece.bad is None else piece.bad[part]
         for feed in self._feeds.values():
-            feed.accept(at[part], newest[part], self.rows + begin, piece.values[part], bad)
+            feed.accept(at[part], self.rows + begin, piece.values[part], bad)
 
     def _check(self, newest: I8) -> None:
         steps = np.diff(newest, prepend=self._newest if self.rows else newest[0])
@@ -241,7 +281,6 @@ class Drive:
         for name, ingest in self.assembly.ingests.items():
             snapshot = ingest.snapshot()
             found[name] = {key: snapshot[key] for key in wanted}
-            found[name]["late"] += self._feeds[name].late
         return found
 
     def slots_of(self, times: I8, period: int) -> I8:
@@ -257,7 +296,7 @@ class _Grids:
         sources = {name: each.period for name, each in config.sources.items() if each.period is not None}
         steps = list(sources.values())
         coarse: set[tuple[str, str, int]] = set()
-        self.readers: dict[str, set[str]] = {name: set() for name in config.sources}
+        self.readers: dict[str, frozenset[str]] = dict.fromkeys(config.sources, frozenset())
         """By source: the pipelines that read it."""
         for name, section in config.pipelines.items():
             found = configuration.shape(section, config.sources)
@@ -265,7 +304,7 @@ class _Grids:
             inputs = [(source, sources[source]) for source, _ in found.feeds]
             inputs += [(each.source, each.outputs.period) for each in found.features]
             for source, period in inputs:
-                self.readers[source].add(name)
+                self.readers[source] |= {name}
                 if period > joined:
                     coarse.add((name, source, period))
             steps += [joined, *(period for _, period in inputs)]

@@ -43,37 +43,42 @@ class Feed:
 
     def __init__(self, ingest: Ingest, *, columns: Sequence[int], places: Sequence[int]) -> None:
         """Take the source's `columns` from these `places` of the recording's rows, pairwise."""
-        self.late = 0
-        """Samples that came after their slot was sealed, by the times of the rows before them."""
+        ingest.believe_arrivals()
         self._ingest = ingest
         self._columns = np.asarray(columns, dtype=np.int32)
-        self._places = list(places)
-        whole = self._places == list(range(len(self._places)))
-        self._all: slice | list[int] = slice(0, len(self._places)) if whole else self._places
+        whole = list(places) == list(range(len(places)))
+        self._places: slice | list[int] = slice(0, len(places)) if whole else list(places)
 
-    def accept(self, at: I8, newest: I8, first: int, values: F8, bad: Bools | None) -> None:
-        """Hand over consecutive rows.
+    def has_any(self, values: F8, bad: Bools | None) -> Bools:
+        """Which rows hold a sample of this source, (n,)."""
+        there: Bools = ~np.isnan(values[:, self._places]).all(axis=1)
+        return there if bad is None else there | bad[:, self._places].any(axis=1)
+
+    def late(self, at: I8, newest: I8) -> Bools:
+        """Which rows come after their slot was sealed, (n,), by the times of the rows before them.
 
         Args:
             at: (n,) stream times.
             newest: (n,) the largest of them so far, which is when the row arrived.
+        """
+        period, lateness = self._ingest.ring.period, self._ingest.lateness
+        late: Bools = at // period < (newest - lateness) // period
+        return late
+
+    def accept(self, at: I8, first: int, values: F8, bad: Bools | None) -> None:
+        """Hand over consecutive rows.
+
+        Args:
+            at: (n,) stream times.
             first: the number of the first row.
             values: (n, columns of the recording).
             bad: likewise.
         """
-        ingest = self._ingest
-        period, lateness = ingest.ring.period, ingest.lateness
         numbers = np.arange(first, first + len(at), dtype=np.int64)
-        values = values[:, self._all]
-        wrong = None if bad is None else bad[:, self._all]
-        if (at < newest).any():
-            late = at // period < (newest - lateness) // period
-            self.late += int(np.count_nonzero(~np.isnan(values[late])))
-            at, numbers, values = at[~late], numbers[~late], values[~late]
-            wrong = None if wrong is None else wrong[~late]
-        samples = self._samples(at, numbers, values, wrong)
+        wrong = None if bad is None else bad[:, self._places]
+        samples = self._samples(at, numbers, values[:, self._places], wrong)
         if len(samples):
-            ingest.accept(Block(samples))
+            self._ingest.accept(Block(samples))
 
     def _samples(self, at: I8, numbers: I8, values: F8, bad: Bools | None) -> np.ndarray:  # type: ignore[type-arg]
         """Row by row, in the order of the columns; one for each cell that is not missing."""

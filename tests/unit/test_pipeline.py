@@ -509,6 +509,9 @@ def test_a_function_that_fails_is_told_and_costs_nothing_but_its_own_channel(mak
     assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 80
 
 
+# A recorder.
+
+
 @pytest.mark.parametrize("sealed", [70, 1000])
 def test_it_stops_after_the_row_with_which_a_recorder_has_enough(plant, normal_rows, sealed):
     rows = normal_rows(1000)

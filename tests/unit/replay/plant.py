@@ -47,12 +47,13 @@ def plant(seconds: int = 60, *, seed: int = 0, fault_at: float | None = 40.0, ro
     rng = np.random.default_rng(seed)
     n = seconds * 50
     at_s = np.arange(n) / 50
-    values = np.full((n, 5), np.nan)
+    values = np.full((n, 6), np.nan)
     motion = np.sin(at_s)
     values[::5, 0] = 10 + motion[::5] + 0.1 * rng.normal(size=len(motion[::5]))
     values[::5, 1] = 20 - 2 * motion[::5] + 0.1 * rng.normal(size=len(motion[::5]))
     values[:, 2:4] = rng.normal(size=(n, 2))
     values[::50, 4] = 5 + 0.01 * np.cumsum(rng.normal(size=len(at_s[::50])))
+    values[::7, 5] = rng.normal(size=len(at_s[::7]))  # several in a slot of the slow source
     bad = np.zeros(values.shape, dtype=bool)
     times = BEGIN + np.arange(n, dtype=np.int64) * (NS_PER_S // 50)
     if rough:
@@ -73,7 +74,7 @@ def plant(seconds: int = 60, *, seed: int = 0, fault_at: float | None = 40.0, ro
         late = times >= BEGIN + int(fault_at * NS_PER_S)
         values[late, 2] *= 3
         values[late, 0] += 5
-    return Made(times, values, ("a", "b", "x", "y", "level"), bad=bad)
+    return Made(times, values, ("a", "b", "x", "y", "level", "top"), bad=bad)
 
 
 def configured(tmp_path: Path, **pipelines: dict[str, Any]) -> config.Config:
@@ -85,7 +86,11 @@ def configured(tmp_path: Path, **pipelines: dict[str, Any]) -> config.Config:
             "sources": {
                 "plc": {**link, "period": "100ms", "channels": {"a": {}, "b": {}}},
                 "fast": {**link, "period": "20ms", "channels": {"x": {}, "y": {"fold": "mean"}}},
-                "slow": {**link, "period": "1s", "channels": {"level": {"hold": "3s"}}},
+                "slow": {
+                    **link,
+                    "period": "1s",
+                    "channels": {"level": {"hold": "3s"}, "top": {"fold": "max"}},
+                },
             },
             "pipelines": pipelines,
         }

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from dxad.pipeline import Pipeline
+from dxad.replay import Replay
 from dxad.types import NS_PER_S
 from tests.unit.replay.plant import ALARM, JOINED, PLAIN, configured, plant, told
 
@@ -79,28 +81,26 @@ def test_row_by_row_is_the_same_as_all_at_once(folder, whole):
         np.testing.assert_array_equal(other_scores[name], mine)
 
 
-def test_a_row_sees_of_a_coarser_channel_what_was_sealed_when_it_was_complete(folder):
-    """The channel at 1 s takes a value that tells its slot; a row at 100 ms has that of the slot before."""
-    watched = {"channels": ["plc.a", "slow.level"], "period": "100ms", "model": {"type": "zscore"}}
+def test_a_row_sees_of_a_coarser_channel_the_newest_sample_from_before_its_end(folder):
+    """At 1 s a value tells its second; a slot's largest value is known when the slot has been sealed."""
+    watched = {"channels": ["plc.a", "slow.*"], "period": "100ms", "model": {"type": "zscore"}}
     made = plant(10, rough=False, fault_at=None)
     made._values[::50, 4] = np.arange(10.0)
+    made._values[:, 5] = np.arange(500) / 50
     seen = []
-    from dxad.replay import Replay
-
-    replay = Replay(configured(folder, p=watched), made)
-    replay._on_scores = lambda *_: None
-    from dxad.pipeline import Pipeline
-
     take = Pipeline._take
 
     def spy(self, rows):
-        seen.append(rows.values[:, 1].copy())
+        seen.append(rows.values[:, 1:].copy())
         return take(self, rows)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Pipeline, "_take", spy)
-        replay.run()
-    level = np.concatenate(seen)
-    # A slot of 1 s waits 1 s more for what is late; a row of 100 ms waits 100 ms.
-    expected = np.floor(np.arange(len(level)) * 0.1 + 0.1 + 0.1 - 1.0 + 1e-9) - 1
-    np.testing.assert_array_equal(level[20:100], expected[20:100])
+        Replay(configured(folder, p=watched), made).run()
+    level, top = np.concatenate(seen).T
+    row = np.arange(100)
+    np.testing.assert_array_equal(level, row // 10)
+    # A row of 100 ms is complete 100 ms after its end; a slot of 1 s is sealed 1 s after its own.
+    sealed = (row + 2) // 10 - 1
+    np.testing.assert_array_equal(top[18:], sealed[18:] - 1 + 49 / 50)
+    assert np.isnan(top[:18]).all()

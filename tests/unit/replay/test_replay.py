@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dxad import config as configuration
 from dxad.errors import ConfigError
 from dxad.recording.labels import Truth
 from dxad.replay import Replay
@@ -39,7 +40,7 @@ def test_learning_ends_with_the_row_that_fills_it_and_the_next_row_is_scored(tmp
     scored = scores["joined"][~np.isnan(scores["joined"][:, 1]), 0]
     whole_rows = np.count_nonzero(np.isnan(scores["joined"][:, 1]))
     assert np.array_equal(scored, np.arange(scored[0], scored[0] + len(scored)))
-    # The slow channel's first slot is sealed at 2 s; the row that ends at 1.9 s is the first to wait so long.
+    # Of the slow source, a slot that folds its samples is known to the row that ends when it has been sealed.
     assert whole_rows == 18 + 200
     assert joined.model is not None
     assert joined.scored == len(scored)
@@ -145,7 +146,7 @@ def test_labels_come_from_a_column_or_from_elsewhere(tmp_path, column):
 
 def test_columns_of_no_channel_and_channels_without_a_column_are_told(tmp_path):
     made = smooth(5)
-    other = Made(made._times, made._values, ("plc.a", "b", "x", "note", "slow.level"))
+    other = Made(made._times, made._values, ("plc.a", "b", "x", "note", "slow.level", "top"))
     document = told(configured(tmp_path, p=PLAIN), other)[0].document()["recording"]
     assert document["columns_ignored"] == ["note"]
     assert document["channels_missing"] == ["fast.y"]
@@ -171,3 +172,22 @@ def test_the_ids_depend_on_the_data_and_the_gateway_alone(tmp_path):
         told(configured(tmp_path, p=PLAIN), made)[1][0]["id"] for made in (smooth(), smooth(), smooth(seed=1))
     ]
     assert ids[0] == ids[1] != ids[2]
+
+
+def test_however_wide_the_rows_no_more_samples_wait_than_may(tmp_path):
+    names = tuple(f"c{number}" for number in range(100))
+    link = {"type": "mqtt", "url": "mqtt://127.0.0.1:1", "topic": "t", "period": "10ms"}
+    config = configuration.parse(
+        {
+            "state_dir": str(tmp_path),
+            "memory_max": "1GiB",
+            "sources": {"wide": {**link, "channels": {name: {} for name in names}}},
+            "pipelines": {"p": {"channels": ["wide.*"], "model": {"type": "zscore", "warm_up": 100}}},
+        }
+    )
+    rows = 3000
+    times = BEGIN + np.arange(rows, dtype=np.int64) * (NS_PER_S // 100)
+    outcome, *_ = told(config, Made(times, np.random.default_rng(0).normal(size=(rows, 100)), names))
+    assert outcome.sources["wide"]["samples"] == rows * 100
+    assert outcome.pipelines["p"].rows == rows
+    assert outcome.pipelines["p"].scored == rows - 100
