@@ -43,8 +43,11 @@ class Scorer:
         self.graph = Graph(blob)
         seen = self.rows - (manifest.score.horizon if isinstance(manifest.score, ForecastRule) else 0)
         self._input = self.graph.input
-        size = np.dtype(self._input.dtype).itemsize
-        self._strides = tuple(size * each for each in _strides(self._input, manifest, seen))
+        self._is_float = self._input.is_float
+        self._cell = np.dtype(self._input.dtype).itemsize
+        """Bytes."""
+        self._steps = _steps(self._input, manifest, seen)
+        self._lay(1, 0, 1)
         self._rule = _rule(self.graph, manifest)
 
     def score(
@@ -73,19 +76,17 @@ class Scorer:
             rows = np.where(bad, self._fill, rows)
         if self._normalises:
             rows = (rows - self._mean) / self._std
-        numbers = rows if self._input.is_float else self._input.quantised(rows)
-        cells = self._windows(numbers, n, first, step)
+        numbers = rows if self._is_float else self._input.quantised(rows)
+        if (n, first, step) != self._asked:
+            self._lay(n, first, step)
+        cells: npt.NDArray[Any] = np.ndarray(self._shape, numbers.dtype, numbers, self._offset, self._strides)
         truth = self._rule.truth(rows, n, first, step)
-        values, parts = self._batch(cells, truth)
+        values, parts = self._rule.read(self.graph.run(cells), truth)
         if len(values) < n:
             values, parts = self._rest(values, parts, cells, truth)
         if bad is not None and parts is not None:
             self._rule.forget(values, parts, self._bad_channels(bad, n, first, step))
         return values, parts
-
-    def _batch(self, cells: npt.NDArray[Any], truth: F4 | None) -> tuple[F8, F4 | None]:
-        """Score as many windows as fit into a batch."""
-        return self._rule.read(self.graph.run(cells), truth)
 
     def _rest(
         self, values: F8, parts: F4 | None, cells: npt.NDArray[Any], truth: F4 | None
@@ -93,17 +94,19 @@ class Scorer:
         """Score the windows that come after these, and put them together."""
         found, at = [(values, parts)], len(values)
         while at < len(cells):
-            found.append(self._batch(cells[at:], None if truth is None else truth[at:]))
+            n = self.graph.run(cells[at:])
+            found.append(self._rule.read(n, None if truth is None else truth[at:]))
             at += len(found[-1][0])
         all_parts = [each for _, each in found if each is not None]
         return np.concatenate([each for each, _ in found]), np.concatenate(all_parts) if all_parts else None
 
-    def _windows(self, numbers: npt.NDArray[Any], n: int, first: int, step: int) -> npt.NDArray[Any]:
-        """All windows in the shape of the input, as a view."""
-        per_row = numbers.strides[0]
-        return np.ndarray(
-            (n, *self._input.shape), numbers.dtype, numbers, first * per_row, (step * per_row, *self._strides)
-        )
+    def _lay(self, n: int, first: int, step: int) -> None:
+        """Find out how all windows, in the shape of the input, are a view of the rows: mostly as before."""
+        per_row = self._cell * self.channels
+        self._asked = (n, first, step)
+        self._shape = (n, *self._input.shape)
+        self._offset = first * per_row
+        self._strides = (step * per_row, *(self._cell * each for each in self._steps))
 
     def _bad_channels(self, bad: Bools, n: int, first: int, step: int) -> Bools:
         """(n, channels): which have a bad cell in the window."""
@@ -114,7 +117,7 @@ class Scorer:
         return found
 
 
-def _strides(tensor: Tensor, manifest: Manifest, rows: int) -> tuple[int, ...]:
+def _steps(tensor: Tensor, manifest: Manifest, rows: int) -> tuple[int, ...]:
     """How far apart in rows laid one after the other the cells of the input are, by its dimension.
 
     Raises:
@@ -203,7 +206,9 @@ class _Output:
 
     def read(self, n: int, truth: F4 | None) -> tuple[F8, F4 | None]:  # noqa: ARG002 - the protocol's
         """Take the score as it is."""
-        values = self._graph.output(self._score, n).astype(np.float64).reshape(n)
+        values = self._graph.output(self._score, n).astype(np.float64)
+        if values.ndim > 1:
+            values = values.reshape(n)
         if self._parts is None:
             return values, None
         return values, self._owned.by_channel(self._graph.output(self._parts, n).reshape(n, -1))
