@@ -43,8 +43,11 @@ class Scorer:
         self.graph = Graph(blob)
         seen = self.rows - (manifest.score.horizon if isinstance(manifest.score, ForecastRule) else 0)
         self._input = self.graph.input
-        size = np.dtype(self._input.dtype).itemsize
-        self._strides = tuple(size * each for each in _strides(self._input, manifest, seen))
+        self._is_float = self._input.is_float
+        self._cell = np.dtype(self._input.dtype).itemsize
+        """Bytes."""
+        self._steps = _steps(self._input, manifest, seen)
+        self._lay(1, 0, 1)
         self._rule = _rule(self.graph, manifest)
 
     def score(
@@ -73,19 +76,17 @@ class Scorer:
             rows = np.where(bad, self._fill, rows)
         if self._normalises:
             rows = (rows - self._mean) / self._std
-        numbers = rows if self._input.is_float else self._input.quantised(rows)
-        cells = self._windows(numbers, n, first, step)
+        numbers = rows if self._is_float else self._input.quantised(rows)
+        if (n, first, step) != self._asked:
+            self._lay(n, first, step)
+        cells: npt.NDArray[Any] = np.ndarray(self._shape, numbers.dtype, numbers, self._offset, self._strides)
         truth = self._rule.truth(rows, n, first, step)
-        values, parts = self._batch(cells, truth)
+        values, parts = self._rule.read(self.graph.run(cells), truth)
         if len(values) < n:
             values, parts = self._rest(values, parts, cells, truth)
         if bad is not None and parts is not None:
             self._rule.forget(values, parts, self._bad_channels(bad, n, first, step))
         return values, parts
-
-    def _batch(self, cells: npt.NDArray[Any], truth: F4 | None) -> tuple[F8, F4 | None]:
-        """Score as many windows as fit into a batch."""
-        return self._rule.read(self.graph.run(cells), truth)
 
     def _rest(
         self, values: F8, parts: F4 | None, cells: npt.NDArray[Any], truth: F4 | None
@@ -93,17 +94,19 @@ class Scorer:
         """Score the windows that come after these, and put them together."""
         found, at = [(values, parts)], len(values)
         while at < len(cells):
-            found.append(self._batch(cells[at:], None if truth is None else truth[at:]))
+            n = self.graph.run(cells[at:])
+            found.append(self._rule.read(n, None if truth is None else truth[at:]))
             at += len(found[-1][0])
         all_parts = [each for _, each in found if each is not None]
         return np.concatenate([each for each, _ in found]), np.concatenate(all_parts) if all_parts else None
 
-    def _windows(self, numbers: npt.NDArray[Any], n: int, first: int, step: int) -> npt.NDArray[Any]:
-        """All windows in the shape of the input, as a view."""
-        per_row = numbers.strides[0]
-        return np.ndarray(
-            (n, *self._input.shape), numbers.dtype, numbers, first * per_row, (step * per_row, *self._strides)
-        )
+    def _lay(self, n: int, first: int, step: int) -> None:
+        """Find out how all windows, in the shape of the input, are a view of the rows: mostly as before."""
+        per_row = self._cell * self.channels
+        self._asked = (n, first, step)
+        self._shape = (n, *self._input.shape)
+        self._offset = first * per_row
+        self._strides = (step * per_row, *(self._cell * each for each in self._steps))
 
     def _bad_channels(self, bad: Bools, n: int, first: int, step: int) -> Bools:
         """(n, channels): which have a bad cell in the window."""
@@ -114,7 +117,7 @@ class Scorer:
         return found
 
 
-def _strides(tensor: Tensor, manifest: Manifest, rows: int) -> tuple[int, ...]:
+def _steps(tensor: Tensor, manifest: Manifest, rows: int) -> tuple[int, ...]:
     """How far apart in rows laid one after the other the cells of the input are, by its dimension.
 
     Raises:
@@ -203,7 +206,9 @@ class _Output:
 
     def read(self, n: int, truth: F4 | None) -> tuple[F8, F4 | None]:  # noqa: ARG002 - the protocol's
         """Take the score as it is."""
-        values = self._graph.output(self._score, n).astype(np.float64).reshape(n)
+        values = self._graph.output(self._score, n).astype(np.float64)
+        if values.ndim > 1:
+            values = values.reshape(n)
         if self._parts is None:
             return values, None
         return values, self._owned.by_channel(self._graph.output(self._parts, n).reshape(n, -1))
@@ -230,7 +235,7 @@ class _Owned:
         if self._in_turn:
             summed: F4 = parts
             if self._times != 1:
-                summed = parts.reshape(len(parts), self._times, self._channels).sum(axis=1)
+                summed = np.einsum("nkc->nc", parts.reshape(len(parts), self._times, self._channels))
             return summed
         mine = np.zeros((len(parts), self._channels), dtype=np.float32)
         if len(self._owners):
@@ -252,6 +257,8 @@ class _Error:
         self._rows = rule.horizon if isinstance(rule, ForecastRule) else manifest.rows
         self._from = manifest.rows - self._rows
         self._turned = manifest.input.layout == "channels_rows"
+        self._scratch = np.empty((graph.sizes[-1], output.size), dtype=np.float32)
+        self._plain = output.is_float and not self._turned and len(output.shape) == 1
         promised = [self._channels, self._rows] if self._turned else [self._rows, self._channels]
         if output.size != self._rows * self._channels:
             raise ModelError(
@@ -272,13 +279,16 @@ class _Error:
     def read(self, n: int, truth: F4 | None) -> tuple[F8, F4]:
         """Square what is left."""
         assert truth is not None
-        error = self._graph.output(self._output, n)
-        if self._turned:
-            error = np.ascontiguousarray(error.reshape(n, self._channels, self._rows).transpose(0, 2, 1))
-        error = error.reshape(n, -1)
-        np.subtract(error, truth[:n], out=error)
+        error = self._scratch[:n]
+        if self._plain:
+            self._graph.subtract(self._output, truth[:n], error)
+        else:
+            output = self._graph.output(self._output, n)
+            if self._turned:
+                output = output.reshape(n, self._channels, self._rows).transpose(0, 2, 1)
+            np.subtract(output.reshape(n, -1), truth[:n], out=error)
         if self._rows == 1:
-            parts = np.multiply(error, error, out=error)
+            parts = np.multiply(error, error)
         else:
             error = error.reshape(n, self._rows, self._channels)
             parts = np.einsum("nrc,nrc->nc", error, error)  # the same to the bit however many rows there are

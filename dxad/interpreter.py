@@ -154,21 +154,19 @@ class Graph:
         Raises:
             ModelError: inference failed.
         """
-        n, batch = len(cells), self._batch
+        n = len(cells)
         try:
-            if n != batch:
-                batch = self._fit(n)
+            if n != self._batch:
+                n = min(n, self._fit(n))
             # A view of the input may not be held: while one is, the runtime refuses to do anything.
-            if n == batch:
+            if n == self._batch == len(cells):
                 np.copyto(self._view(), cells)
-            elif n < batch:
-                self._view()[:n] = cells
             else:
-                np.copyto(self._view(), cells[:batch])
+                self._view()[:n] = cells[:n]
             self._model.invoke()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"inference failed: {error}") from error
-        return min(n, batch)
+        return n
 
     def _fit(self, n: int) -> int:
         """Get ready for a batch that holds `n` windows, or the first of them; returns its size."""
@@ -177,10 +175,15 @@ class Graph:
             self._resize(size)
         return size
 
+    def subtract(self, tensor: Tensor, other: F4, out: F4) -> None:
+        """A flat float output of the last run minus `other` (n, size), into `out`: no copy in between."""
+        values = self._model.tensor(tensor.index)()
+        np.subtract(values if len(values) == len(other) else values[: len(other)], other, out=out)
+
     def output(self, tensor: Tensor, n: int) -> F4:
         """What came out of the last run for its first `n` windows, (n, *tensor.shape), a copy."""
         values = self._model.get_tensor(tensor.index)
-        if len(tensor.shape) == 0:
+        if values.ndim == 0:
             values = values.reshape(-1)
         if len(values) != n:
             values = values[:n]

@@ -8,14 +8,18 @@ from dxad.fields import ModelSection
 __all__ = ["mistaken"]
 
 
-def mistaken(models: Mapping[str, tuple[ModelSection, bool]]) -> Iterator[tuple[str, tuple[str, ...], str]]:
+def mistaken(
+    models: Mapping[str, tuple[ModelSection | None, bool]],
+) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """Each mistake: the pipeline, the key of its model, what is wrong.
 
     Args:
-        models: by pipeline, its model, and whether it learns on the spot.
+        models: by pipeline, its model if it has one, and whether it learns on the spot.
     """
     owner: dict[str, str] = {}
     for name, (model, learns) in models.items():
+        if model is None:
+            continue
         for path in model.bundles():
             first = owner.setdefault(os.path.normpath(path), name)
             if first != name:

@@ -119,12 +119,13 @@ class TFLite:
         Raises:
             ModelError: not loaded, or the runtime failed.
         """
-        scorer, n = self._scorer, len(windows)
+        scorer = self._scorer
         if scorer is None:
             raise ModelError("score before load")
+        n, wide, _ = windows.values.shape
         if not n:
             return Scores(np.empty(0), np.empty((0, self._width), dtype=np.float32))
-        rows, step, wide = windows.base, windows.step, windows.values.shape[1]
+        rows, step = windows.base, windows.step
         if rows is None:
             rows, step = np.ascontiguousarray(windows.values).reshape(-1, self._width), wide
         first = wide - scorer.rows
