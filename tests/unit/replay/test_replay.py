@@ -59,7 +59,7 @@ def test_a_model_on_the_shelf_is_used_and_nothing_is_written_beside_it(tmp_path)
 
 def _learned_shelf(tmp_path: Path, config) -> Path:
     """A model that was learned in an earlier replay, put where the configuration looks for it."""
-    from dxad import bundle
+    from dxad.shelf import install
     from dxad.training import Recording, learn
 
     rows: list[np.ndarray] = []
@@ -81,7 +81,7 @@ def _learned_shelf(tmp_path: Path, config) -> Path:
     values = values[~np.isnan(values).any(axis=1)]
     shelf = tmp_path / "state/models/joined"
     learn(Recording(schema.channels, schema.period, values, {}), tmp_path / "made", rows_most=3)
-    bundle.install(shelf, tmp_path / "made")
+    install(shelf, tmp_path / "made")
     return shelf
 
 
