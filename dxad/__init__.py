@@ -32,7 +32,11 @@ Where things live, in the order of the data:
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
-    episode.py                     what becomes an incident in one pipeline
+    threshold.py watch.py          what alarms look at; all alarms and incidents of one pipeline
+    episode.py docket.py           how alarms become incidents; what all pipelines' incidents share
+    processepisode.py              an odd process, as one incident
+    sensorepisode.py               sensors that cannot be believed, as one incident
+    evidence.py archive.py         the rows around an incident: taped, packed, kept in files
     event.py                       what leaves, as CloudEvents
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
@@ -49,6 +53,8 @@ Where things live, in the order of the data:
     assembly.py daemon.py          Config -> services; starts, answers, stops
     recording/ replay/             rows of the past, in files; through the same nodes in virtual time
     assembly.py daemon.py          Config -> services; starts, answers, stops
+    assembly.py daemon.py          Config -> services; starts, answers, stops
+    alarmsection.py                what a configuration says of alarms and incidents
     assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
     changes.py reloading.py        what differs between two configs; swaps that, and nothing else

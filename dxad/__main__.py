@@ -15,6 +15,8 @@ COMMANDS: Final = {
     "status": "Show how the daemon is doing.",
     "top": "Watch the daemon, until Ctrl-C.",
     "query": "Score the last rows of PIPELINE, now.",
+    "alarms": "Show all alarms, or do something about one of them.",
+    "incidents": "Show what was found, with its evidence.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "models": "Make, list, show and try bundles of models.",

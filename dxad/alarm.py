@@ -1,25 +1,39 @@
-"""From scores to alarms: judged against their scales, delayed, acknowledged.
+"""From scores to alarms: judged against their scales, delayed, acknowledged, shelved.
 
 The state machine is a subset of ISA-18.2-2016, clause 5.4 (alarm state transitions):
 
-                score > limit for on_delay
-      NORMAL ───────────────────────────────▶ UNACKNOWLEDGED ──acknowledge──▶ ACKNOWLEDGED
-        ▲  ▲                                        │                               │
-        │  └──── acknowledge ──── RETURNED ◀────────┘                               │
-        └────────────────────────── score < off_limit for off_delay ◀───────────────┘
+              above the limit for on_delay, or in k of n rows
+      NORMAL ───────────────────────────────────────────────▶ UNACKNOWLEDGED ──acknowledge──▶ ACKNOWLEDGED
+       ▲ ▲ ▲                                                   │  │       ▲                          │
+       │ │ └──── acknowledge ──── RETURNED ◀──────── below ────┘  │     above                        │
+       │ └────── acknowledge ──── LATCHED ◀───── below, latch ────┘ ──────┘                          │
+       └───────────────────────────────── below the off-limit for off_delay ◀────────────────────────┘
+
+    any ── shelve(until) ──▶ SHELVED ── until, or by hand ──▶ UNACKNOWLEDGED if it lasts, else NORMAL
+    any ── out of service ─▶ OUT_OF_SERVICE ── by hand ──▶ NORMAL, as if nothing had been seen before
+
+UNACKNOWLEDGED, ACKNOWLEDGED and LATCHED are *active*. Entering SHELVED or OUT_OF_SERVICE clears what is
+active. A shelved alarm goes on looking, so that it knows how it stands when it returns; one that is out of
+service does not. While the machine's state *inhibits* an alarm, nothing becomes pending and nothing is
+raised; what is active counts as below its off-limit, and so clears after the off-delay.
+
+Delays are times: rows are slots, so that neither a model that scores every fifth row nor a hole stretches
+them. A score stands for the rows since the one before; a hole that is longer than the delay begins it anew.
+K-of-n looks at the time of the last n scores. A row that is not known changes nothing.
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
-from typing import Literal
+from enum import Enum, IntEnum
+from typing import Final, Literal
 
 import numpy as np
 
 from dxad.moving import moving_sum
-from dxad.types import F8, Calibration
+from dxad.types import F8, U1, Bools, Calibration, Document
 
-__all__ = ["Alarm", "AlarmState", "Judge", "Transition"]
+__all__ = ["Alarm", "AlarmState", "Judge", "Level", "Rule", "Transition", "levels"]
 
 
 class Judge:
@@ -59,99 +73,299 @@ class Judge:
         self._tail = np.full(self._reach, np.nan)
 
 
+class Level(IntEnum):
+    """Where a number stands against its limit."""
+
+    UNKNOWN = 0
+    """There is none."""
+    BELOW = 1
+    """Beneath the off-limit: an alarm may clear."""
+    BETWEEN = 2
+    """Neither raises nor clears."""
+    ABOVE = 3
+
+
+def levels(values: F8, limit: float, off_limit: float) -> U1:
+    """Where each of `values` (n,) stands; NaN is UNKNOWN, and to be at a limit is not to be beyond it."""
+    found = np.where(values > limit, np.uint8(Level.ABOVE), np.uint8(Level.BETWEEN))
+    found[values < off_limit] = Level.BELOW
+    found[np.isnan(values)] = Level.UNKNOWN
+    return found
+
+
 class AlarmState(Enum):
-    """Where an alarm is."""
+    """Where an alarm is: the states of ISA-18.2-2016, figure 3, A to I."""
 
     NORMAL = "normal"
     UNACKNOWLEDGED = "unacknowledged"
     ACKNOWLEDGED = "acknowledged"
     RETURNED = "returned"
-    """The score is back to normal, but nobody has acknowledged yet."""
+    """Back to normal, but nobody has acknowledged yet."""
+    LATCHED = "latched"
+    """Back to normal, and active all the same until somebody acknowledges."""
+    SHELVED = "shelved"
+    SUPPRESSED = "suppressed"
+    """Inhibited by the state of the machine."""
+    OUT_OF_SERVICE = "out_of_service"
+
+
+_ACTIVE: Final = (AlarmState.UNACKNOWLEDGED, AlarmState.ACKNOWLEDGED, AlarmState.LATCHED)
+_SEEN_BY_NOBODY: Final = (AlarmState.UNACKNOWLEDGED, AlarmState.RETURNED, AlarmState.LATCHED)
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """An alarm that was raised or has cleared."""
+    """What an alarm has to tell."""
 
-    kind: Literal["raised", "cleared"]
+    kind: Literal["raised", "cleared", "withheld"]
+    """`withheld`: it would have been raised, but it is shelved."""
     slot: int
     """The row at which it was decided."""
     onset: int
-    """The first row of the excursion that raised it."""
+    """The first row of the excursion."""
+    reason: str = ""
+    """Why it has cleared, where numbers do not say so: `shelved`, `out_of_service` or `acknowledged`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """When an alarm is raised and when it clears; times are rows, which are slots of the grid."""
+
+    on_rows: int = 1
+    """It is raised when it has been above its limit for so long, without a fall in between."""
+    off_rows: int = 1
+    """It clears when it has been below its off-limit for so long."""
+    on_count: int = 0
+    """Or it is raised when so many of the last `on_of` scored rows are above; 0 where the delay counts."""
+    on_of: int = 1
+    latch: bool = False
+    """Whether it stays active until somebody acknowledges it."""
+    hop: int = 1
+    """Rows from one score to the next: each stands for so many."""
 
 
 class Alarm:
-    """One alarm over consecutive rows."""
+    """One alarm over consecutive rows; it knows nothing of what it is an alarm of."""
 
-    def __init__(self, *, off_share: float, on_rows: int, off_rows: int) -> None:
-        """Raise after `on_rows` rows above the limit, clear after `off_rows` below `off_share` of it."""
-        self.state = AlarmState.NORMAL
-        self._off_share = off_share
-        self._on_rows = max(1, on_rows)
-        self._off_rows = max(1, off_rows)
-        self._above = 0
-        self._below = 0
-        self._onset = 0
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.onset = 0
+        """The first row of the excursion that is pending or lasts."""
+        self.lasts = False
+        """Whether the excursion lasts, whatever is told of it."""
+        self.shelved_until: int | None = None
+        """The first row at which it is no longer shelved."""
+        self.in_service = True
+        self.inhibited = False
+        """Whether the machine's state inhibits it, after the last row."""
+        self._told = AlarmState.NORMAL
+        self._seen: int | None = None
+        """The last row that was known."""
+        self._since: int | None = None
+        """From which row on it has been above, or below, without a break."""
+        self._above: deque[int] = deque()
+        """The rows above the limit among those that k-of-n looks at."""
+
+    @property
+    def state(self) -> AlarmState:
+        """Where it is; what keeps it from being told goes before what would be told."""
+        if not self.in_service:
+            return AlarmState.OUT_OF_SERVICE
+        if self.shelved_until is not None:
+            return AlarmState.SHELVED
+        if self.inhibited and self._told is AlarmState.NORMAL:
+            return AlarmState.SUPPRESSED
+        return self._told
 
     @property
     def active(self) -> bool:
-        """Whether the excursion lasts."""
-        return self.state in (AlarmState.UNACKNOWLEDGED, AlarmState.ACKNOWLEDGED)
+        """Whether it has been told of and has not cleared."""
+        return self._told in _ACTIVE
 
     @property
     def pending(self) -> bool:
-        """Whether the score is above the limit, but not yet for long enough."""
-        return self._above > 0 and not self.active
+        """Whether it is above the limit, but not yet for long enough."""
+        if self.lasts or self._seen is None:
+            return False
+        return bool(self._recent(self._seen)) if self.rule.on_count else self._since is not None
 
     @property
-    def onset(self) -> int:
-        """The first row of the excursion that is pending or active."""
-        return self._onset
+    def unseen(self) -> bool:
+        """Whether there is something to acknowledge."""
+        return self._told in _SEEN_BY_NOBODY
 
-    def update(self, first: int, judged: Sequence[float], limit: float) -> list[Transition]:
-        """Take in the scores of consecutive rows from slot `first` on; NaN changes nothing."""
-        transitions = []
-        for slot, score in enumerate(judged, first):
-            if self.active:
-                if self._clears(score, limit):
-                    transitions.append(Transition("cleared", slot, self._onset))
-            elif self._raises(slot, score, limit):
-                transitions.append(Transition("raised", slot, self._onset))
-        return transitions
+    @property
+    def at_ease(self) -> bool:
+        """Whether rows that are not above the limit change nothing at all."""
+        quiet = self._since is None and not self._above and not self.lasts and not self.active
+        return quiet and self.shelved_until is None
 
-    def _raises(self, slot: int, score: float, limit: float) -> bool:
-        if score > limit:
-            self._onset = slot if self._above == 0 else self._onset
-            self._above += 1
-        elif score <= limit:  # not NaN
-            self._above = 0
-        if self._above < self._on_rows:
+    # -- rows ---------------------------------------------------------------------------------------------
+
+    def skip(self, first: int, found: U1, inhibited: Bools | None = None) -> bool:
+        """Take in rows from slot `first` on, if they are such that nothing can come of them; else do nothing.
+
+        Args:
+            first: the slot of the first row.
+            found: (n,) of `Level`.
+            inhibited: (n,) whether the machine's state inhibits the alarm.
+
+        Returns:
+            Whether they were taken in.
+        """
+        if not self.in_service or not len(found):
+            return True
+        quiet = not self.lasts and not self.active and not (found == Level.ABOVE).any()
+        if not quiet or (self.shelved_until is not None and self.shelved_until < first + len(found)):
             return False
-        self.state = AlarmState.UNACKNOWLEDGED
-        self._above = self._below = 0
+        known = np.flatnonzero(found)
+        self.inhibited = inhibited is not None and bool(inhibited[-1])
+        if inhibited is not None and inhibited.any():
+            self.forget_pending()
+        if len(known):
+            self._seen = first + int(known[-1])
+            self._since = None
+            self._above = deque(self._recent(self._seen))
         return True
 
-    def _clears(self, score: float, limit: float) -> bool:
-        if score < self._off_share * limit:
-            self._below += 1
-        elif score >= self._off_share * limit:
-            self._below = 0
-        if self._below < self._off_rows:
-            return False
-        unseen = self.state is AlarmState.UNACKNOWLEDGED
-        self.state = AlarmState.RETURNED if unseen else AlarmState.NORMAL
-        self._below = 0
-        return True
+    def update(self, first: int, found: U1, inhibited: Bools | None = None) -> list[Transition]:
+        """Take in rows from slot `first` on; the arguments are those of `skip`."""
+        if self.skip(first, found, inhibited):
+            return []
+        held = [False] * len(found) if inhibited is None else inhibited.tolist()
+        told: list[Transition] = []
+        for slot, (level, hold) in enumerate(zip(found.tolist(), held, strict=True), first):
+            told += self.step(slot, level, inhibited=hold)
+        return told
 
-    def acknowledge(self) -> bool:
-        """Somebody has seen it; False when there is nothing to see."""
-        if self.state is AlarmState.UNACKNOWLEDGED:
-            self.state = AlarmState.ACKNOWLEDGED
-        elif self.state is AlarmState.RETURNED:
-            self.state = AlarmState.NORMAL
+    def step(self, slot: int, level: int, *, inhibited: bool = False) -> list[Transition]:
+        """Take in one row."""
+        if not self.in_service:
+            return []
+        told: list[Transition] = []
+        if self.shelved_until is not None and slot >= self.shelved_until:
+            told += self.unshelve(slot)
+        self.inhibited = inhibited
+        if self.lasts:
+            # What the machine's state excuses is as good as back to normal.
+            if self._clears(slot, Level.BELOW if inhibited else level):
+                self.lasts = False
+                told += self._over(slot)
+        elif inhibited:
+            self.forget_pending()
+            self._seen = self._seen if level == Level.UNKNOWN else slot
+        elif self._raises(slot, level):
+            self.lasts = True
+            told += self._begun(slot)
+        return told
+
+    def _raises(self, slot: int, level: int) -> bool:
+        if level == Level.UNKNOWN:
+            return False
+        if level != Level.ABOVE:
+            self._seen, self._since = slot, None
+            return False
+        if self.rule.on_count:
+            self._seen = slot
+            self._above.append(slot)
+            self._above = deque(self._recent(slot), maxlen=self.rule.on_of)
+            self.onset = self._above[0]
+            enough = len(self._above) >= self.rule.on_count
         else:
+            self.onset = self._from(slot, self.rule.on_rows)
+            enough = slot - self.onset + self.rule.hop >= self.rule.on_rows
+        if enough:
+            self.forget_pending()
+        return enough
+
+    def _recent(self, slot: int) -> list[int]:
+        return [each for each in self._above if each > slot - self.rule.on_of * self.rule.hop]
+
+    def _clears(self, slot: int, level: int) -> bool:
+        if level == Level.UNKNOWN:
             return False
-        return True
+        if level != Level.BELOW:
+            self._seen, self._since = slot, None
+            return False
+        since = self._from(slot, self.rule.off_rows)
+        enough = slot - since + self.rule.hop >= self.rule.off_rows
+        if enough:
+            self._since = None
+        return enough
+
+    def _from(self, slot: int, delay: int) -> int:
+        """Since when it has been like this; what was not seen for longer than the delay begins anew."""
+        unseen = 0 if self._seen is None else slot - self._seen - self.rule.hop
+        if self._since is None or unseen > delay:
+            self._since = slot
+        self._seen = slot
+        return self._since
+
+    def _begun(self, slot: int) -> list[Transition]:
+        if self.shelved_until is not None:
+            return [Transition("withheld", slot, self.onset)]
+        latched, self._told = self._told is AlarmState.LATCHED, AlarmState.UNACKNOWLEDGED
+        return [] if latched else [Transition("raised", slot, self.onset)]
+
+    def _over(self, slot: int) -> list[Transition]:
+        if not self.active:  # it was shelved all the time
+            return []
+        unseen = self._told is AlarmState.UNACKNOWLEDGED
+        if unseen and self.rule.latch:
+            self._told = AlarmState.LATCHED
+            return []
+        self._told = AlarmState.RETURNED if unseen else AlarmState.NORMAL
+        return [Transition("cleared", slot, self.onset)]
+
+    # -- people -------------------------------------------------------------------------------------------
+
+    def acknowledge(self, slot: int) -> list[Transition]:
+        """Somebody has seen it, after row `slot`; without anything to see, nothing happens."""
+        before = self._told
+        if before is AlarmState.UNACKNOWLEDGED:
+            self._told = AlarmState.ACKNOWLEDGED
+        elif before in (AlarmState.RETURNED, AlarmState.LATCHED):
+            self._told = AlarmState.NORMAL
+        latched = before is AlarmState.LATCHED
+        return [Transition("cleared", slot, self.onset, "acknowledged")] if latched else []
+
+    def shelve(self, slot: int, until: int) -> list[Transition]:
+        """Tell nothing until row `until`: what is active clears, what comes is counted."""
+        self.shelved_until = until
+        return self._silenced(slot, "shelved")
+
+    def unshelve(self, slot: int) -> list[Transition]:
+        """Tell again, at row `slot`: an excursion that lasts is raised now."""
+        if self.shelved_until is None:
+            return []
+        self.shelved_until = None
+        return self._begun(slot) if self.lasts and self.in_service else []
+
+    def take_out_of_service(self, slot: int) -> list[Transition]:
+        """Look at no rows, until it is put back into service by hand."""
+        self.in_service = self.lasts = self.inhibited = False
+        self.forget_pending()
+        return self._silenced(slot, "out_of_service")
+
+    def put_into_service(self) -> None:
+        """Begin anew, as if nothing had been seen before."""
+        self.in_service = True
+        self._seen = None
+
+    def _silenced(self, slot: int, reason: str) -> list[Transition]:
+        active, self._told = self.active, AlarmState.NORMAL
+        return [Transition("cleared", slot, self.onset, reason)] if active else []
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing about it that a restart must not forget."""
+        normal = self._told is AlarmState.NORMAL and not self.lasts
+        return normal and self.in_service and self.shelved_until is None
+
+    def reset(self) -> None:
+        """Back to normal without a word; what people have decided stays."""
+        self._told, self.lasts, self.inhibited, self._seen = AlarmState.NORMAL, False, False, None
+        self.forget_pending()
 
     def adjust(self, *, off_share: float, on_rows: int, off_rows: int) -> None:
         """Go on in the same state with other delays."""
@@ -160,5 +374,34 @@ class Alarm:
         self._off_rows = max(1, off_rows)
 
     def forget_pending(self) -> None:
-        """What the score has shown so far does not count."""
-        self._above = 0
+        """What has been seen so far does not count; an excursion that lasts goes on."""
+        self._since = None
+        self._above.clear()
+
+    # -- restarts -----------------------------------------------------------------------------------------
+
+    def save(self, time_of: Callable[[int], int]) -> Document:
+        """All of it, as JSON; `time_of` a slot is what outlives the grid."""
+        return {
+            "told": self._told.value,
+            "lasts": self.lasts,
+            "in_service": self.in_service,
+            "inhibited": self.inhibited,
+            "onset": time_of(self.onset),
+            "shelved_until": None if self.shelved_until is None else time_of(self.shelved_until),
+            "seen": None if self._seen is None else time_of(self._seen),
+            "since": None if self._since is None else time_of(self._since),
+            "above": [time_of(each) for each in self._above],
+        }
+
+    def restore(self, saved: Document, slot_of: Callable[[int], int]) -> None:
+        """Take up what `save` has given; `slot_of` is the inverse of its `time_of`."""
+
+        def slot(name: str) -> int | None:
+            return None if saved[name] is None else slot_of(saved[name])
+
+        self._told = AlarmState(saved["told"])
+        self.lasts, self.in_service, self.inhibited = saved["lasts"], saved["in_service"], saved["inhibited"]
+        self.onset = slot_of(saved["onset"])
+        self.shelved_until, self._seen, self._since = slot("shelved_until"), slot("seen"), slot("since")
+        self._above = deque(map(slot_of, saved["above"]))

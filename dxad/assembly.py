@@ -20,11 +20,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from dxad.alarmsection import Action
+from dxad.archive import Archive
 from dxad.changes import Changes, diff
 from dxad.config import Config
 from dxad.deliver import Deliver
+from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError, Problem
-from dxad.event import Event, to_record
+from dxad.event import Event, identity, to_record
+from dxad.evidence import Evidence
 from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.modeldesk import ModelDesk
@@ -111,8 +115,15 @@ class Assembly:
         self.on_event: Callable[[Event], None] = self._store
         self.listeners: list[Callable[[Event], None]] = []
         """Who else wants to hear of events."""
+        self.deciders: list[Callable[[str], None]] = []
+        """Who wants to hear that somebody has decided something about an alarm of a pipeline."""
+        self.docket = Docket(
+            config.incidents, gateway=config.gateway.id, boot=boot, config_hash=_hash(config), health=health
+        )
+        self.archive = _archive(config, self.docket, clock, health) if ring_rows is None else None
         self._builder = Builder(
-            boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox, on_rows=self._wake,
+            docket=self.docket, boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox,
+            on_rows=self._wake,
             sources=sources, sinks=sinks, models=models, ring_rows=ring_rows, history=history, batch=batch,
             backlog=backlog,
         )  # fmt: skip
@@ -170,6 +181,7 @@ class Assembly:
             "scoring": self.scoring.run,
             "models": self.desk.run,
             **_learning(nodes),
+            **({} if self.archive is None else {"archive": self.archive.run}),
             "ticker": self.ticker.run,
             **_ingesting(nodes),
         }
@@ -188,6 +200,24 @@ class Assembly:
         for pipeline in self.pipelines.values():
             for event in pipeline.interrupt():
                 self.tell(event)
+        for event in self.docket.flush():
+            self.tell(event)
+        if self.archive is not None:
+            self.archive.store()
+
+    async def act(self, alarm: str, action: Action, *, until: int | None = None) -> None:
+        """Do to an alarm what somebody has decided, and tell what comes of it.
+
+        Raises:
+            ConfigError: there is no such alarm, or it is in no state for it.
+        """
+        pipeline = self.pipelines.get(alarm.partition(".")[0])
+        if pipeline is None:
+            raise ConfigError(f"no alarm {alarm!r}")
+        for event in await self.worker.run(partial(pipeline.watch.act, alarm, action, until=until)):
+            self.tell(event)
+        for listen in self.deciders:
+            listen(pipeline.name)
 
     def close(self) -> None:
         """Let go of threads and models, once the services have stopped."""
@@ -273,6 +303,9 @@ class Assembly:
         events: list[Event] = []
         old, built, changes = self.nodes, prepared.built, prepared.changes
         self.nodes = nodes = built.nodes
+        self.docket.adjust(nodes.config.incidents, _hash(nodes.config))
+        if self.archive is not None:
+            self.archive.adjust(nodes.config.incidents)
         for name in _gone_names(old.ingests, nodes.ingests):
             self.health.dismiss("source", name)
         for name in _gone_names(old.pipelines, nodes.pipelines):
@@ -364,6 +397,18 @@ async def _run_again(supervisor: Supervisor, services: Mapping[str, Run]) -> Non
 async def _stop_again(supervisor: Supervisor, services: Mapping[str, Run]) -> None:
     """A swap has failed: what was started for it ends."""
     await supervisor.stop(*services)
+
+
+def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Archive:
+    section = config.incidents
+    folder = config.state_dir / "evidence"
+    evidence = Evidence(folder, files=section.evidence_files, size=section.evidence_size)
+    return Archive(docket, evidence, clock=clock, health=health)
+
+
+def _hash(config: Config) -> str:
+    """What tells this configuration from another; secrets stand in it by reference."""
+    return identity(config.model_dump_json(serialize_as_any=True))[:16]
 
 
 def _log_stored(event: Event, stored: Any) -> None:

@@ -20,9 +20,13 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 `set` is what becomes of a setting of the gateway as a whole."""
 
 _KINDS: Final = ("sources", "pipelines", "sinks")
-_LIVE: Final = frozenset({"profile", "memory_max", "log", "outbox.max_size"})
+_LIVE: Final = frozenset({
+    "profile", "memory_max", "log", "outbox.max_size", "incidents.budget_per_hour",
+    "incidents.critical_per_hour", "incidents.reopen_within", "incidents.evidence.before",
+    "incidents.evidence.after", "incidents.evidence_files", "incidents.evidence_size",
+})  # fmt: skip
 """Settings that can change while the daemon runs; all others want a restart."""
-_JUDGING: Final = frozenset({"alarm", "learn", "deadline", "promotion"})
+_JUDGING: Final = frozenset({"alarm", "alarms", "learn", "deadline", "promotion"})
 """Keys of a pipeline that neither its rows nor their scores depend on."""
 _SCORING: Final = frozenset({"model", "window", "hop", "required"})
 """Keys of a pipeline that mean another detector over the same rows."""
@@ -141,7 +145,8 @@ def _pipelines(old: Config, new: Config, touched: set[str]) -> Iterator[Change]:
             continue
         keys = tuple(_differing(before, after))
         because, reshaped = _inputs(before, after, old, new, touched)
-        if because or reshaped or _heads(keys) - _JUDGING - _SCORING:
+        first = (before.model is None) != (after.model is None)
+        if because or reshaped or first or _heads(keys) - _JUDGING - _SCORING:
             yield Change(node, "rebuilt", keys, because)
         elif keys:
             yield Change(node, "adjusted", keys)

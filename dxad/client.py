@@ -99,6 +99,52 @@ class Client:
         body = {key: value for key, value in (("path", path), ("version", version)) if value}
         return await self._document("POST", _of(pipeline, f"models/{verb}"), body, timeout_s=_QUERY_TIMEOUT_S)
 
+    async def alarms(self) -> list[Document]:
+        """Every alarm, as it stands."""
+        found: list[Document] = (await self._document("GET", "/v1/alarms"))["alarms"]
+        return found
+
+    async def act(self, alarm: str, action: str, *, for_: str | None = None) -> Document:
+        """Do to an alarm what somebody has decided; returns it as it is then.
+
+        Args:
+            alarm: its id, such as `pump.score`.
+            action: `ack`, `shelve`, `unshelve`, `out_of_service` or `in_service`.
+            for_: how long it is shelved, for example `"1h"`.
+
+        Raises:
+            RequestRefusedError: we may not, there is no such alarm, or it is in no state for it.
+        """
+        path = f"/v1/alarms/{quote(alarm, safe='')}/{quote(action, safe='')}"
+        return await self._document("POST", path, {} if for_ is None else {"for": for_})
+
+    async def incidents(self) -> list[Document]:
+        """The incidents that are open, and the last 100 that are over."""
+        found: list[Document] = (await self._document("GET", "/v1/incidents"))["incidents"]
+        return found
+
+    async def incident(self, incident: str) -> Document:
+        """All that was told of an incident.
+
+        Raises:
+            RequestRefusedError: there is none of this id.
+        """
+        return await self._document("GET", f"/v1/incidents/{quote(incident, safe='')}")
+
+    async def window(self, incident: str, *, rows: int = 500) -> Document:
+        """The rows around an incident that is over, `rows` at most.
+
+        Raises:
+            RequestRefusedError: none are stored, or not yet.
+        """
+        return await self._document("GET", f"/v1/incidents/{quote(incident, safe='')}/window?rows={rows}")
+
+    async def window_csv(self, incident: str) -> str:
+        """All rows that are stored, as CSV."""
+        return (
+            await self._ask("GET", f"/v1/incidents/{quote(incident, safe='')}/window?format=csv")
+        ).decode()
+
     async def reload(self, *, dry_run: bool = False) -> Document:
         """Have the daemon take up its configuration as it is on disk now, or only say what would change.
 
@@ -196,6 +242,30 @@ class SyncClient:
     def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
         """Change which model counts: install, shadow, promote, rollback or dismiss."""
         return self._run(lambda client: client.model(pipeline, verb, path=path, version=version))
+
+    def alarms(self) -> list[Document]:
+        """Every alarm, as it stands."""
+        return self._run(lambda client: client.alarms())
+
+    def act(self, alarm: str, action: str, *, for_: str | None = None) -> Document:
+        """Do to an alarm what somebody has decided."""
+        return self._run(lambda client: client.act(alarm, action, for_=for_))
+
+    def incidents(self) -> list[Document]:
+        """The incidents that are open, and the last that are over."""
+        return self._run(lambda client: client.incidents())
+
+    def incident(self, incident: str) -> Document:
+        """All that was told of an incident."""
+        return self._run(lambda client: client.incident(incident))
+
+    def window(self, incident: str, *, rows: int = 500) -> Document:
+        """The rows around an incident that is over."""
+        return self._run(lambda client: client.window(incident, rows=rows))
+
+    def window_csv(self, incident: str) -> str:
+        """All rows that are stored, as CSV."""
+        return self._run(lambda client: client.window_csv(incident))
 
     def reload(self, *, dry_run: bool = False) -> Document:
         """Have the daemon take up its configuration as it is on disk now."""

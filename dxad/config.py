@@ -17,6 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
 from dxad import plugin, template, tomlfiles
+from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.errors import ConfigError, Problem
 from dxad.expression import compile_expression
 from dxad.fields import (
@@ -39,9 +40,11 @@ from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
     "AlarmSection",
+    "ChannelAlarmSection",
     "Config",
     "ControlSection",
     "GatewaySection",
+    "IncidentsSection",
     "LearnSection",
     "OutboxSection",
     "PipelineSection",
@@ -86,22 +89,6 @@ class OutboxSection(Section):
     path: Path = Field(Path("outbox.db"), strict=False, description="the database, in the state directory")
     max_size: Size = Field(
         256 * 2**20, ge=1 << 20, description="the oldest of the least important goes first"
-    )
-
-
-class AlarmSection(Section):
-    """When a score becomes an alarm."""
-
-    limit: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        "auto", description="the score above which the alarm is pending; auto: as the model was calibrated"
-    )
-    off_limit: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.8, description="the share of the limit below which an alarm may clear"
-    )
-    on_delay: Duration = Field(NS_PER_S, description="how long the score must stay above the limit")
-    off_delay: Duration = Field(30 * NS_PER_S, description="how long it must stay below the off-limit")
-    severity: Literal["low", "medium", "high", "critical"] = Field(
-        "high", description="what an incident is told with; high and critical take the critical lane"
     )
 
 
@@ -173,11 +160,14 @@ class PipelineSection(Section):
     transforms: tuple[Annotated[TransformSection, plugin.section("transforms", TransformSection)], ...] = (
         Field((), strict=False, description="transforms of the joined rows, in this order")
     )
-    model: Annotated[ModelSection, plugin.section("models", ModelSection)] = Field(
-        description="what scores the rows"
+    model: Annotated[ModelSection, plugin.section("models", ModelSection)] | None = Field(
+        None, description="what scores the rows; a pipeline with alarms of its own may do without"
     )
     learn: LearnSection | None = Field(None, description="without it, nothing is learned")
     alarm: AlarmSection = Field(AlarmSection(), description="when a score becomes an alarm")
+    alarms: tuple[ChannelAlarmSection, ...] = Field(
+        (), strict=False, description="limits of single channels, beside the score"
+    )
     deadline: Annotated[Duration, Field(gt=0)] = Field(
         NS_PER_S, description="how long the model may take for a batch of rows; a longer one is told"
     )
@@ -198,6 +188,9 @@ class Config(Section):
     log: Level = Field("info", description="what is logged: this and what is worse")
     control: ControlSection = Field(ControlSection(), description="the control socket")
     outbox: OutboxSection = Field(OutboxSection(), description="store and forward")
+    incidents: IncidentsSection = Field(
+        IncidentsSection(), description="what is said of the incidents of all pipelines"
+    )
     sources: dict[Identifier, Annotated[SourceSection, plugin.section("sources", SourceSection)]] = Field(
         min_length=1, description="what is read, by name"
     )
@@ -365,6 +358,10 @@ def _check_pipeline(
     open_sources: set[str],
 ) -> Iterator[tuple[Key, str]]:
     yield from _check_patterns(at, raw, channels, open_sources)
+    if "model" not in raw and not raw.get("alarms"):
+        yield (*at, "model"), "is missing"
+    elif "model" not in raw and "learn" in raw:
+        yield (*at, "learn"), "there is no model that could learn"
     pipeline = _valid(PipelineSection, raw)
     if pipeline is None or _asks_for(pipeline.channels, open_sources):
         return
@@ -409,6 +406,7 @@ def _check_shape(
     for place, pattern in enumerate(pipeline.required):
         if not matching([pattern], found.outputs.channels):
             yield (*at, "required", place), _no_channel(pattern, found.outputs.channels)
+    yield from check_alarms(at, pipeline.alarm, pipeline.alarms, found.outputs.channels)
     yield from _check_expression((*at, "when"), pipeline.when, found.joined.channels)
     if pipeline.by is not None and len(matching([pipeline.by], found.outputs.channels)) != 1:
         yield (*at, "by"), _no_channel(pipeline.by, found.outputs.channels)

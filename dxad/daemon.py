@@ -105,6 +105,7 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         )  # fmt: skip
         await keeping.restore()
         assembly.listeners.append(keeping.note)
+        assembly.deciders.append(keeping.want)
         stack.push_async_callback(keeping.save)
         stack.callback(assembly.interrupt)
         supervisor = await stack.enter_async_context(Supervisor(clock, health))

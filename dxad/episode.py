@@ -1,41 +1,240 @@
-"""What becomes an incident in one pipeline: an odd process, or a sensor that cannot be believed.
+"""How alarms become incidents: what an odd process and a sensor that cannot be believed have in common.
 
-Each has one alarm, and at most one incident that is open: a plant upset is one incident, not four hundred.
+    alarms ── transit ──▶ opened ─▶ updated … ─▶ closed ──(within reopen_within)──▶ reopened …
+                             │                      │
+                             └─ Tape ── follow ─────┴─ after ──▶ Window ──▶ Docket
+
+An episode has at most one incident that is open, whatever number of alarms it is made of: a plant upset is
+one incident, not four hundred.
 """
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Final
 
-import numpy as np
-
-from dxad.alarm import Alarm, Transition
-from dxad.channelcheck import Trouble
-from dxad.config import AlarmSection
-from dxad.event import Event
-from dxad.incident import Contributor, Identity, Incident, Phase, contributors
+from dxad.alarm import Transition
+from dxad.alarmsection import SEVERITIES, Severity
+from dxad.docket import Docket
+from dxad.event import Event, identity
+from dxad.evidence import Tape
+from dxad.incident import Identity, Incident, Kind, Phase
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
-from dxad.types import F8, NS_PER_S, Bools, Calibration, Document
+from dxad.runtime.metrics import Counter, Metrics
+from dxad.threshold import Tag
+from dxad.types import NS_PER_S, Calibration, Document
 
-__all__ = ["ProcessEpisode", "SensorEpisode"]
+__all__ = ["Counts", "Episode", "Past", "Told"]
+
+Told = tuple[Tag, Transition]
+"""What an alarm has told."""
+
+_POINTS: Final = 60
+"""Of each channel in an event."""
+_SERIES: Final = 3
+"""Channels whose points are in an event."""
 
 
-class _Episode:
-    """What the two kinds have in common: an alarm and the incident it opened."""
+class Past:
+    """What a pipeline remembers, and until when it can be relied on however rows are cut."""
 
-    def __init__(self, identity: Identity, section: AlarmSection, period: int, clock: Clock) -> None:
+    def __init__(self, rows: RingBuffer, scores: RingBuffer, parts: RingBuffer, *, reach: int) -> None:
+        """`reach` rows before the newest are there, wherever in its batch that one stands."""
+        self.rows = rows
+        self.scores = scores
+        self.parts = parts
+        self.reach = reach
+        self.model: str | None = None
+        """The version of the model that scores."""
+
+
+class Counts:
+    """What is counted of a pipeline's incidents."""
+
+    def __init__(self, metrics: Metrics, pipeline: str) -> None:
+        def counter(name: str) -> Counter:
+            return metrics.counter(f"dxad_{name}_total", pipeline=pipeline)
+
+        self.opened = counter("incidents")
+        self.reopened = counter("incidents_reopened")
+        self.merged = counter("incidents_merged")
+        self.withheld = counter("alarms_withheld")
+
+
+class Episode(ABC):
+    """Alarms, and the incident they opened."""
+
+    kind: Kind
+    """Of its incidents."""
+
+    def __init__(self, identity_: Identity, past: Past, docket: Docket, clock: Clock, counts: Counts) -> None:
         self.incident: Incident | None = None
-        self._identity = identity
-        self._section = section
-        self._period = period
+        self.tags: list[Tag] = []
+        self._identity = identity_
+        self._past = past
+        self._period = past.rows.period
+        self._docket = docket
         self._clock = clock
-
-    def _rows(self, duration: int) -> int:
-        return max(1, -(-duration // self._period))
+        self._counts = counts
+        self._last: Incident | None = None
+        """The one before, while it may be opened again or its tape still runs."""
+        self._closed_at = -1
+        """The row at which that was over."""
+        self._tape: Tape | None = None
+        self._taped_until = 0
 
     @property
     def active(self) -> bool:
-        """Whether an incident is open."""
+        """Whether an incident is open, told or not."""
         return self.incident is not None
+
+    # -- transitions --------------------------------------------------------------------------------------
+
+    def transit(self, told: Sequence[Told], calibration: Calibration) -> list[Event]:
+        """Make of what alarms have told at one row what there is to tell of incidents."""
+        raised = [(tag, each) for tag, each in told if each.kind == "raised"]
+        self._counts.withheld.add(sum(each.kind == "withheld" for _, each in told))
+        events: list[Event] = []
+        if raised:
+            events += self._raised(raised, calibration)
+        cleared = [(tag, each) for tag, each in told if each.kind == "cleared"]
+        if cleared and self.incident is not None:
+            for tag, _ in cleared:
+                self._listed(tag, cleared=True)
+            if not any(tag.alarm.active for tag in self.tags):
+                events += self._close(cleared[-1][1])
+        return events
+
+    def _raised(self, raised: Sequence[Told], calibration: Calibration) -> list[Event]:
+        slot = raised[0][1].slot
+        phase: Phase = "updated"
+        if self.incident is None:
+            phase = self._begin(raised, calibration)
+        incident = self.incident
+        assert incident is not None
+        news = any(tag.id not in incident.alarms for tag, _ in raised)
+        worst = max((tag.severity for tag, _ in raised), key=SEVERITIES.index)
+        incident.severity = max(incident.severity, worst, key=SEVERITIES.index)
+        for tag, each in raised:
+            self._listed(tag, onset=each.onset)
+        self._blame(incident, raised, calibration)
+        if phase == "updated":
+            if not news:  # an alarm that comes and goes while the incident lasts
+                return []
+            incident.updates += 1
+        return self._tell(phase, slot)
+
+    def _begin(self, raised: Sequence[Told], calibration: Calibration) -> Phase:
+        tag, first = min(raised, key=lambda each: each[1].onset)
+        slot, last = first.slot, self._last
+        self.follow(slot)
+        self._keep_window()
+        reopened = last is not None and self._within(slot)
+        if last is not None and reopened:
+            self.incident = last
+            last.reopened += 1
+            self._docket.reopen(last.id)
+            assert self._tape is not None
+            self._tape.next = max(self._tape.next, slot + 1 - self._past.reach)
+        else:
+            self.incident = self._new(first.onset, slot, tag.severity)
+            self.incident.first_out = {
+                "alarm": tag.id,
+                "channel": self._first_channel(tag, first, calibration),
+            }
+            before = self._docket.section.evidence.before // self._period
+            begin = max(first.onset - before, slot + 1 - self._past.reach, 0)
+            self._tape = Tape(self._past.rows.channels, begin)
+        incident, self._last = self.incident, None
+        incident.merged = not self._docket.admit(
+            self._identity.pipeline, self.kind, incident.severity, utc=self._utc((slot + 1) * self._period)
+        )
+        phase: Phase = "reopened" if incident.announced else "opened"
+        if incident.merged:
+            self._counts.merged.add()
+        else:
+            incident.announced = True
+            (self._counts.reopened if phase == "reopened" else self._counts.opened).add()
+        return phase
+
+    def _within(self, slot: int) -> bool:
+        """Whether what begins at `slot` comes so soon that it is the incident before, opened again."""
+        quiet = (slot - self._closed_at) * self._period
+        return self._period > 1 and quiet <= self._docket.section.reopen_within
+
+    def _new(self, onset: int, slot: int, severity: Severity) -> Incident:
+        where, at = self._identity, onset * self._period
+        # An alarm of a long delay may have its onset within an incident that is over: another one, then.
+        distinct = (at,) if onset > self._closed_at else (at, slot)
+        return Incident(
+            identity(where.gateway, where.boot, where.pipeline, self.kind, *distinct),
+            where, self.kind, severity, onset=at, onset_utc=self._utc(at), limit=self._limit(),
+        )  # fmt: skip
+
+    def _close(self, cleared: Transition) -> list[Event]:
+        incident, slot = self.incident, cleared.slot
+        assert incident is not None
+        if cleared.reason:
+            incident.remarks["ended_by"] = cleared.reason
+        events = self._tell("closed", slot)
+        self._docket.close(incident.told, merged=incident.merged)
+        self.incident, self._last, self._closed_at = None, incident, slot
+        self._taped_until = slot + 1 + self._docket.section.evidence.after // self._period
+        return events
+
+    def interrupt(self, slot: int) -> list[Event]:
+        """The gateway ends after row `slot`: close the incident, if one is open, and say why."""
+        events: list[Event] = []
+        if self.incident is not None:
+            self.incident.remarks["interrupted"] = True
+            events = self._close(Transition("cleared", slot, slot))
+            for tag in self.tags:
+                if tag.alarm.lasts or tag.alarm.active:
+                    tag.alarm.reset()
+        self._keep_window()
+        return events
+
+    # -- what is told -------------------------------------------------------------------------------------
+
+    def _tell(self, phase: Phase, slot: int) -> list[Event]:
+        incident = self.incident
+        assert incident is not None
+        for tag in self.tags:
+            if tag.id in incident.alarms and tag.alarm.active:
+                self._listed(tag)
+        utc = self._utc((slot + 1) * self._period)
+        event = incident.event(phase, utc=utc, slot=slot, evidence=self._evidence(incident, slot))
+        return [] if incident.merged else [event]
+
+    def _evidence(self, incident: Incident, slot: int) -> Document:
+        tape = self._tape
+        assert tape is not None
+        tape.extend(self._past.rows, self._past.scores, slot + 1)
+        places = {channel.id: place for place, channel in enumerate(self._past.rows.channels)}
+        columns = [places[each.channel] for each in incident.contributors if each.channel in places]
+        onset = incident.onset // self._period
+        return {
+            "quality": tape.quality(onset),
+            "model": self._past.model,
+            "config": self._docket.config_hash,
+            "clock": {"boot": self._identity.boot, "onset_ns": incident.onset},
+            "series": tape.series(columns[:_SERIES], onset, self._period, _POINTS),
+        }
+
+    def _listed(self, tag: Tag, *, onset: int | None = None, cleared: bool = False) -> None:
+        """Keep the incident's list of alarms true."""
+        incident = self.incident
+        assert incident is not None
+        if onset is not None:
+            begun = (onset * self._period - incident.onset) / NS_PER_S
+            incident.alarms[tag.id] = {**tag.document(), "after_onset_s": round(begun, 3)}
+        if tag.id in incident.alarms:
+            worst, limit = tag.worst, tag.limit
+            incident.alarms[tag.id] |= {
+                "limit": None if limit is None else float(f"{limit:.6g}"),
+                "worst": None if worst is None else float(f"{worst:.6g}"),
+                "cleared": cleared,
+            }
 
     def snapshot(self) -> Document | None:
         """The open incident, as it stands."""
@@ -47,182 +246,101 @@ class _Episode:
             "kind": incident.kind,
             "severity": incident.severity,
             "for_s": round((self._clock.now() - incident.onset) / NS_PER_S, 3),
-            "peak_score": round(incident.peak_score, 4),
+            "peak_score": None if incident.peak_score is None else round(incident.peak_score, 4),
+            "first_out": incident.first_out,
+            "alarms": list(incident.alarms),
+            "merged": incident.merged,
             "contributors": [each.document() for each in incident.contributors],
         }
 
-    def _event(self, phase: Phase, slot: int) -> Event:
-        """The incident's event at the end of the row `slot`."""
-        incident = self.incident
-        assert incident is not None
-        if phase == "opened":  # once: the clocks may be set between one event and the next
-            incident.onset_utc = self._utc(incident.onset)
-        return incident.event(phase, utc=self._utc((slot + 1) * self._period))
+    # -- tape ---------------------------------------------------------------------------------------------
 
-    def interrupt(self, slot: int) -> Event | None:
-        """The gateway ends after row `slot`: close the incident, if one is open, and say why."""
-        if self.incident is None:
-            return None
-        self.incident.evidence["interrupted"] = True
-        event = self._event("closed", slot)
-        self.incident = None
-        return event
+    def follow(self, stop: int) -> None:
+        """Go on taping up to slot `stop`, and hand the window over when its time after the end has come."""
+        if self._tape is None:
+            return
+        if self.incident is not None:
+            self._tape.extend(self._past.rows, self._past.scores, stop)
+        elif self._taped_until:
+            self._tape.extend(self._past.rows, self._past.scores, min(stop, self._taped_until))
+            if stop >= self._taped_until:
+                self._keep_window()
+
+    def _keep_window(self) -> None:
+        if self._tape is not None and self._last is not None and self._taped_until:
+            first = self._utc(self._tape.first * self._period)
+            self._docket.keep(self._tape.window(self._last.id, self._period, first))
+        self._taped_until = 0
 
     def _utc(self, at: int) -> int:
         """A grid that counts messages, with a period of 1, has no time but now."""
         return self._clock.utc(at if self._period > 1 else self._clock.now())
 
+    # -- restarts -----------------------------------------------------------------------------------------
 
-class ProcessEpisode(_Episode):
-    """An excursion of the score."""
+    def save(self, time_of: Callable[[int], int]) -> Document:
+        """What must outlive the process, as JSON."""
+        return {
+            "alarms": {
+                tag.id: {**tag.alarm.save(time_of), "peak": tag.peak}
+                for tag in self.tags
+                if not tag.alarm.at_rest
+            },
+            "incident": None if self.incident is None else self.incident.save(),
+            "last": None if self._last is None else self._last.save(),
+            "closed_at": None if self._closed_at < 0 else time_of(self._closed_at),
+        }
 
-    def __init__(
-        self,
-        identity: Identity,
-        section: AlarmSection,
-        period: int,
-        clock: Clock,
-        *,
-        rows: RingBuffer,
-        parts: RingBuffer,
-    ) -> None:
-        """Take the evidence from what was seen, `rows`, and what each channel added to the score, `parts`."""
-        super().__init__(identity, section, period, clock)
-        self._rows_ring = rows
-        self._parts_ring = parts
-        self._peak = 0.0
-        self._told_peak = 0.0
-        self._alarm = Alarm(
-            off_share=section.off_limit,
-            on_rows=self._rows(section.on_delay),
-            off_rows=self._rows(section.off_delay),
-        )
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is nothing that a restart must not forget."""
+        over = self._last is None or not self._within(self._past.rows.sealed)
+        return self.incident is None and over and all(tag.alarm.at_rest for tag in self.tags)
 
-    def adjust(self, section: AlarmSection) -> None:
-        """Go on with other delays, and with another severity from the next incident on."""
-        self._section = section
-        self._alarm.adjust(
-            off_share=section.off_limit,
-            on_rows=self._rows(section.on_delay),
-            off_rows=self._rows(section.off_delay),
-        )
+    def adjust(self, tags: Sequence[Tag]) -> list[Event]:
+        """Go on with these alarms; those of the same id take over how things stand, the others end."""
+        before, slot = {tag.id: tag for tag in self.tags}, self._past.rows.sealed - 1
+        for tag in tags:
+            if tag.id in before:
+                old = before.pop(tag.id)
+                tag.peak = old.peak
+                tag.alarm, tag.alarm.rule = old.alarm, tag.alarm.rule
+        gone = [tag for tag in before.values() if tag.alarm.active]
+        self.tags = list(tags)
+        ended = [(tag, Transition("cleared", slot, tag.alarm.onset, "removed")) for tag in gone]
+        return self.transit(ended, Calibration(1.0)) if ended else []
 
-    def forget_pending(self) -> None:
-        """What the score has shown so far does not count."""
-        self._alarm.forget_pending()
-
-    def update(self, first: int, judged: F8, limit: float, calibration: Calibration) -> list[Event]:
-        """Take in the scores of consecutive rows, which the rings hold already."""
-        events: list[Event] = []
-        begin = first
-        for each in self._alarm.update(first, judged.tolist(), limit):
-            stretch = judged[begin - first : each.slot + 1 - first]
-            events += self._grown(begin, stretch, calibration)
-            self._climb(stretch, each.onset - begin)
-            events.append(self._told(each, limit, calibration))
-            begin = each.slot + 1
-        stretch = judged[begin - first :]
-        events += self._grown(begin, stretch, calibration)
-        lasts = self._alarm.active or self._alarm.pending
-        self._climb(stretch, self._alarm.onset - begin if lasts else len(judged))
-        return events
-
-    def _grown(self, begin: int, judged: F8, calibration: Calibration) -> list[Event]:
-        """Tell anew each time the score has doubled: an upset that gets worse is news, its noise is not."""
-        events: list[Event] = []
-        while self.incident is not None:
-            doubled = np.flatnonzero(judged >= 2 * self._told_peak)
-            if not len(doubled):
-                break
-            place = int(doubled[0])
-            self._told_peak = self.incident.peak_score = float(judged[place])
-            self.incident.contributors = self._evidence(begin + place, begin + place, calibration)
-            self.incident.updates += 1
-            events.append(self._event("updated", begin + place))
-            begin, judged = begin + place + 1, judged[place + 1 :]
-        return events
-
-    def _climb(self, judged: F8, onset: int) -> None:
-        """Raise the peak of the excursion that began at place `onset` of these rows, or before them."""
-        if onset >= 0:
-            self._peak = 0.0
-        excursion = judged[max(0, onset) :]
-        if not np.isnan(excursion).all():
-            self._peak = max(self._peak, float(np.nanmax(excursion)))
+    def restore(self, saved: Document, slot_of: Callable[[int], int], slot: int) -> None:
+        """Take up what `save` has given; the next row is `slot`. Alarms that are no longer there are left."""
+        for tag in self.tags:
+            if tag.id in saved["alarms"]:
+                found = saved["alarms"][tag.id]
+                tag.alarm.restore(found, slot_of)
+                tag.peak = found["peak"]
+        if saved["closed_at"] is not None:
+            self._closed_at = slot_of(saved["closed_at"])
+        self.incident = self._restored(saved["incident"], slot_of)
+        self._last = self._restored(saved["last"], slot_of)
+        if self.incident is not None or self._last is not None:
+            self._tape = Tape(self._past.rows.channels, slot)
         if self.incident is not None:
-            self.incident.peak_score = self._peak
+            self.incident.remarks["resumed"] = True
 
-    def _told(self, transition: Transition, limit: float, calibration: Calibration) -> Event:
-        if transition.kind == "raised":
-            self.incident = Incident(
-                self._identity,
-                "process",
-                self._section.severity,
-                onset=transition.onset * self._period,
-                contributors=self._evidence(transition.onset, transition.slot, calibration),
-                peak_score=self._peak,
-                limit=limit,
-                evidence={},
-            )
-            self._told_peak = self._peak
-            return self._event("opened", transition.slot)
-        event = self._event("closed", transition.slot)
-        self.incident, self._peak = None, 0.0
-        return event
+    def _restored(self, saved: Document | None, slot_of: Callable[[int], int]) -> Incident | None:
+        if saved is None:
+            return None
+        return Incident.restored(saved, self._identity, slot_of(saved["onset_utc"]) * self._period)
 
-    def _evidence(self, first: int, last: int, calibration: Calibration) -> list[Contributor]:
-        """Who made the scores of these rows, with all those before that the judgement has averaged."""
-        start, stop = max(0, first - max(calibration.spans) + 1), last + 1
-        parts = self._parts_ring.read(start, stop).values
-        values = self._rows_ring.read(start, stop).values
-        return contributors(self._rows_ring.channels, parts, values, calibration)
+    # -- what the kinds differ in -------------------------------------------------------------------------
 
+    @abstractmethod
+    def _limit(self) -> float | None:
+        """What the incident's `peak_score` is held against."""
 
-class SensorEpisode(_Episode):
-    """Channels that are stuck or missing."""
+    @abstractmethod
+    def _blame(self, incident: Incident, raised: Sequence[Told], calibration: Calibration) -> None:
+        """Say in the incident, as it is at the row of these, how large it is and who makes it."""
 
-    def __init__(self, identity: Identity, section: AlarmSection, period: int, clock: Clock) -> None:
-        super().__init__(identity, section, period, clock)
-        # The check has waited already; what is over must stay over as long as for the process.
-        self._alarm = Alarm(off_share=1.0, on_rows=1, off_rows=self._rows(section.off_delay))
-        self._told_of: frozenset[tuple[str, str]] = frozenset()
-
-    def adjust(self, section: AlarmSection) -> None:
-        """Go on with other delays, and with another severity from the next incident on."""
-        self._section = section
-        self._alarm.adjust(off_share=1.0, on_rows=1, off_rows=self._rows(section.off_delay))
-
-    def update(self, first: int, doubtful: Bools, troubles: Sequence[Trouble]) -> list[Event]:
-        """Take in which cells of consecutive rows are doubtful, and what is wrong after the last of them."""
-        counts = doubtful.sum(axis=1).astype(np.float64)
-        most = float(counts.max())
-        events = []
-        for transition in self._alarm.update(first, counts.tolist(), 0.5):
-            if transition.kind == "raised":
-                onset = min([transition.onset, *(each.since for each in troubles)]) * self._period
-                found = self._contributors(troubles)
-                self.incident = Incident(
-                    self._identity, "sensor", self._section.severity, onset, found, most, 0.5, {}
-                )
-                self._told_of = _names(troubles)
-                events.append(self._event("opened", transition.slot))
-            else:
-                events.append(self._event("closed", transition.slot))
-                self.incident = None
-        if self.incident is not None and _names(troubles) - self._told_of:
-            self._told_of = _names(troubles)
-            self.incident.contributors = self._contributors(troubles)
-            self.incident.peak_score = max(self.incident.peak_score, most)
-            self.incident.updates += 1
-            events.append(self._event("updated", first + len(counts) - 1))
-        return events
-
-    def _contributors(self, troubles: Sequence[Trouble]) -> list[Contributor]:
-        share = round(1 / max(len(troubles), 1), 4)
-        return [
-            Contributor(each.channel, "", share, None, None, None, trouble=each.kind) for each in troubles
-        ]
-
-
-def _names(troubles: Sequence[Trouble]) -> frozenset[tuple[str, str]]:
-    return frozenset((each.channel, each.kind) for each in troubles)
+    @abstractmethod
+    def _first_channel(self, tag: Tag, first: Transition, calibration: Calibration) -> str:
+        """The id of the channel that was first to leave the normal; empty where nobody knows."""

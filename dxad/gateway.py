@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
+from dxad.alarmsection import Action
 from dxad.assembly import Assembly, memory
 from dxad.config import Config
 from dxad.errors import ConfigError
@@ -24,7 +25,7 @@ ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
 
 
 class Gateway:
-    """Answers from snapshots; it changes nothing but by `learn` and `reload`."""
+    """Answers from snapshots; it changes nothing but by `learn`, `act` and `reload`."""
 
     def __init__(
         self,
@@ -143,6 +144,39 @@ class Gateway:
             case "dismiss":
                 return await desk.dismiss(pipeline)
 
+    def alarms(self) -> Sequence[Document]:
+        """Every alarm of every pipeline."""
+        return [each for pipeline in self._assembly.pipelines.values() for each in pipeline.watch.alarms()]
+
+    async def act(self, alarm: str, action: Action, for_s: float | None = None) -> Document:
+        """Acknowledge an alarm, shelve it for `for_s` seconds, and so on; returns it as it is then.
+
+        Raises:
+            ConfigError: there is no such alarm, or it is in no state for it.
+        """
+        until = None if for_s is None else self._clock.now() + int(for_s * NS_PER_S)
+        await self._assembly.act(alarm, action, until=until)
+        return next(each for each in self.alarms() if each["id"] == alarm)
+
+    def incidents(self) -> Sequence[Document]:
+        """The incidents that are open, and the last of those that are over, the newest first."""
+        pipelines = self._assembly.pipelines.values()
+        opened = [each for pipeline in pipelines for each in pipeline.watch.open_incidents()]
+        ids = {each["incident"] for each in opened}
+        closed = [each for each in list(self._assembly.docket.closed) if each["incident"] not in ids]
+        return [
+            {**each, "state": state}
+            for state, found in (("open", opened), ("closed", closed))
+            for each in sorted(found, key=lambda each: each["onset_utc_ns"], reverse=True)
+        ]
+
+    async def window(self, incident: str, rows: int | None) -> Document | str | None:
+        """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
+        archive = self._assembly.archive
+        if archive is None:
+            return None
+        return await (archive.csv(incident) if rows is None else archive.document(incident, rows))
+
     async def reload(self, *, dry_run: bool) -> Document:
         """Take up the configuration as it is on disk now, or only say what would change.
 
@@ -179,6 +213,8 @@ class Gateway:
             if snapshot["limit"] is not None:
                 yield Sample("dxad_pipeline_limit", snapshot["limit"], label)
             yield Sample("dxad_incidents_open", len(snapshot["incidents"]), label)
+            yield Sample("dxad_alarms_active", snapshot["alarms"]["active"], label)
+            yield Sample("dxad_alarms_shelved", snapshot["alarms"]["shelved"], label)
         outbox = self._assembly.outbox.snapshot()
         for name, sink in outbox["sinks"].items():
             yield Sample("dxad_outbox_pending", sink["pending"], (("sink", name),))

@@ -1,20 +1,36 @@
-"""Alarms with their evidence: one incident per upset, told in events that are opened, updated and closed."""
+"""Alarms with their evidence: one incident per upset, told in events."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
 import numpy as np
+import orjson
 
+from dxad.alarmsection import Severity
 from dxad.event import Event, identity
 from dxad.types import F8, Calibration, Channel, Document, Lane
 
-__all__ = ["Contributor", "Identity", "Incident", "Phase", "contributors"]
+__all__ = [
+    "EVIDENCE_BYTES_MAX",
+    "TOP",
+    "Contributor",
+    "Identity",
+    "Incident",
+    "Kind",
+    "Phase",
+    "contributors",
+    "fitted",
+]
 
 Kind = Literal["process", "sensor"]
-Phase = Literal["opened", "updated", "closed"]
+Phase = Literal["opened", "updated", "closed", "reopened"]
 
-_TOP: Final = 5
+EVIDENCE_BYTES_MAX: Final = 6000
+"""Of an event's data, as JSON."""
+TOP: Final = 5
+"""Channels that are named in an incident."""
+_POINTS_MIN: Final = 8
 _DEVIATION_MOST: Final = 1e6
 """Beyond this, how far a channel has moved makes no difference to its rank."""
 _SEVERE: Final = ("high", "critical")
@@ -62,33 +78,55 @@ class Contributor:
 class Incident:
     """One episode, from its onset until it is over."""
 
+    id: str
     identity: Identity
     kind: Kind
-    severity: str
+    severity: Severity
     onset: int
     """Stream time."""
-    contributors: list[Contributor]
-    peak_score: float
-    limit: float
-    evidence: Document
-    updates: int = 0
-    onset_utc: int = 0
+    onset_utc: int
     """The onset's wall time, as it was first told."""
+    limit: float | None
+    """Of the score; None where none is known."""
+    peak_score: float | None = None
+    """None while the score has no part in it."""
+    contributors: list[Contributor] = field(default_factory=list)
+    alarms: dict[str, Document] = field(default_factory=dict)
+    """By id, in the order in which they were raised."""
+    first_out: Document = field(default_factory=dict)
+    """The alarm that was raised first, and its channel."""
+    remarks: Document = field(default_factory=dict)
+    """What else there is to say: `interrupted`, `resumed`."""
+    updates: int = 0
+    reopened: int = 0
+    merged: bool = False
+    """Whether it is counted only: there were too many."""
+    announced: bool = False
+    """Whether anybody has been told that it was opened."""
+    told: Document = field(default_factory=dict)
+    """The data of the last event."""
 
-    @property
-    def id(self) -> str:
-        """The same for the same onset, whoever computes it, however often."""
-        where = self.identity
-        return identity(where.gateway, where.boot, where.pipeline, self.kind, self.onset)
+    def save(self) -> Document:
+        """All of it but where it belongs, as JSON; its onset is told in UTC alone."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("identity", "onset")}
+        return {**fields, "contributors": [asdict(each) for each in self.contributors]}
 
-    def event(self, phase: Phase, *, utc: int) -> Event:
-        """What is told of it now.
+    @classmethod
+    def restored(cls, saved: Document, identity: Identity, onset: int) -> "Incident":
+        """The incident that `save` has told of."""
+        blamed = [Contributor(**each) for each in saved["contributors"]]
+        return cls(**{**saved, "contributors": blamed, "identity": identity, "onset": onset})
+
+    def event(self, phase: Phase, *, utc: int, slot: int, evidence: Document) -> Event:
+        """What is told of it now, in at most 6 kB of JSON.
 
         Args:
             phase: `updated` may come any number of times.
             utc: now, UTC nanoseconds.
+            slot: the row at which it was decided, which tells one update from the next.
+            evidence: what the rows say.
         """
-        number = self.updates if phase == "updated" else 0
+        number = slot if phase == "updated" else self.reopened
         data: Document = {
             "incident": self.id,
             "phase": phase,
@@ -97,20 +135,43 @@ class Incident:
             "pipeline": self.identity.pipeline,
             "onset_utc_ns": self.onset_utc,
             "after_onset_s": round((utc - self.onset_utc) / 1e9, 3),
-            "peak_score": round(self.peak_score, 4),
-            "limit": round(self.limit, 4),
+            "peak_score": None if self.peak_score is None else round(self.peak_score, 4),
+            "limit": None if self.limit is None else round(self.limit, 4),
+            "first_out": dict(self.first_out),
             "contributors": [each.document() for each in self.contributors],
-            **self.evidence,
+            "alarms": [dict(each) for each in self.alarms.values()],
+            **self.remarks,
+            **evidence,
         }
+        self.told = fitted(data)
         return Event(
             id=identity(self.id, phase, number),
             type=f"dxad.incident.{phase}",
             source=self.identity.source,
             subject=self.id,
             time_utc=utc,
-            data=data,
+            data=self.told,
             lane=Lane.CRITICAL if self.severity in _SEVERE else Lane.NORMAL,
         )
+
+
+def fitted(data: Document) -> Document:
+    """The same in at most 6 kB: the series lose every second point, then go; then all lists are cut."""
+    while len(orjson.dumps(data)) > EVIDENCE_BYTES_MAX:
+        series = data.get("series")
+        if series is not None:
+            data = {name: value for name, value in data.items() if name != "series"}
+            if len(series["after_onset_s"]) > _POINTS_MIN:
+                data["series"] = {
+                    "after_onset_s": series["after_onset_s"][1::2],
+                    "channels": {name: each[1::2] for name, each in series["channels"].items()},
+                }
+            continue
+        longest = max(("contributors", "alarms"), key=lambda name: len(data[name]))
+        if not data[longest]:
+            return data  # names so long that nothing helps
+        data = {**data, longest: data[longest][:-1], "cut": True}
+    return data
 
 
 def contributors(
@@ -141,7 +202,7 @@ def contributors(
     ]
     squares = np.array([min(abs(each.deviation_sd or 0.0), _DEVIATION_MOST) ** 2 for each in everyone])
     rank = shares + squares / max(float(squares.sum()), 1.0) / 2
-    return [everyone[place] for place in np.argsort(-rank, kind="stable")[:_TOP] if rank[place] > 0]
+    return [everyone[place] for place in np.argsort(-rank, kind="stable")[:TOP] if rank[place] > 0]
 
 
 def _contributor(channel: Channel, share: float, column: F8, calibration: Calibration) -> Contributor:

@@ -45,8 +45,8 @@ class Part:
         self.coarse = feed.ring.period > period
         self._period = period
         self._columns = feed.chosen
-        if self.coarse:
-            feed.ring.keep_newest()
+        newest = feed.ring.keep_newest() if self.coarse else None
+        self._look = None if newest is None else newest.look(self._columns)
         folds = [channel.fold for channel in feed.channels]
         self._by_sample = np.array(folds) == "last"
         self._folded = {
@@ -134,9 +134,9 @@ class Part:
         ring = self.ring
         ends = np.arange(first + 1, stop + 1) * self._period
         slots = np.minimum(ends // ring.period, ring.sealed) - 1
-        if ring.newest is None:
+        if self._look is None:
             return self._slots_at(slots)
-        values, states, known = ring.newest.at(ends, self._columns)
+        values, states, known = self._look.at(ends)
         known &= self._by_sample
         if not known.all():
             older, older_states = self._slots_at(slots)

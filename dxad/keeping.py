@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _LOOK_NS: Final = NS_PER_S
 _EVERY_NS: Final = 60 * NS_PER_S
 """Flash wears: what changes all the time is written so often at most."""
-_URGENT: Final = ("dxad.incident.opened", "dxad.incident.closed")
+_URGENT: Final = ("dxad.incident.opened", "dxad.incident.reopened", "dxad.incident.closed")
 
 
 class Keeping:
@@ -70,6 +70,10 @@ class Keeping:
         """An incident that opened or closed is state that must not wait."""
         if event.type in _URGENT:
             self._urgent.add(event.data["pipeline"])
+
+    def want(self, name: str) -> None:
+        """What somebody has decided about an alarm of a pipeline must not wait either."""
+        self._urgent.add(name)
 
     async def run(self) -> None:
         """Save what is due, until cancelled."""

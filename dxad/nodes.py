@@ -16,6 +16,7 @@ from dxad.changes import NONE, Change, Changes
 from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.detector import Detector
+from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError, Problem
 from dxad.fields import SinkSection, SourceSection
 from dxad.frame import Feature, Feed, Frame
@@ -68,6 +69,7 @@ class Builder:
     def __init__(
         self,
         *,
+        docket: Docket,
         boot: str,
         clock: Clock,
         health: Health,
@@ -83,6 +85,7 @@ class Builder:
         backlog: int | None = None,
     ) -> None:
         """See `Assembly` for what all of these are; `on_rows` is called when a source sealed rows itself."""
+        self._docket = docket
         self._boot = boot
         self._clock = clock
         self._health = health
@@ -136,6 +139,8 @@ class Builder:
         goes_on = old is not None and (change is None or change.fate == "adjusted")
         pipeline = old if old is not None and goes_on else self._pipeline(nodes, name)
         nodes.pipelines[name] = pipeline
+        if nodes.config.pipelines[name].model is None:
+            return
         if goes_on and not (change is not None and change.rescored):
             return
         detector, why = self._detector(nodes.config, name, pipeline)
@@ -193,6 +198,7 @@ class Builder:
             history=self._history,
             batch=self._batch,
             backlog=self._backlog,
+            docket=self._docket,
             clock=self._clock,
             health=self._health,
             metrics=self._metrics,
@@ -223,6 +229,7 @@ class Builder:
     def _load(self, config: Config, name: str) -> Model:
         """The model of the configuration; one from a bundle was tried before, or is now (0.4 s)."""
         section = config.pipelines[name].model
+        assert section is not None, "a pipeline of limits alone has nothing to load"
         for path in section.bundles():
             ensure_tried_now(config.state_dir / path)
         made: Model = plugin.load("models", _kind(section)).build(section, state_dir=config.state_dir)

@@ -1,7 +1,7 @@
 """One watched thing: from sealed rows to incidents, a batch of rows at a time, on the inference thread.
 
-features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─▶ alarm ─▶ incident ─▶ events
-                          └─ stuck or missing ─────────────────▶ alarm ─▶ incident ─▶ events
+features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─▶ Watch ─▶ events
+                          └─ stuck or missing ──────────────────▶
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,8 @@ import numpy as np
 from dxad.channelcheck import ChannelCheck, Trouble
 from dxad.config import PipelineSection
 from dxad.detector import Detector, Scored
-from dxad.episode import ProcessEpisode, SensorEpisode
+from dxad.docket import Docket
+from dxad.episode import Past
 from dxad.errors import ModelError
 from dxad.event import Event
 from dxad.expression import compile_expression
@@ -31,7 +32,6 @@ from dxad.succession import Succession
 from dxad.types import (
     NS_PER_S,
     Bools,
-    Calibration,
     Channel,
     Document,
     Fallible,
@@ -41,6 +41,7 @@ from dxad.types import (
     State,
     Transform,
 )
+from dxad.watch import Watch
 
 __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
@@ -77,6 +78,7 @@ class Pipeline:
         history: int,
         batch: int = BATCH,
         backlog: int | None = None,
+        docket: Docket,
         clock: Clock,
         health: Health,
         metrics: Metrics,
@@ -102,6 +104,9 @@ class Pipeline:
             stages.frame.schema.channels,
             settle_rows=section.settle // stages.frame.schema.period,
         )
+        self._clock = clock
+        self._unclaimed: Document = {}
+        """What a model has left of which there is none now: it may come back."""
         self._batch = batch
         self._backlog = backlog
         if backlog is None and section.backlog is not None:
@@ -114,10 +119,11 @@ class Pipeline:
         self.rows = RingBuffer(channels, period=period, slots=history, start=start)
         self.scores = RingBuffer(_SCORE, period=period, slots=history, start=start)
         self.parts = RingBuffer(channels, period=period, slots=history, start=start)
-        self._process = ProcessEpisode(
-            identity, section.alarm, period, clock, rows=self.rows, parts=self.parts
-        )
-        self._sensor = SensorEpisode(identity, section.alarm, period, clock)
+        self._remembered = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
+        self.watch = Watch(
+            section, self._remembered, identity=identity, docket=docket, clock=clock, metrics=metrics,
+            forgive=self._forgive,
+        )  # fmt: skip
         self._forget = False
         self._lost_before = 0
         self._refused = 0
@@ -131,7 +137,6 @@ class Pipeline:
         self._faults = metrics.counter("dxad_transform_faults_total", pipeline=name)
         self.ledger = Ledger(metrics, f"pipelines.{name}")
         self._feature_ledger = Ledger(metrics, f"pipelines.{name}.features")
-        self._incidents = metrics.counter("dxad_incidents_total", pipeline=name)
 
     def _rows(self, duration: int) -> int:
         """How many rows a duration is, at least one."""
@@ -181,6 +186,7 @@ class Pipeline:
         section, schema = section or self.section, self.stages.schema
         rows = None if section.window is None else section.window // schema.period
         by = None if section.by is None else matching([section.by], schema.channels)[0]
+        assert section.model is not None
         key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
             model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
@@ -198,9 +204,7 @@ class Pipeline:
         self.section = section
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
-        for each in self.episodes:
-            each.adjust(section.alarm)
-        return []
+        return self.watch.adjust(section)
 
     def follow(self, old: "Pipeline") -> None:
         """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
@@ -210,7 +214,8 @@ class Pipeline:
     def state(self) -> Document:
         """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
         detector = self.succession.upcoming
-        parts = {"model": {} if detector is None else detector.state()}
+        learned = self._unclaimed if detector is None else detector.state()
+        parts = {"model": learned, "watch": self.watch.state()}
         return {name: part for name, part in parts.items() if part}
 
     def restore(self, state: Document, *, refuse: Callable[[ModelError], None]) -> list[Event]:
@@ -218,13 +223,19 @@ class Pipeline:
 
         A part that is of another model, or of other channels, is left out, and `refuse` is told why.
         """
-        detector = self.succession.upcoming
-        if detector is not None:
-            try:
-                detector.restore(state.get("model", {}))
-            except ModelError as error:
-                refuse(error)
-        return []
+        detector, learned = self.succession.upcoming, state.get("model", {})
+        try:
+            if detector is None:
+                self._unclaimed = learned
+            else:
+                detector.restore(learned)
+        except ModelError as error:
+            refuse(error)
+        try:
+            return self.watch.restore(state.get("watch", {}), now=self._clock.now())
+        except ModelError as error:
+            refuse(error)
+            return []
 
     # -- rows ---------------------------------------------------------------------------------------------
 
@@ -285,7 +296,7 @@ class Pipeline:
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
-        if not (doubtful.any() or self._sensor.active):
+        if not (doubtful.any() or self.watch.in_doubt):
             return self._judge(shaped, counts, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
@@ -302,12 +313,12 @@ class Pipeline:
     ) -> list[Event]:
         scored = self._score(shaped, counts)
         self._remember(shaped, scored)
-        sensor = self._sensor.update(shaped.first, doubtful, troubles)
-        if sensor:
-            self._forgive()
-        events = sensor + self._alarm(shaped, scored)
-        self._incidents.add(sum(event.type == "dxad.incident.opened" for event in events))
-        return events
+        detector = self.detector
+        self._remembered.model = None if detector is None else detector.model.version
+        return self.watch.update(
+            shaped, scored.judged, doubtful, troubles, idle=~counts, limit=self.limit,
+            calibration=None if detector is None else detector.calibration,
+        )  # fmt: skip
 
     def _swap(self) -> None:
         if self.succession.settle(self._past):
@@ -437,25 +448,11 @@ class Pipeline:
 
     def _forgive(self) -> None:
         """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
-        self._process.forget_pending()
         self.succession.forgive()
-
-    def _alarm(self, shaped: Rows, scored: Scored) -> list[Event]:
-        limit = self.limit
-        if self.detector is None or limit is None or self._sensor.active:
-            return []  # with a sensor missing, the others' correlation says nothing that could be trusted
-        calibration = self.detector.calibration or Calibration(limit)
-        return self._process.update(shaped.first, scored.judged, limit, calibration)
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
-        slot = self.rows.sealed - 1
-        return [event for each in self.episodes if (event := each.interrupt(slot)) is not None]
-
-    @property
-    def episodes(self) -> tuple[ProcessEpisode, SensorEpisode]:
-        """The two things that can happen here: the process is odd, or a sensor is."""
-        return self._process, self._sensor
+        return self.watch.interrupt()
 
     def snapshot(self) -> Document:
         """What there is to know about the pipeline now."""
@@ -476,7 +473,7 @@ class Pipeline:
             "limit": None if limit is None else round(limit, 4),
             "model": None if detector is None else detector.snapshot(),
             "beside": self.succession.snapshot(),
+            "limits_only": self.section.model is None,
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
-            "incidents": [found for each in self.episodes if (found := each.snapshot()) is not None],
-            "incidents_total": self._incidents.value,
+            **self.watch.snapshot(),
         }

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dxad.newest import Newest
-from dxad.types import F8, I8, U1, Bools, Channel, Reason, State
+from dxad.types import F4, F8, I8, U1, Bools, Channel, Reason, State
 
 __all__ = ["ALL", "Columns", "Reading", "RingBuffer"]
 
@@ -89,17 +89,20 @@ class RingBuffer:
         if fit < rows:
             yield slice(0, rows - fit), slice(fit, rows)
 
-    def append(self, first: int, values: F8, states: U1, reasons: U1 | None = None) -> None:
+    def append(self, first: int, values: F8 | F4, states: U1, reasons: U1 | None = None) -> None:
         """Seal the rows from slot `first` on; slots skipped since the last call become EMPTY.
 
         Args:
             first: at least `sealed`.
-            values: (n, channels), n at most `slots`.
+            values: (n, channels); of more than `slots`, the last.
             states: (n, channels) of `State`.
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
         stop = first + len(values)
         self._claimed = stop
+        if len(values) > self.slots:
+            first, values, states = stop - self.slots, values[-self.slots :], states[-self.slots :]
+            reasons = None if reasons is None else reasons[-self.slots :]
         skipped = max(self.sealed, stop - self.slots)
         if skipped < first:
             for places, _ in self._spans(skipped, first):

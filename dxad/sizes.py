@@ -5,7 +5,7 @@ copy while they are sealed; its newest samples, where a pipeline's rows are fine
 
 Of a pipeline: rings of features, rows, scores and contributions; the slots that fold into a batch of rows,
 and those rows; what its transforms look back on; windows of the model and of one beside it, gathered in one
-batch; what is recorded to learn.
+batch; what is recorded to learn; tapes of incidents.
 
 What a model's own interpreter takes is not among it.
 """
@@ -13,6 +13,7 @@ What a model's own interpreter takes is not among it.
 from typing import Final
 
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
+from dxad.evidence import Tape
 from dxad.fields import SourceSection, TransformSection, matching
 from dxad.frame import CELLS_AT_ONCE
 from dxad.ingest import waiting_most
@@ -30,6 +31,8 @@ HISTORY: Final = 1000
 
 _ROW_CELL: Final = 8 + 1
 """A value and its state."""
+_TAPES: Final = 3
+"""Of a process and a sensor incident, and a copy that waits for the disk."""
 _STAGES: Final = 4
 """Copies of a batch of rows that live at once: joined, checked, reshaped, scored."""
 
@@ -85,6 +88,7 @@ def _pipeline(section: PipelineSection, found: Shape, config: Config) -> int:
             size += 2 * _ROW_CELL * max(row, min(BATCH * row, CELLS_AT_ONCE))
     size += sum(_remembered(each, found.joined) for each in section.transforms)
     size += _windows(section, width, period)
+    size += _TAPES * Tape.size_bytes(width)
     if section.learn is not None:
         size += 8 * width * (section.learn.span // period)
     return size

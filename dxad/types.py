@@ -169,7 +169,7 @@ class Rows:
         return Rows(self.first, self.period, values, self.states if states is None else states)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost as much as gathering thirty windows
 class Windows:
     """Stretches of consecutive rows offered to a model."""
 
@@ -187,6 +187,8 @@ class Windows:
     """Nanoseconds from one slot to the next; 1 where every message is a row."""
     question: bool = False
     """Somebody asks what the score of these would be: a model must not learn from them, or remember them."""
+    whole: bool = False
+    """It is known that no cell is bad; False leaves it open."""
 
     @property
     def times(self) -> I8:
@@ -197,7 +199,7 @@ class Windows:
         return len(self.values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scores:
     """A model's answer to windows: higher is more anomalous."""
 

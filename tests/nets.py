@@ -7,7 +7,7 @@ import tflite as schema
 
 from dxad.training.graph import Operator, Tensor, Writer
 
-__all__ = ["dense"]
+__all__ = ["autoencoder", "dense"]
 
 
 def dense(
@@ -81,3 +81,54 @@ def dense(
             )
         )
     return Writer(tensors, operators, outputs=[name]).file("test")
+
+
+def autoencoder(sizes: tuple[int, ...], *, seed: int = 0) -> bytes:
+    """A dense net whose graph ends in its own score: the sum of the squares of what it gets wrong."""
+    rng = np.random.default_rng(seed)
+    code, options = schema.BuiltinOperator, schema.BuiltinOptions
+    tensors, operators, before = [Tensor("in", (1, sizes[0]))], [], "in"
+    for number, (deep, wide) in enumerate(pairwise(sizes)):
+        last = number == len(sizes) - 2
+        weight = (rng.normal(size=(wide, deep)) / np.sqrt(deep)).astype("<f4")
+        tensors += [Tensor(f"w{number}", weight.shape, weight.tobytes()), Tensor(f"h{number}", (1, wide))]
+
+        def fully_connected(builder, relu=not last):
+            schema.FullyConnectedOptionsStart(builder)
+            if relu:
+                kind = schema.ActivationFunctionType.RELU
+                schema.FullyConnectedOptionsAddFusedActivationFunction(builder, kind)
+            return schema.FullyConnectedOptionsEnd(builder)
+
+        operators.append(
+            Operator(
+                code.FULLY_CONNECTED, (before, f"w{number}", None), f"h{number}",
+                options.FullyConnectedOptions, fully_connected,
+            )
+        )  # fmt: skip
+        before = f"h{number}"
+
+    def plain(start, end):
+        def written(builder):
+            start(builder)
+            return end(builder)
+
+        return written
+
+    def summed(builder):
+        schema.ReducerOptionsStart(builder)
+        schema.ReducerOptionsAddKeepDims(builder, False)
+        return schema.ReducerOptionsEnd(builder)
+
+    tensors += [
+        Tensor("axis", (1,), np.array([1], "<i4").tobytes(), schema.TensorType.INT32),
+        Tensor("error", (1, sizes[-1])), Tensor("square", (1, sizes[-1])), Tensor("score", (1,)),
+    ]  # fmt: skip
+    difference = plain(schema.SubOptionsStart, schema.SubOptionsEnd)
+    product = plain(schema.MulOptionsStart, schema.MulOptionsEnd)
+    operators += [
+        Operator(code.SUB, (before, "in"), "error", options.SubOptions, difference),
+        Operator(code.MUL, ("error", "error"), "square", options.MulOptions, product),
+        Operator(code.SUM, ("square", "axis"), "score", options.ReducerOptions, summed),
+    ]
+    return Writer(tensors, operators, outputs=["score"]).file("test")

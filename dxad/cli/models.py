@@ -68,7 +68,7 @@ def _of_config(path: Path | None) -> dict[str, Path]:
     return {
         name if number == 0 else f"{name}.{number}": config.state_dir / path
         for name, each in config.pipelines.items()
-        for number, path in enumerate(each.model.bundles())
+        for number, path in enumerate(each.model.bundles() if each.model else ())
     }
 
 

@@ -11,7 +11,7 @@ import click
 
 from dxad.errors import ConfigError, ResourceUnavailableError
 
-__all__ = ["MISTAKE", "REFUSED", "UNREACHABLE", "as_json", "of_config", "tell", "to_daemon"]
+__all__ = ["MISTAKE", "REFUSED", "UNREACHABLE", "as_json", "hand_down", "of_config", "tell", "to_daemon"]
 
 REFUSED: Final = 1
 """The daemon answers, but something is wrong: with it, or with what was asked."""
@@ -51,6 +51,13 @@ def to_daemon(command: Callable[..., None]) -> Callable[..., None]:
             sys.exit(REFUSED if isinstance(error, RequestRefusedError) else UNREACHABLE)
 
     return asking
+
+
+def hand_down(context: click.Context, socket: Path) -> None:
+    """Let the subcommands ask the daemon that was named before them, if one was."""
+    named = {context.get_parameter_source(name) for name in ("socket", "config")}
+    if click.core.ParameterSource.COMMANDLINE in named and isinstance(context.command, click.Group):
+        context.default_map = {name: {"socket": str(socket)} for name in context.command.commands}
 
 
 def _socket(socket: Path | None, config: Path | None) -> Path:

@@ -4,7 +4,8 @@ Pure functions: a document in, something for rich to print out. What a document 
 client may be newer or older than its daemon.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
@@ -141,7 +142,8 @@ def _pipelines(status: Document) -> RenderableType | None:
 
 def _model(pipeline: Mapping[str, Any]) -> Text:
     model = pipeline.get("model")
-    told = Text("none yet", style=DIM) if model is None else text(model.get("version", ""))
+    none = "limits only" if pipeline.get("limits_only") else "none yet"
+    told = Text(none, style=DIM) if model is None else text(model.get("version", ""))
     if pipeline.get("lost"):
         told.append(f"  {pipeline['lost']:,} rows lost", style=ERROR)
     return told
@@ -177,14 +179,27 @@ def _incidents(status: Document) -> RenderableType | None:
         return None
     found = [(name, each) for name, pipeline in pipelines for each in pipeline.get("incidents", ())]
     total = sum(each.get("incidents_total", 0) for _, each in pipelines)
+    alarms = _alarms(each.get("alarms", {}) for _, each in pipelines)
     if not found:
-        return Text(f"  no incident is open, {total} since the start", style=DIM)
+        return Text(f"  no incident is open, {total} since the start{alarms}", style=DIM)
     parts: list[RenderableType] = []
     for name, incident in found[:_INCIDENTS]:
         parts += [_incident(name, incident), _contributors(incident, _TOP if len(found) <= 2 else 1)]
     if len(found) > _INCIDENTS:
         parts.append(Text(f"  … and {len(found) - _INCIDENTS} more"))
+    if alarms:
+        parts.append(Text(f"  alarms{alarms.replace(';', ':', 1)}", style=DIM))
     return Group(*parts)
+
+
+def _alarms(pipelines: Iterable[Mapping[str, int]]) -> str:
+    """What there is to know of alarms that are not plain normal."""
+    sums: Counter[str] = Counter()
+    for each in pipelines:
+        sums.update(each)
+    names = ("active", "unacknowledged", "shelved", "out_of_service")
+    told = [f"{sums[name]} {name.replace('_', ' ')}" for name in names if sums[name]]
+    return f"; {', '.join(told)}" if told else ""
 
 
 def _incident(pipeline: str, incident: Document) -> Text:

@@ -19,7 +19,6 @@ __all__ = ["Exchange"]
 
 log = logging.getLogger(__name__)
 
-_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LOGGED: Final = 200
 """Bytes of a body that a log line shows."""
 
@@ -63,7 +62,7 @@ class Exchange:
             return _json(refusal.document(), refusal.status, CONTENT_TYPE, refusal.headers)
         if isinstance(answer.body, str):
             return web.Response(
-                body=answer.body.encode(), status=answer.status, headers={"Content-Type": _METRICS_TYPE}
+                body=answer.body.encode(), status=answer.status, headers={"Content-Type": answer.text_type}
             )
         return _json(answer.body, answer.status, "application/json")
 

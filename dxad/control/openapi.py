@@ -18,7 +18,7 @@ _NAME = {
     "name": "name",
     "in": "path",
     "required": True,
-    "description": "of a source or a pipeline",
+    "description": "of a source, a pipeline, an alarm or an incident",
     "schema": {"type": "string"},
 }
 _PROBLEM = {

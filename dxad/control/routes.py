@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
 
+from dxad.alarmsection import Action
 from dxad.control import openapi
 from dxad.control.limits import BODY_BYTES, QUERY_BYTES
 from dxad.control.problem import Refusal
@@ -24,6 +25,8 @@ __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
 S = TypeVar("S", bound=Section)
 
 ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
+_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_CSV_TYPE: Final = "text/csv; charset=utf-8"  # RFC 7111
 
 
 class Gateway(Protocol):
@@ -68,6 +71,22 @@ class Gateway(Protocol):
             ConfigError: this pipeline's model has no versions.
         """
 
+    def alarms(self) -> Sequence[Document]:
+        """Every alarm, by its `id`."""
+
+    async def act(self, alarm: str, action: Action, for_s: float | None = None) -> Document:
+        """Do to an alarm what somebody has decided; returns it as it is then.
+
+        Raises:
+            ConfigError: it is in no state for it.
+        """
+
+    def incidents(self) -> Sequence[Document]:
+        """The incidents that are open and the last that are over, each by its `incident`."""
+
+    async def window(self, incident: str, rows: int | None) -> Document | str | None:
+        """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
+
     async def reload(self, *, dry_run: bool) -> Document:
         """Take up the configuration as it is on disk now.
 
@@ -94,6 +113,8 @@ class Answer:
 
     body: Document | str
     status: int = 200
+    text_type: str = _METRICS_TYPE
+    """What kind of text it is, if it is one."""
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -197,12 +218,12 @@ async def _source_rows(call: Call) -> Answer:
     names = call.gateway.sources()
     if call.name not in names:
         raise Refusal(404, f"no source {call.name!r}; {_all(names)}")
-    asked = _checked(_RowsAsked, call.query)
+    asked = _asked(call, _RowsAsked)
     return Answer(call.gateway.source_rows(call.name, asked.start, asked.limit))
 
 
 async def _pipeline_rows(call: Call) -> Answer:
-    name, asked = _known(call, call.name), _checked(_RowsAsked, call.query)
+    name, asked = _known(call, call.name), _asked(call, _RowsAsked)
     return Answer(call.gateway.pipeline_rows(name, asked.start, asked.limit))
 
 
@@ -231,7 +252,7 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name, asked = _known(call, call.name), _checked(_Learn, call.body)
+    name, asked = _known(call, call.name), _body(call, _Learn)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
@@ -252,7 +273,7 @@ class _Model(Section):
 
 def _model(verb: ModelVerb) -> Handler:
     async def changed(call: Call) -> Answer:
-        name, asked = _known(call, call.name), _checked(_Model, call.body)
+        name, asked = _known(call, call.name), _body(call, _Model)
         if verb in ("install", "shadow") and not Path(asked.path).is_absolute():
             raise Refusal(422, "path: the whole path of a folder with a bundle is wanted")
         try:
@@ -275,17 +296,104 @@ class _Reload(Section):
 
 
 async def _reload(call: Call) -> Answer:
-    asked = _checked(_Reload, call.body)
+    asked = _body(call, _Reload)
     try:
         return Answer(await call.gateway.reload(dry_run=asked.dry_run))
     except ConfigError as error:
         raise Refusal(422, str(error)) from error
 
 
-def _checked(kind: type[S], given: Mapping[str, object]) -> S:
-    """A body, or what stands behind the `?`."""
+# -- alarms and incidents ---------------------------------------------------------------------------------
+
+
+async def _alarms(call: Call) -> Answer:
+    return Answer({"alarms": list(call.gateway.alarms())})
+
+
+class _Nothing(Section):
+    """A body without anything in it."""
+
+
+class _Shelve(Section):
+    """What the body of `shelve` has to hold."""
+
+    for_: Annotated[Duration, Field(gt=0, le=7 * 86_400 * NS_PER_S)] = Field(alias="for")
+
+
+def _action(action: Action) -> Handler:
+    async def act(call: Call) -> Answer:
+        ids = [each["id"] for each in call.gateway.alarms()]
+        if call.name not in ids:
+            close = difflib.get_close_matches(call.name, ids, 1)
+            raise Refusal(404, f"no alarm {call.name!r}" + (f"; did you mean {close[0]}?" if close else ""))
+        if action == "shelve":
+            for_s = _body(call, _Shelve).for_ / NS_PER_S
+        else:
+            _body(call, _Nothing)
+            for_s = None
+        try:
+            return Answer(await call.gateway.act(call.name, action, for_s))
+        except ConfigError as error:
+            raise Refusal(409, str(error)) from error
+
+    return act
+
+
+_BRIEF: Final = (
+    "incident", "state", "phase", "kind", "severity", "pipeline", "onset_utc_ns", "after_onset_s",
+    "peak_score", "limit", "first_out", "merged", "interrupted",
+)  # fmt: skip
+
+
+async def _incidents(call: Call) -> Answer:
+    found = call.gateway.incidents()
+    return Answer({"incidents": [{key: each[key] for key in _BRIEF if key in each} for each in found]})
+
+
+async def _incident(call: Call) -> Answer:
+    for each in call.gateway.incidents():
+        if each["incident"] == call.name:
+            return Answer(each)
+    raise Refusal(404, f"no incident {call.name!r} among those that are open and the last that are over")
+
+
+class _WindowAsked(Section, strict=False):
+    """What a question for the rows around an incident may hold."""
+
+    rows: int = Field(
+        500, ge=1, le=20_000, description="rows at most, as JSON; fewer come where they are wide"
+    )
+    format: Literal["json", "csv"] = Field("json", description="csv has all rows that are stored")
+
+
+async def _window(call: Call) -> Answer:
+    asked = _asked(call, _WindowAsked)
+    found = await call.gateway.window(call.name, asked.rows if asked.format == "json" else None)
+    if found is None:
+        raise Refusal(
+            404,
+            f"no rows are stored of an incident {call.name!r}: they are some time after it is over, and the "
+            "oldest go when there are too many",
+        )
+    return Answer(found, text_type=_CSV_TYPE)
+
+
+# -- what is asked, checked -------------------------------------------------------------------------------
+
+
+def _asked(call: Call, kind: type[S]) -> S:
+    """What stands behind the `?`, checked."""
+    return _checked(call.query, kind)
+
+
+def _body(call: Call, kind: type[S]) -> S:
+    """The body, checked."""
+    return _checked(call.body, kind)
+
+
+def _checked(found: Mapping[str, object], kind: type[S]) -> S:
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(dict(found))
     except ValidationError as error:
         told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise Refusal(422, "; ".join(told)) from error
@@ -332,6 +440,29 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/pipelines/{name}/learn", _learn, "Learn anew what is normal, from rows that come now.",
         admin=True, example={"span": "20s"},
+    ),
+    Route("GET", "/v1/alarms", _alarms, "All alarms: state, limit, the worst of an excursion."),
+    Route("POST", "/v1/alarms/{name}/ack", _action("ack"), "Somebody has seen it.", admin=True, example={}),
+    Route(
+        "POST", "/v1/alarms/{name}/shelve", _action("shelve"), "Tell nothing of it, a week at most.",
+        admin=True, example={"for": "1h"},
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/unshelve", _action("unshelve"), "Tell of it again.", admin=True, example={}
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/out_of_service", _action("out_of_service"), "Do not look at it until "
+        "it is put into service again.", admin=True, example={},
+    ),
+    Route(
+        "POST", "/v1/alarms/{name}/in_service", _action("in_service"), "Look at it again.", admin=True,
+        example={},
+    ),
+    Route("GET", "/v1/incidents", _incidents, "The incidents that are open, and the last 100 that are over."),
+    Route("GET", "/v1/incidents/{name}", _incident, "All that was told of an incident."),
+    Route(
+        "GET", "/v1/incidents/{name}/window", _window, "The rows around an incident that is over.",
+        query=_WindowAsked,
     ),
     Route(
         "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "

@@ -128,7 +128,7 @@ class TFLite:
         if rows is None:
             rows, step = np.ascontiguousarray(windows.values).reshape(-1, self._width), wide
         first = wide - scorer.rows
-        holed = np.count_nonzero(windows.bad) > 0
+        holed = not windows.whole and np.count_nonzero(windows.bad) > 0
         unknown: Bools | None = None
         if self._regimes is not None:
             rows, unknown = self._regimes.standardised(rows, self._columns)

@@ -241,7 +241,7 @@ def _shelved(
 ) -> PipelineSection:
     """With an empty shelf to learn onto, if this pipeline shall learn."""
     path = getattr(section.model, "path", None)
-    if path is None:
+    if section.model is None or path is None:
         return section
     asked = section.learn or LearnSection()
     if learn is not None:

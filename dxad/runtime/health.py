@@ -32,6 +32,8 @@ CONDITIONS: Final = {
     ),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
+    "incidents.flood": Kind("warning", "more incidents than the budget of an hour: some are only counted"),
+    "evidence.failed": Kind("warning", "the rows around an incident could not be stored"),
     "regime.unknown": Kind("warning", "the machine runs in a way that was never learned: nothing is scored"),
     "transform.failed": Kind("warning", "a function of yours failed: the channel it makes is bad meanwhile"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),

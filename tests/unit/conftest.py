@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from dxad.config import PipelineSection
+from dxad.config import IncidentsSection, PipelineSection
+from dxad.docket import Docket
 from dxad.event import Event
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
@@ -38,6 +39,7 @@ class Plant:
         start: int = START,
         batch: int = 256,
         backlog: int | None = None,
+        incidents: dict[str, Any] | None = None,
         **section: Any,
     ) -> None:
         self.clock = SteppedClock(start=start * PERIOD)
@@ -47,6 +49,8 @@ class Plant:
         self.ring = RingBuffer(self.channels, period=PERIOD, slots=slots, start=start)
         found = {"model": {"type": "zscore"}, "alarm": {"on_delay": "500ms", "off_delay": "1s"}} | section
         self.section = PipelineSection.model_validate({"channels": ["s.*"], **found})
+        found_incidents = IncidentsSection.model_validate(incidents or {"reopen_within": "0s"})
+        self.docket = Docket(found_incidents, gateway="gw", boot="boot", health=self.health)
         frame = Frame([Feed(self.ring, tuple(range(len(channels))))], period=PERIOD)
         sections = self.section.transforms
         self.pipeline = Pipeline(
@@ -57,6 +61,7 @@ class Plant:
             history=history,
             batch=batch,
             backlog=backlog,
+            docket=self.docket,
             clock=self.clock,
             health=self.health,
             metrics=self.metrics,

@@ -68,6 +68,32 @@ ANSWER = {
 }
 
 
+ALARMS = [
+    {"id": "pump.score", "state": "normal", "worst": None, "limit": 2.0, "severity": "high"},
+    {
+        "id": "pump.pressure.high", "state": "shelved", "worst": 8.25, "limit": 8.0, "unit": "bar",
+        "severity": "high", "shelved_until_utc_ns": 1_700_000_000_000_000_000,
+    },
+]  # fmt: skip
+
+INCIDENT = {
+    "incident": "5b" * 16,
+    "state": "closed",
+    "phase": "closed",
+    "kind": "process",
+    "severity": "high",
+    "pipeline": "pump",
+    "onset_utc_ns": 1_700_000_000_000_000_000,
+    "after_onset_s": 42.5,
+    "peak_score": 9.5,
+    "limit": 2.0,
+    "first_out": {"alarm": "pump.score", "channel": "plc.flow"},
+    "quality": {"good": 0.99, "bad": 0.01},
+    "alarms": [{"id": "pump.score", "after_onset_s": 0.0, "worst": 9.5, "limit": 2.0, "cleared": True}],
+    "contributors": [{"channel": "plc.flow", "unit": "l/min", "share": 0.8, "seen": 12.5, "typical": 20.0}],
+}
+
+
 class Gateway:
     def __init__(self) -> None:
         self.conditions: list[dict[str, Any]] = []
@@ -105,6 +131,20 @@ class Gateway:
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         self.asked.append((pipeline, span_s))
         return {"pipeline": pipeline, "of_rows": 36_000}
+
+    def alarms(self) -> list[dict[str, Any]]:
+        return ALARMS
+
+    async def act(self, alarm: str, action: str, for_s: float | None = None) -> dict[str, Any]:
+        self.asked.append((alarm, action, for_s))
+        until = None if for_s is None else 1_700_000_000_000_000_000
+        return {"id": alarm, "state": "shelved" if for_s else "acknowledged", "shelved_until_utc_ns": until}
+
+    def incidents(self) -> list[dict[str, Any]]:
+        return [INCIDENT]
+
+    async def window(self, incident: str, rows: int | None) -> dict[str, Any] | str | None:
+        return "time,score\n2023-11-14T22:13:20Z,1.5\n" if rows is None else {"incident": incident}
 
 
 @pytest.fixture
@@ -358,6 +398,73 @@ class TestTop:
                 child.kill()
                 await child.wait()
         assert (child.returncode, told) == (0, b"")
+
+
+class TestAlarms:
+    @pytest.mark.usefixtures("gateway")
+    async def test_are_a_table_or_json(self):
+        told = (await ask("alarms")).output
+        assert "pump.score" in told
+        assert "shelved" in told
+        assert json.loads((await ask("alarms", "--json")).output) == {"alarms": ALARMS}
+
+    @pytest.mark.parametrize(
+        ("command", "action"),
+        [
+            ("ack", "ack"),
+            ("unshelve", "unshelve"),
+            ("out-of-service", "out_of_service"),
+            ("in-service", "in_service"),
+        ],
+    )
+    async def test_are_acted_on_by_id(self, gateway, command, action):
+        result = await ask("alarms", command, "pump.score")
+        assert (result.exit_code, result.output) == (0, "pump.score is acknowledged\n")
+        assert gateway.asked == [("pump.score", action, None)]
+
+    async def test_are_shelved_for_a_time_that_must_be_given(self, gateway):
+        result = await ask("alarms", "shelve", "pump.score", "--for", "1h")
+        assert result.output == "pump.score is shelved until 2023-11-14T22:13:20Z\n"
+        assert gateway.asked == [("pump.score", "shelve", 3600.0)]
+        assert (await ask("alarms", "shelve", "pump.score")).exit_code == 2
+
+    @pytest.mark.usefixtures("gateway")
+    async def test_an_alarm_that_is_not_there_is_refused(self):
+        result = await ask("alarms", "ack", "pump.scor")
+        assert (result.exit_code, "did you mean pump.score?" in result.stderr) == (1, True)
+
+    @pytest.mark.usefixtures("gateway")
+    async def test_the_socket_may_stand_before_the_subcommand(self, path):
+        there = str(path)
+        assert (await ask("alarms", "--socket", there, "ack", "pump.score", DXAD_SOCKET="/no")).exit_code == 0
+        assert (await ask("alarms", "ack", "pump.score", DXAD_SOCKET="/no")).exit_code == 3
+
+
+class TestIncidents:
+    @pytest.mark.usefixtures("gateway")
+    async def test_are_a_table_or_json(self):
+        told = (await ask("incidents")).output
+        assert INCIDENT["incident"] in told
+        assert "pump.score (plc.flow)" in told
+        brief = json.loads((await ask("incidents", "--json")).output)["incidents"]
+        assert [each["incident"] for each in brief] == [INCIDENT["incident"]]
+
+    @pytest.mark.usefixtures("gateway")
+    async def test_one_is_shown_with_its_evidence(self):
+        told = (await ask("incidents", "show", INCIDENT["incident"])).output
+        for fact in ("plc.flow", "80%", "99.0% good", "2023-11-14T22:13:20Z", "pump.score", "9.50"):
+            assert fact in told
+        assert json.loads((await ask("incidents", "show", INCIDENT["incident"], "--json")).output) == INCIDENT
+
+    @pytest.mark.usefixtures("gateway")
+    async def test_its_rows_go_to_a_file(self, tmp_path):
+        result = await ask("incidents", "show", INCIDENT["incident"], "--window", tmp_path / "rows.csv")
+        assert (result.exit_code, "1 rows" in result.output) == (0, True)
+        assert (tmp_path / "rows.csv").read_text() == "time,score\n2023-11-14T22:13:20Z,1.5\n"
+
+    @pytest.mark.usefixtures("gateway")
+    async def test_one_that_is_not_there_is_refused(self):
+        assert (await ask("incidents", "show", "00")).exit_code == 1
 
 
 class TestQuery:

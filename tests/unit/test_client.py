@@ -46,6 +46,18 @@ class Gateway:
     def learn(self, pipeline: str, span_s: float | None) -> dict[str, Any]:
         return {"pipeline": pipeline, "span_s": span_s}
 
+    def alarms(self) -> list[dict[str, Any]]:
+        return [{"id": "pump.x.high"}]
+
+    async def act(self, alarm: str, action: str, for_s: float | None = None) -> dict[str, Any]:
+        return {"id": alarm, "action": action, "for_s": for_s}
+
+    def incidents(self) -> list[dict[str, Any]]:
+        return [{"incident": "00ff", "evidence": 1}]
+
+    async def window(self, incident: str, rows: int | None) -> dict[str, Any] | str:
+        return f"time {incident}\n" if rows is None else {"incident": incident, "rows": rows}
+
 
 @pytest.fixture
 def path() -> Iterator[Path]:
@@ -88,6 +100,18 @@ class TestAsking:
             answer = await client.query("pump", {"execute": True})
         assert answer == {"success": True, "content": {"pipeline": "pump", "execute": True}, "error": None}
 
+    async def test_alarms_and_incidents(self, path):
+        async with Client(path) as client:
+            assert await client.alarms() == [{"id": "pump.x.high"}]
+            done = await client.act("pump.x.high", "shelve", for_="1min")
+            assert done == {"id": "pump.x.high", "action": "shelve", "for_s": 60.0}
+            assert await client.incidents() == [{"incident": "00ff"}]
+            assert (await client.incident("00ff"))["evidence"] == 1
+            assert await client.window("00ff", rows=9) == {"incident": "00ff", "rows": 9}
+            assert await client.window_csv("00ff") == "time 00ff\n"
+            with pytest.raises(RequestRefusedError, match="no alarm"):
+                await client.act("pump.x", "ack")
+
     async def test_a_reload_and_one_that_is_refused(self, path):
         async with Client(path) as client:
             assert await client.reload(dry_run=True) == {"applied": False}
@@ -102,6 +126,12 @@ class TestAsking:
             learned = client.learn("pump", span="20s")["span_s"]
             return client.status()["state"], client.metrics(), client.query("pump", {})["success"], learned
 
+        def look() -> tuple[object, ...]:
+            client = SyncClient(path)
+            act, found = client.act("pump.x.high", "ack")["action"], client.incidents() + client.alarms()
+            return act, len(found), client.incident("00ff"), client.window("00ff"), client.window_csv("00ff")
+
+        assert (await asyncio.to_thread(look))[:2] == ("ack", 2)
         assert await asyncio.to_thread(ask) == ("running", "dxad_uptime_seconds 1\n", True, 20.0)
 
     async def test_by_url(self, path):

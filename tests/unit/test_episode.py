@@ -1,16 +1,23 @@
 """One upset is one incident, told with its evidence, whatever the cut of the rows."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from dxad.channelcheck import Trouble
-from dxad.config import AlarmSection
-from dxad.episode import ProcessEpisode, SensorEpisode
+from dxad.config import AlarmSection, ChannelAlarmSection, IncidentsSection
+from dxad.docket import Docket
+from dxad.episode import Counts, Past
 from dxad.event import Event, identity
 from dxad.incident import Identity, contributors
+from dxad.processepisode import ProcessEpisode
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
-from dxad.types import NS_PER_S, Calibration, Channel, Lane
+from dxad.runtime.metrics import Metrics
+from dxad.sensorepisode import SensorEpisode
+from dxad.threshold import ScoreTag, channel_tags, rule_of
+from dxad.types import NS_PER_S, Calibration, Channel, Lane, Rows, State
 
 PERIOD = NS_PER_S // 10
 FIRST = 1000
@@ -31,25 +38,54 @@ def section(**keys) -> AlarmSection:
 class Bench:
     """An episode over rings that hold what the test says."""
 
-    def __init__(self, *, period: int = PERIOD, history: int = 500, **keys) -> None:
+    def __init__(
+        self,
+        *,
+        period: int = PERIOD,
+        history: int = 500,
+        alarms: Sequence[dict] = (),
+        incidents: dict | None = None,
+        **keys,
+    ) -> None:
         self.clock = SteppedClock(start=FIRST * PERIOD)
-        self.rows = RingBuffer(CHANNELS, period=period, slots=history, start=FIRST)
-        self.parts = RingBuffer(CHANNELS, period=period, slots=history, start=FIRST)
-        self.episode = ProcessEpisode(
-            WHO, section(**keys), period, self.clock, rows=self.rows, parts=self.parts
+        self.metrics = Metrics()
+        rings = [
+            RingBuffer(channels, period=period, slots=history, start=FIRST)
+            for channels in (CHANNELS, (Channel("score.raw"), Channel("score.judged")), CHANNELS)
+        ]
+        self.rows, self.scores, self.parts = rings
+        self.docket = Docket(
+            IncidentsSection.model_validate({"reopen_within": "0s", **(incidents or {})}),
+            gateway="gw",
+            boot="boot7",
         )
+        self.docket.keeps_windows = True
+        self.past = Past(*rings, reach=history // 2)
+        alarm = section(**keys)
+        limits = [ChannelAlarmSection.model_validate({"channel": "s.a", **each}) for each in alarms]
+        self.counts = Counts(self.metrics, "pump")
+        self.episode = ProcessEpisode(
+            WHO, self.past, self.docket, self.clock, self.counts,
+            score=ScoreTag("pump", alarm, rule_of(alarm, period)),
+            channels=channel_tags("pump", limits, CHANNELS, period),
+        )  # fmt: skip
 
     def feed(
         self, judged, *, cut: int = 1000, parts=(0.1, 5.0, 0.3), values=(16.0, 100.5, 3.0)
     ) -> list[Event]:
+        """Rows with these scores; `values` are those of each row, or all rows."""
+        every = np.broadcast_to(np.array(values, dtype=np.float64), (len(judged), 3))
         told: list[Event] = []
         for at in range(0, len(judged), cut):
             piece = np.array(judged[at : at + cut], dtype=np.float64)
+            seen = every[at : at + cut].copy()
             first, n = self.rows.sealed, len(piece)
-            states = np.ones((n, 3), dtype=np.uint8)
-            self.rows.append(first, np.tile(np.array(values), (n, 1)), states)
+            states = np.where(np.isnan(seen), State.BAD, State.GOOD).astype(np.uint8)
+            self.rows.append(first, seen, states)
+            self.scores.append(first, np.column_stack((piece, piece)), states[:, :2])
             self.parts.append(first, np.tile(np.array(parts), (n, 1)), states)
-            told += self.episode.update(first, piece, 2.0, CALIBRATION)
+            rows, idle = Rows(first, self.rows.period, seen, states), np.zeros(n, dtype=np.bool_)
+            told += self.episode.update(rows, piece, 2.0, CALIBRATION, idle=idle)
         return told
 
 
@@ -128,9 +164,9 @@ def test_an_upset_that_gets_worse_is_told_each_time_its_score_has_doubled(cut):
 
 def test_what_is_open_when_the_gateway_ends_is_closed_and_says_why():
     bench = Bench()
-    assert bench.episode.interrupt(FIRST) is None
+    assert bench.episode.interrupt(FIRST) == []
     (opened,) = bench.feed([3, 3, 3])
-    closed = bench.episode.interrupt(FIRST + 2)
+    (closed,) = bench.episode.interrupt(FIRST + 2)
     assert (closed.data["phase"], closed.data["interrupted"]) == ("closed", True)
     assert closed.subject == opened.subject
     assert not bench.episode.active
@@ -215,7 +251,10 @@ def test_five_channels_are_named_at_most():
 
 
 def sensor_episode() -> SensorEpisode:
-    return SensorEpisode(WHO, section(), PERIOD, SteppedClock(start=FIRST * PERIOD))
+    bench = Bench()
+    return SensorEpisode(
+        WHO, bench.past, bench.docket, bench.clock, bench.counts, severity="high", off_rows=2
+    )
 
 
 def doubts(*rows: str) -> np.ndarray:
@@ -257,3 +296,13 @@ def test_the_incident_closes_when_all_sensors_have_been_well_for_long_enough():
     (closed,) = episode.update(FIRST + 3, doubts("...", "..."), [])
     assert closed.data["phase"] == "closed"
     assert not episode.active
+
+
+def test_a_sensor_that_fails_over_and_over_within_one_incident_is_told_once():
+    episode = sensor_episode()
+    stuck = Trouble("s.b", "stuck", since=FIRST)
+    told = episode.update(FIRST, doubts(".x."), [stuck])
+    for turn in range(1, 20):
+        troubles = [stuck, Trouble("s.c", "missing", since=FIRST + turn)] if turn % 2 else [stuck]
+        told += episode.update(FIRST + turn, doubts(".xx" if turn % 2 else ".x."), troubles)
+    assert phases(told) == ["opened", "updated"]

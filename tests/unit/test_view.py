@@ -276,3 +276,19 @@ def test_one_line_says_the_most_important():
 )
 def test_durations_are_in_the_largest_unit_there_are_two_of(seconds, text):
     assert f"running {text}" in drawn(changed(uptime_s=seconds))
+
+
+def test_alarms_that_are_not_plain_normal_are_told_in_a_line():
+    quiet = {"active": 0, "shelved": 0, "out_of_service": 0, "unacknowledged": 0}
+    shelved = quiet | {"shelved": 2, "unacknowledged": 1}
+    text = drawn(changed(pipelines={"pump": {"alarms": shelved}, "fan": {"alarms": shelved}}))
+    assert "no incident is open, 0 since the start; 2 unacknowledged, 4 shelved" in text
+    assert "shelved" not in drawn(changed(pipelines={"pump": {"alarms": quiet}}))
+    incident = {"id": "a", "kind": "process", "severity": "high", "for_s": 1.0, "peak_score": None}
+    text = drawn(changed(pipelines={"pump": {"alarms": quiet | {"active": 3}, "incidents": [incident]}}))
+    assert "alarms: 3 active" in text
+    assert "peak -" in text
+
+
+def test_a_pipeline_without_a_model_says_that_it_has_limits_only():
+    assert "limits only" in drawn(changed(pipelines={"pump": {"model": None, "limits_only": True}}))

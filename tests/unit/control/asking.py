@@ -27,6 +27,7 @@ class Remembering:
         self.extra: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.learned: list[tuple[str, float | None]] = []
+        self.acts: list[tuple[str, str, float | None]] = []
         self.reloaded: list[bool] = []
         self.mistakes: str | None = None
         self.busy = asyncio.Event()
@@ -64,6 +65,24 @@ class Remembering:
         if request.get("execute") == "fail":
             return {"success": False, "content": None, "error": "no model yet"}
         return {"success": True, "content": {"echo": len(str(request))}, "error": None}
+
+    def alarms(self) -> list[dict[str, Any]]:
+        return [{"id": name, "state": "unacknowledged"} for name in self.names]
+
+    async def act(self, alarm: str, action: str, for_s: float | None = None) -> dict[str, Any]:
+        if action == "ack" and self.acts:
+            raise ConfigError(f"alarm {alarm!r} is acknowledged: there is nothing to acknowledge")
+        self.acts.append((alarm, action, for_s))
+        return {"id": alarm, "state": action}
+
+    def incidents(self) -> list[dict[str, Any]]:
+        told = {"phase": "opened", "kind": "process", "series": {"after_onset_s": []}}
+        return [{"incident": name, "state": "open", **told} for name in self.names]
+
+    async def window(self, incident: str, rows: int | None) -> dict[str, Any] | str | None:
+        if incident not in self.names:
+            return None
+        return "time,score\n" if rows is None else {"incident": incident, "rows": rows}
 
     async def reload(self, *, dry_run: bool) -> dict[str, Any]:
         await self.busy.wait()

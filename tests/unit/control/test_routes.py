@@ -186,6 +186,65 @@ class TestQueries:
         assert gateway.asked == []
 
 
+class TestAlarms:
+    async def test_are_listed(self, gateway, path):
+        async with serving(gateway, path):
+            reply = await ask(path, "GET", "/v1/alarms")
+        assert reply.json == {"alarms": [{"id": "pump", "state": "unacknowledged"}]}
+
+    @pytest.mark.parametrize("action", ["ack", "unshelve", "out_of_service", "in_service"])
+    async def test_are_acted_on_without_a_body(self, gateway, path, action):
+        async with serving(gateway, path):
+            reply = await ask(path, "POST", f"/v1/alarms/pump/{action}")
+        assert (reply.status, reply.json["state"]) == (200, action)
+        assert gateway.acts == [("pump", action, None)]
+
+    async def test_are_shelved_for_a_time(self, gateway, path):
+        async with serving(gateway, path):
+            assert (await ask(path, "POST", "/v1/alarms/pump/shelve", {"for": "90s"})).status == 200
+            for body in ({}, {"for": "0s"}, {"for": "8d"}, {"for": 60}, {"until": "1h"}):
+                assert (await ask(path, "POST", "/v1/alarms/pump/shelve", body)).status == 422, body
+        assert gateway.acts == [("pump", "shelve", 90.0)]
+
+    async def test_that_do_not_exist_are_404_and_those_in_no_state_for_it_409(self, gateway, path):
+        async with serving(gateway, path):
+            reply = await ask(path, "POST", "/v1/alarms/pmp/ack")
+            assert (reply.status, "did you mean pump" in reply.detail) == (404, True)
+            assert (await ask(path, "POST", "/v1/alarms/pump/ack")).status == 200
+            reply = await ask(path, "POST", "/v1/alarms/pump/ack")
+        assert (reply.status, "nothing to acknowledge" in reply.detail) == (409, True)
+
+    async def test_a_body_that_says_what_nobody_asked_is_refused(self, gateway, path):
+        async with serving(gateway, path):
+            assert (await ask(path, "POST", "/v1/alarms/pump/ack", {"for": "1h"})).status == 422
+        assert gateway.acts == []
+
+
+class TestIncidents:
+    async def test_are_listed_in_brief_and_shown_one_by_one(self, gateway, path):
+        async with serving(gateway, path):
+            brief = (await ask(path, "GET", "/v1/incidents")).json["incidents"]
+            whole = (await ask(path, "GET", "/v1/incidents/pump")).json
+            missing = await ask(path, "GET", "/v1/incidents/fan")
+        assert brief == [{"incident": "pump", "state": "open", "phase": "opened", "kind": "process"}]
+        assert whole["series"] == {"after_onset_s": []}
+        assert missing.status == 404
+
+    async def test_have_their_rows_as_json_or_csv(self, gateway, path):
+        async with serving(gateway, path):
+            as_json = await ask(path, "GET", "/v1/incidents/pump/window?rows=7")
+            as_csv = await ask(path, "GET", "/v1/incidents/pump/window?format=csv")
+            missing = await ask(path, "GET", "/v1/incidents/fan/window")
+        assert as_json.json == {"incident": "pump", "rows": 7}
+        assert (as_csv.headers["content-type"], as_csv.body) == ("text/csv; charset=utf-8", b"time,score\n")
+        assert (missing.status, "no rows are stored" in missing.detail) == (404, True)
+
+    @pytest.mark.parametrize("query", ["rows=0", "rows=x", "format=xml", "row=5"])
+    async def test_a_question_that_is_none_is_refused(self, gateway, path, query):
+        async with serving(gateway, path):
+            assert (await ask(path, "GET", f"/v1/incidents/pump/window?{query}")).status == 422
+
+
 class TestMistakes:
     async def test_an_unknown_path_has_a_suggestion(self, gateway, path):
         async with serving(gateway, path):

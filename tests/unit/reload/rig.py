@@ -214,4 +214,4 @@ async def running(
 
 def detectors(pipeline: Pipeline) -> tuple[object, ...]:
     """What must be the same object for nothing to be forgotten."""
-    return pipeline, pipeline.detector, pipeline.rows, *pipeline.episodes
+    return pipeline, pipeline.detector, pipeline.rows, *pipeline.watch.episodes

@@ -62,7 +62,8 @@ async def test_a_model_that_is_warm_is_saved_at_once_and_then_once_a_minute(tmp_
 
 
 async def test_what_did_not_change_is_not_written_again(tmp_path):
-    async with kept(tmp_path) as (rig, keeping):
+    patient = edited(pipelines__a__alarm__on_delay="10min")  # a silent source is no incident, which were news
+    async with kept(tmp_path, patient) as (rig, keeping):
         await rig.feed_on()
         await seconds(rig, keeping, 2)
         (tmp_path / "pipelines" / "a.state").unlink()
@@ -85,6 +86,35 @@ async def test_an_incident_that_opens_or_closes_does_not_wait(tmp_path):
                 await rig.feed_on()
             await seconds(rig, keeping, 2)
             assert first(tmp_path) == value
+
+
+async def test_what_people_decide_about_an_alarm_does_not_wait_and_survives(tmp_path):
+    def states(rig: Rig) -> dict[str, str]:
+        return {each["id"]: each["state"] for each in rig.assembly.pipelines["a"].watch.alarms()}
+
+    async with kept(tmp_path) as (rig, keeping):
+        rig.assembly.deciders.append(keeping.want)
+        await rig.feed_on()
+        await rig.assembly.act("a.score", "shelve", until=rig.clock.now() + 3600 * NS_PER_S)
+        await seconds(rig, keeping, 2)
+    async with kept(tmp_path) as (rig, keeping):
+        assert states(rig)["a.score"] == "shelved"
+
+
+async def test_an_incident_that_is_open_when_the_power_goes_goes_on_under_its_id(tmp_path):
+    async with kept(tmp_path) as (rig, keeping):
+        await rig.feed_on()
+        rig.bias = 10_000.0
+        await rig.feed_on()
+        (before,) = rig.assembly.pipelines["a"].snapshot()["incidents"]
+        await seconds(rig, keeping, 1)
+    async with kept(tmp_path) as (rig, keeping):
+        (after,) = rig.assembly.pipelines["a"].snapshot()["incidents"]
+        assert after["id"] == before["id"]
+        assert rig.told == []
+        while ("a", "dxad.incident.closed") not in rig.told:
+            await rig.feed_on()
+        assert {phase for name, phase in rig.told if name == "a"} == {"dxad.incident.closed"}
 
 
 async def test_a_clean_stop_saves_everything(tmp_path):

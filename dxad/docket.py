@@ -1,0 +1,149 @@
+"""What the incidents of all pipelines have in common: how many may be told in an hour, and the last of them.
+
+    Watch ── admit ──▶ told, within the budget
+                   └─▶ merged: counted, and told of in one `dxad.incident.flood` when the hour is over
+
+Everything but `closed` and `windows` is for the inference thread, on which all pipelines are stepped.
+"""
+
+from collections import Counter, deque
+from typing import Final
+
+from dxad.alarmsection import IncidentsSection, Severity
+from dxad.event import Event, identity
+from dxad.evidence import Window
+from dxad.runtime.health import Health
+from dxad.types import NS_PER_S, Document, Lane
+
+__all__ = ["CLOSED_KEPT", "Docket"]
+
+CLOSED_KEPT: Final = 100
+_HOUR: Final = 3600 * NS_PER_S
+_WINDOWS_MOST: Final = 4
+"""That wait for a disk."""
+_SUMMARY_MOST: Final = 20
+"""Pipelines, kinds and severities that a summary counts apart."""
+
+
+class Docket:
+    """The incidents of one gateway."""
+
+    def __init__(
+        self,
+        section: IncidentsSection,
+        *,
+        gateway: str,
+        boot: str,
+        config_hash: str = "",
+        health: Health | None = None,
+    ) -> None:
+        """Tell `health` when there are too many."""
+        self.section = section
+        self.config_hash = config_hash
+        """Of the configuration that the incidents are found by: part of their evidence."""
+        self.closed: deque[Document] = deque(maxlen=CLOSED_KEPT)
+        """The last incidents that are over, the newest last."""
+        self.keeps_windows = False
+        """Whether somebody takes `windows` and stores them."""
+        self.windows: deque[Window] = deque(maxlen=_WINDOWS_MOST)
+        """The rows of incidents that are over and not stored yet."""
+        self._gateway = gateway
+        self._boot = boot
+        self._health = health
+        self._hour = 0
+        self._told = 0
+        self._merged: Counter[tuple[str, str, str]] = Counter()
+        self._summaries: list[Event] = []
+
+    def adjust(self, section: IncidentsSection, config_hash: str) -> None:
+        """Go on as `section` says, under a configuration of this hash."""
+        self.section = section
+        self.config_hash = config_hash
+
+    def admit(self, pipeline: str, kind: str, severity: Severity, *, utc: int) -> bool:
+        """Whether one more incident may be told at `utc`; if not, it is counted as merged."""
+        self._turn(utc // _HOUR)
+        most = self.section.budget_per_hour
+        if severity == "critical":
+            most = max(most, self.section.critical_per_hour)
+        if self._told < most:
+            self._told += 1
+            return True
+        self._merged[pipeline, kind, severity] += 1
+        if self._health is not None:
+            text = f"{self._told} incidents were told within the hour; further ones are only counted"
+            self._health.raise_condition("incidents.flood", self._gateway, text)
+        return False
+
+    def due(self, utc: int) -> list[Event]:
+        """The summaries of hours that are over by `utc` and in which something was merged."""
+        self._turn(utc // _HOUR)
+        events, self._summaries = self._summaries, []
+        return events
+
+    def flush(self) -> list[Event]:
+        """The gateway ends: what was merged so far."""
+        self._summarize()
+        return self.due(self._hour * _HOUR)
+
+    def _turn(self, hour: int) -> None:
+        if hour <= self._hour:  # an hour that comes twice, since a clock was set back, has one budget
+            return
+        self._summarize()
+        self._hour, self._told = hour, 0
+        if self._health is not None:
+            self._health.clear("incidents.flood", self._gateway)
+
+    def _summarize(self) -> None:
+        if not self._merged:
+            return
+        merged, self._merged = self._merged, Counter()
+        counts = [
+            {"pipeline": pipeline, "kind": kind, "severity": severity, "count": count}
+            for (pipeline, kind, severity), count in merged.most_common(_SUMMARY_MOST)
+        ]
+        end = (self._hour + 1) * _HOUR
+        data = {
+            "phase": "flood",
+            "from_utc_ns": end - _HOUR,
+            "until_utc_ns": end,
+            "told": self._told,
+            "merged": sum(merged.values()),
+            "most": counts,
+        }
+        severe = any(severity in ("high", "critical") for _, _, severity in merged)
+        id_ = identity(self._gateway, self._boot, "flood", self._hour)
+        self._summaries.append(
+            Event(
+                id_, "dxad.incident.flood", f"/{self._gateway}", end, data, subject=id_,
+                lane=Lane.CRITICAL if severe else Lane.NORMAL,
+            )
+        )  # fmt: skip
+
+    def close(self, told: Document, *, merged: bool) -> None:
+        """Remember an incident that is over by what was told of it last."""
+        self.reopen(told["incident"])  # a pipeline that another one has replaced may have told of its end
+        self.closed.append({**told, "merged": merged})
+
+    def reopen(self, incident: str) -> None:
+        """It is not over after all, if it was."""
+        for each in [each for each in self.closed if each["incident"] == incident]:
+            self.closed.remove(each)
+
+    def keep(self, window: Window) -> None:
+        """Hand a window to whoever has a disk; without anybody, it is gone."""
+        if self.keeps_windows:
+            self.windows.append(window)
+
+    def save(self) -> Document:
+        """The hour so far, as JSON."""
+        return {
+            "hour": self._hour,
+            "told": self._told,
+            "merged": [[*key, count] for key, count in self._merged.items()],
+        }
+
+    def restore(self, saved: Document) -> None:
+        """Take up what `save` has given."""
+        self._hour, self._told = saved["hour"], saved["told"]
+        self._merged = Counter({tuple(key): count for *key, count in saved["merged"]})
