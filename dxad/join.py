@@ -6,12 +6,12 @@ row's end, while it holds, or of channels that fold their samples the newest slo
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from dxad.ringbuffer import Columns, RingBuffer
-from dxad.types import F8, I8, U1, Bools, Channel, State
+from dxad.fields import side_by_side
+from dxad.ringbuffer import RingBuffer
+from dxad.types import F8, I8, U1, Bools, Channel, Columns, State
 
 __all__ = ["Feed", "Part"]
 
@@ -31,9 +31,7 @@ class Feed:
     @property
     def chosen(self) -> Columns:
         """The columns as a ring copies them fastest."""
-        if all(after == before + 1 for before, after in pairwise(self.columns)):
-            return slice(self.columns[0], self.columns[-1] + 1)
-        return list(self.columns)
+        return side_by_side(self.columns)
 
 
 class Part:

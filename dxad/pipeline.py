@@ -285,10 +285,13 @@ class Pipeline:
             self.check.forget()
         counts = self._gate.apply(rows)
         doubtful = self.check.apply(rows, counts)
-        shaped = rows.with_values(
-            np.where(doubtful, np.nan, rows.values),
-            np.where(doubtful, np.uint8(State.BAD), rows.states),
-        )
+        doubted = bool(doubtful.any())
+        shaped = rows
+        if doubted:
+            shaped = rows.with_values(
+                np.where(doubtful, np.nan, rows.values),
+                np.where(doubtful, np.uint8(State.BAD), rows.states),
+            )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
         if self._foreign:
@@ -296,7 +299,7 @@ class Pipeline:
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
-        if not (doubtful.any() or self.watch.in_doubt):
+        if not (doubted or self.watch.in_doubt):
             return self._judge(shaped, counts, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
@@ -379,7 +382,6 @@ class Pipeline:
         return Scored.joined(parts)
 
     def _score_running(self, shaped: Rows) -> Scored:
-        empty = Scored.nothing(*shaped.values.shape)
         before = self.detector
         try:
             scored = self.succession.apply(shaped)
@@ -387,10 +389,10 @@ class Pipeline:
             self._health.raise_condition("model.failed", self.name, str(error))
             self._failing = True
             self._unscored.add(len(shaped))
-            return empty
+            return Scored.nothing(*shaped.values.shape)
         if scored is None:
             self._unscored.add(len(shaped))
-            return empty
+            return Scored.nothing(*shaped.values.shape)
         if self.detector is not before:
             self._expect()
         self._note_deadline()

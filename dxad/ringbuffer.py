@@ -13,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dxad.newest import Newest
-from dxad.types import F4, F8, I8, U1, Bools, Channel, Reason, State
+from dxad.types import F4, F8, I8, U1, Bools, Channel, Columns, Reason, State
 
-__all__ = ["ALL", "Columns", "Reading", "RingBuffer"]
+__all__ = ["ALL", "Reading", "RingBuffer"]
 
 CELL_BYTES = 8 + 1 + 1
 """A value, its state and its reason."""
-
-Columns = slice | list[int]
-"""Which channels of a ring: a slice where they stand side by side, which is copied fastest."""
 
 ALL: Final = slice(None)
 
@@ -61,6 +58,8 @@ class RingBuffer:
         self._values = np.full((slots, len(channels)), np.nan)
         self._states = np.zeros((slots, len(channels)), dtype=np.uint8)
         self._reasons = np.zeros((slots, len(channels)), dtype=np.uint8)
+        self._reasoned = False
+        """Whether any cell has ever had a reason."""
 
     @staticmethod
     def size_bytes(channels: int, slots: int) -> int:
@@ -98,6 +97,7 @@ class RingBuffer:
             states: (n, channels) of `State`.
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
+        self._reasoned = self._reasoned or reasons is not None
         stop = first + len(values)
         self._claimed = stop
         if len(values) > self.slots:
@@ -112,7 +112,10 @@ class RingBuffer:
         for places, rows in self._spans(first, stop):
             self._values[places] = values[rows]
             self._states[places] = states[rows]
-            self._reasons[places] = 0 if reasons is None else reasons[rows]
+            if reasons is not None:
+                self._reasons[places] = reasons[rows]
+            elif self._reasoned:
+                self._reasons[places] = 0
         self.sealed = stop
 
     def read(self, start: int, stop: int, columns: Columns = ALL) -> Reading:
@@ -162,6 +165,7 @@ class RingBuffer:
         free: Bools = (found == State.EMPTY) | (found == State.HELD)
         if free.any():
             places, columns = places[free], columns[free]
+            self._reasoned = True
             self._revising += 1
             self._values[places, columns] = values[free]
             self._states[places, columns] = states[free]

@@ -55,6 +55,9 @@ Bools = npt.NDArray[np.bool_]
 Document = dict[str, Any]
 """A JSON object."""
 
+Columns = slice | list[int]
+"""Which columns of rows: a slice where they stand side by side, which numpy copies fastest."""
+
 Fold = Literal["last", "mean", "min", "max", "count"]
 """What several samples of one slot, or several finer slots of one row, become."""
 

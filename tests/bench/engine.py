@@ -30,9 +30,11 @@ from typing import Any, Final
 import numpy as np
 
 from dxad import bundle, trial
+from dxad.alarmsection import IncidentsSection
 from dxad.assembly import Assembly
 from dxad.config import Config, PipelineSection, parse
 from dxad.detector import BAD_MOST
+from dxad.docket import Docket
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
 from dxad.manifest import Manifest, OutputRule, ReconstructionRule
@@ -140,6 +142,7 @@ class Path50:
             identity=Identity("bench", "boot", "p"),
             history=max(1000, batch),
             batch=batch,
+            docket=Docket(IncidentsSection(), gateway="bench", boot="boot"),
             clock=clock,
             health=Health(clock),
             metrics=Metrics(),
@@ -398,7 +401,8 @@ def _zscored(pipelines: int, channels: int) -> Callable[[], None]:
         pipeline = Pipeline(
             f"p{number}", section, Stages((), frame, frame.schema, list),
             identity=Identity("bench", "boot", f"p{number}"), history=64, clock=clock,
-            health=Health(clock), metrics=Metrics(),
+            docket=Docket(IncidentsSection(), gateway="bench", boot="boot"), health=Health(clock),
+            metrics=Metrics(),
         )  # fmt: skip
         pipeline.offer(zscore.ZScore(zscore.Config(type="zscore", warm_up=10)))
         rigs.append((ring, pipeline))
