@@ -45,7 +45,7 @@ from dxad.scoring import Scoring
 from dxad.sizes import HISTORY, memory
 from dxad.types import Document, Model, Sink, Source
 
-__all__ = ["PROFILES", "Assembly", "Prepared", "memory"]
+__all__ = ["PROFILES", "Assembly", "Prepared", "hash_of", "memory"]
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Assembly:
         self.deciders: list[Callable[[str], None]] = []
         """Who wants to hear that somebody has decided something about an alarm of a pipeline."""
         self.docket = Docket(
-            config.incidents, gateway=config.gateway.id, boot=boot, config_hash=_hash(config), health=health
+            config.incidents, gateway=config.gateway.id, boot=boot, config_hash=hash_of(config), health=health
         )
         self.archive = _archive(config, self.docket, clock, health) if ring_rows is None else None
         self._builder = Builder(
@@ -303,7 +303,7 @@ class Assembly:
         events: list[Event] = []
         old, built, changes = self.nodes, prepared.built, prepared.changes
         self.nodes = nodes = built.nodes
-        self.docket.adjust(nodes.config.incidents, _hash(nodes.config))
+        self.docket.adjust(nodes.config.incidents, hash_of(nodes.config))
         if self.archive is not None:
             self.archive.adjust(nodes.config.incidents)
         for name in _gone_names(old.ingests, nodes.ingests):
@@ -406,7 +406,7 @@ def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Ar
     return Archive(docket, evidence, clock=clock, health=health)
 
 
-def _hash(config: Config) -> str:
+def hash_of(config: Config) -> str:
     """What tells this configuration from another; secrets stand in it by reference."""
     return identity(config.model_dump_json(serialize_as_any=True))[:16]
 

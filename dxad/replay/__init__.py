@@ -15,6 +15,7 @@ The first row begins a slot of every grid. Rows may come half of the finest peri
 fall into their slots: inside, all are moved by that much, and what is told has the times of the recording.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from dxad.assembly import hash_of
 from dxad.bundle import current
 from dxad.config import Config, LearnSection, PipelineSection
 from dxad.errors import ConfigError
@@ -113,7 +115,9 @@ class Replay:
         """Learn all of a recording: the models stand on their shelves then."""
         first = first_time(normal)
         last = max(int(piece.times.max()) for piece in normal.pieces(()))
-        with closing(Drive(config, normal, self._match(normal), first=first, tick=self._tick)) as drive:
+        with closing(
+            Drive(config, normal, self._match(normal), first=first, config_hash="", tick=self._tick)
+        ) as drive:
             watches = [each for each in drive.watches.values() if each.can_learn]
             for watch in watches:
                 watch.learn((last - first) // watch.pipeline.stages.schema.period + 2)
@@ -127,7 +131,8 @@ class Replay:
         account = _Account(self._recording, self._label, self._truth)
         extra = () if self._label is None else (self._label,)
         drive = Drive(
-            config, self._recording, self._matched, first=first, extra=extra, tick=self._tick,
+            config, self._recording, self._matched, first=first, config_hash=hash_of(self._config),
+            extra=extra, tick=self._tick,
             on_event=self._on_event, on_scores=self._on_scores, on_time=self._on_time,
         )  # fmt: skip
         with closing(drive):
@@ -228,28 +233,47 @@ def _outcome(watch: Watch, account: _Account, drive: Drive) -> PipelineOutcome:
 
 
 def _prepared(config: Config, folder: Path, learn: int | Recording | None) -> Config:
-    """As it is used here: no sink is told, and what is learned goes into `folder`."""
+    """As it is used here: no sink is told, and the state directory is a copy of what is read from it.
+
+    Of a copy, since whoever tries a bundle says so beside it, and what is learned is put on its shelf.
+    """
     pipelines = {
-        name: _shelved(section, config.state_dir, folder / name, learn)
+        name: _prepared_pipeline(name, section, config.state_dir, folder, learn)
         for name, section in config.pipelines.items()
     }
-    return config.model_copy(update={"pipelines": pipelines, "sinks": {}})
+    return config.model_copy(update={"pipelines": pipelines, "sinks": {}, "state_dir": folder})
 
 
-def _shelved(
-    section: PipelineSection, state_dir: Path, shelf: Path, learn: int | Recording | None
+def _prepared_pipeline(
+    name: str, section: PipelineSection, state_dir: Path, folder: Path, learn: int | Recording | None
 ) -> PipelineSection:
-    """With an empty shelf to learn onto, if this pipeline shall learn."""
-    path = getattr(section.model, "path", None)
-    if section.model is None or path is None:
+    """With copies of its models; its shelf stays empty if it shall learn what the shelf has."""
+    model = section.model
+    if model is None:
         return section
-    asked = section.learn or LearnSection()
-    if learn is not None:
-        asked = asked.model_copy(update={"start": "if_missing"})
-    elif section.learn is None or asked.start != "if_missing" or current(state_dir / path) is not None:
-        return section
-    if isinstance(learn, int):
-        asked = asked.model_copy(update={"span": learn})
-    return section.model_copy(
-        update={"learn": asked, "model": section.model.model_copy(update={"path": shelf})}
-    )
+    shelf: Path | None = getattr(model, "path", None)
+    if shelf is not None and shelf.is_absolute():  # elsewhere: here it has a place of its own
+        elsewhere, shelf = shelf, Path("models") / f"{name}.elsewhere"
+        model = model.model_copy(update={"path": shelf})
+        _copy(elsewhere, folder / shelf, unless=learn is not None)
+    for path in model.bundles():
+        if not path.is_absolute():
+            _copy(state_dir / path, folder / path, unless=learn is not None and path == shelf)
+    asked = section.learn
+    if learn is not None and shelf is not None:
+        asked = (asked or LearnSection()).model_copy(update={"start": "if_missing"})
+        if isinstance(learn, int):
+            asked = asked.model_copy(update={"span": learn})
+    return section.model_copy(update={"learn": asked, "model": model})
+
+
+def _copy(model: Path, target: Path, *, unless: bool) -> None:
+    """A shelf's current bundle, a bundle or a file; nothing where there is none, or `unless`."""
+    found = current(model) or model
+    if unless or not found.exists() or target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if found.is_dir():
+        shutil.copytree(found, target)
+    else:
+        shutil.copyfile(found, target)

@@ -30,6 +30,7 @@ _BEGIN_NS: Final = 1000 * NS_PER_S
 """The stream time of the first row, at least: a slot of every grid begins there."""
 _GAP_SLOTS_MOST: Final = 100_000_000
 """A pause of more slots of the finest grid is a mistaken time: it would take hours to pass through."""
+_HOUR_NS: Final = 3600 * NS_PER_S
 _NEVER: Final = int(np.iinfo(np.int64).max)
 _COARSE_SAMPLES: Final = Newest.DEPTH // 4
 """Of a channel that is coarser than the rows it is joined to, between two looks of its readers."""
@@ -47,6 +48,7 @@ class Drive:
         matched: Matched,
         *,
         first: int,
+        config_hash: str,
         extra: Sequence[str] = (),
         tick: int | None = None,
         on_event: OnEvent = lambda _event: None,
@@ -60,6 +62,7 @@ class Drive:
             recording: the data.
             matched: which of its columns is which channel.
             first: the UTC time, in nanoseconds, at which the grids begin.
+            config_hash: of the configuration as it was given: part of every incident's evidence.
             extra: columns of no channel that are wanted beside the others.
             tick: stream time between two ticks; None chooses.
             on_event: told each event.
@@ -84,6 +87,7 @@ class Drive:
             metrics=metrics, outbox=outbox,
             sources={name: Wire(section.declared(name)) for name, section in config.sources.items()},
         )  # fmt: skip
+        self.assembly.docket.adjust(config.incidents, config_hash)
         self._on_event = on_event
         self._on_time = on_time
         self._heard: list[tuple[int, int, int, Event]] = []
@@ -120,7 +124,7 @@ class Drive:
         """Of the recording, between two looks: half of the samples that may wait."""
         self._samples = dict.fromkeys(self._feeds, 0)
         """By source: the rows that held a sample of it."""
-        self._next_tick = self._begin + self._tick
+        self._next_tick = self._tick_after(self._begin)
         self._next_seal, self._sealed_next = self._seal_after(self._begin)
         self._newest = self._begin
         self._ends: dict[str, int] = {}
@@ -233,12 +237,17 @@ class Drive:
             if at == self._next_tick:
                 self._look(at)
                 self._on_time(at + self.utc_offset)
-                self._next_tick += self._tick
+                self._next_tick = self._tick_after(at)
                 frames = [watch.pipeline.stages.frame for watch in self.watches.values()]
                 self._pass_on(min((frame.next * frame.schema.period for frame in frames), default=_NEVER))
             else:
                 self._look(at, self._sealed_next)
             self._next_seal, self._sealed_next = self._seal_after(at)
+
+    def _tick_after(self, at: int) -> int:
+        """The next tick for all; one is at each full hour, since what may be told is counted by the hour."""
+        hour = ((at + self.utc_offset) // _HOUR_NS + 1) * _HOUR_NS - self.utc_offset
+        return min((at // self._tick + 1) * self._tick, hour)
 
     def _seal_after(self, at: int) -> tuple[int, frozenset[str]]:
         """When the next slot is sealed that is coarser than the rows it is joined to, less a nanosecond.

@@ -118,7 +118,7 @@ class Watch:
     def _note(self, event: Event) -> None:
         self._on_event(event)
         data: Mapping[str, object] = event.data
-        if not event.type.startswith("dxad.incident."):
+        if "incident" not in data:
             return
         phase = str(data["phase"])
         if phase == "opened":
@@ -126,7 +126,8 @@ class Watch:
         found = self.incidents[event.subject]
         found.update(data)
         slot = (event.time_utc - self._utc_offset) // self.pipeline.stages.schema.period - 1
-        if phase == "opened":
+        if phase in {"opened", "reopened"}:
+            found["closed_utc_ns"] = None
             self._edges.append((slot, 1))
         elif phase == "closed":
             found["closed_utc_ns"] = event.time_utc

@@ -15,6 +15,7 @@ from dxad.__main__ import main
 
 CONFIG = """
 state_dir = "{folder}/state"
+incidents = {{ reopen_within = "1s" }}
 [sources.rig]
 type = "mqtt"
 url = "mqtt://127.0.0.1:1"
