@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "incidents": "Show what was found, with its evidence.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
-    "models": "Make, list, show and try bundles of models.",
+    "models": "Make, list, show and try bundles of models, and say which of them counts.",
     "record": "Write rows from the running daemon into a file.",
     "replay": "Run recorded data through a configuration, as fast as it goes.",
     "what-if": "Replay twice: as configured, and with other settings.",

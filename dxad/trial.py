@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import orjson
@@ -31,6 +31,9 @@ from dxad.runtime.clock import SystemClock
 from dxad.types import F4, Document
 
 __all__ = ["Trial", "ensure_tried", "ensure_tried_now", "try_bundle", "try_bundles_now", "try_file_now"]
+
+Kind = Literal["bundle", "file"]
+Steps = Callable[[Path], Iterator[Document]]
 
 _TIMEOUT_S: Final = 20
 _CPU_S: Final = 15
@@ -79,7 +82,7 @@ async def try_bundle(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> Trial:
 
     One that passes is stamped, so that `ensure_tried` and `TFLite.at` know.
     """
-    command, keys = _command([folder], timeout_s)
+    command, keys = _command([folder], timeout_s, "bundle")
     child = await asyncio.create_subprocess_exec(
         *command, **keys, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -99,9 +102,13 @@ async def try_bundle(folder: Path, *, timeout_s: float = _TIMEOUT_S) -> Trial:
 
 def try_bundles_now(folders: Sequence[Path], *, timeout_s: float = _TIMEOUT_S) -> list[Trial]:
     """The same for several bundles, one after the other, and for callers that can wait."""
+    return _tried_now(folders, timeout_s, "bundle")
+
+
+def _tried_now(folders: Sequence[Path], timeout_s: float, kind: Kind) -> list[Trial]:
     import subprocess  # noqa: PLC0415 - the daemon does without
 
-    command, keys = _command(folders, timeout_s)
+    command, keys = _command(folders, timeout_s, kind)
     with subprocess.Popen(  # noqa: S603 - our own interpreter
         command, **keys, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as child:
@@ -118,7 +125,7 @@ def try_bundles_now(folders: Sequence[Path], *, timeout_s: float = _TIMEOUT_S) -
 
 def try_file_now(path: Path) -> Trial:
     """Try a bare `.tflite`: that it loads and runs, since nothing says what it should score."""
-    return try_bundles_now([path])[0]
+    return _tried_now([path], _TIMEOUT_S, "file")[0]
 
 
 async def ensure_tried(path: Path) -> None:
@@ -150,11 +157,11 @@ def _pass(trial: Trial) -> None:
         raise ModelRefusedError(trial.refused)
 
 
-def _command(paths: Sequence[Path], timeout_s: float) -> tuple[list[str], dict[str, Any]]:
+def _command(paths: Sequence[Path], timeout_s: float, kind: Kind) -> tuple[list[str], dict[str, Any]]:
     """How the child is started: a session of its own, so that it can be killed with all it forked."""
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     env = os.environ | threads | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-B", "-m", "dxad.trial", str(timeout_s), *map(str, paths)]
+    command = [sys.executable, "-P", "-B", "-m", "dxad.trial", kind, str(timeout_s), *map(str, paths)]
     return command, {"env": env, "start_new_session": True}
 
 
@@ -195,15 +202,16 @@ def _trial(path: Path, told: Document) -> Trial:
 
 
 def _main() -> int:
-    timeout_s, *paths = sys.argv[1:]
+    kind, timeout_s, *paths = sys.argv[1:]
+    steps = _examined_file if kind == "file" else _examined_bundle
     os.nice(_NICE)
     for path in map(Path, paths):
-        sys.stdout.buffer.write(orjson.dumps(_isolated(path, float(timeout_s))) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps(_isolated(path, float(timeout_s), steps)) + b"\n")
         sys.stdout.buffer.flush()
     return 0
 
 
-def _isolated(path: Path, timeout_s: float) -> Document:
+def _isolated(path: Path, timeout_s: float, steps: Steps) -> Document:
     """The answer of a fork that tries this one; what it died of, where it did not come to give one."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -211,7 +219,7 @@ def _isolated(path: Path, timeout_s: float) -> Document:
         os.close(reader)
         try:
             _limit(timeout_s)
-            for told in _examined(path):
+            for told in _examined(path, steps):
                 os.write(writer, orjson.dumps(told) + b"\n")
         finally:
             os._exit(0)  # whatever it was: what was told so far says where
@@ -254,10 +262,10 @@ def _limit(timeout_s: float) -> None:
     signal.setitimer(signal.ITIMER_REAL, timeout_s)
 
 
-def _examined(path: Path) -> Iterator[Document]:
+def _examined(path: Path, steps: Steps) -> Iterator[Document]:
     """What is being done, step by step, and in the end the answer."""
     try:
-        yield from _examined_file(path) if path.suffix == ".tflite" else _examined_bundle(path)
+        yield from steps(path)
     except MemoryError:
         yield {"refused": f"{path}: it needs more than {_MEMORY_BYTES >> 30} GiB of memory"}
     except ModelError as error:

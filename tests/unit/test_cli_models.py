@@ -67,7 +67,7 @@ def in_process(monkeypatch) -> None:
 
 def tried_here(folders: list[Path]) -> list[Trial]:
     (folder,) = folders
-    told = list(dxad.trial._examined(folder))[-1]
+    told = list(dxad.trial._examined(folder, dxad.trial._examined_bundle))[-1]
     return dxad.trial._answers([folder], orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
 
 

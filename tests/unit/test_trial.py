@@ -17,7 +17,7 @@ from dxad import bundle, trial
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.inference import Scorer, verify
 from dxad.manifest import Manifest, ReconstructionRule
-from dxad.trial import ensure_tried, ensure_tried_now, try_bundle, try_bundles_now
+from dxad.trial import ensure_tried, ensure_tried_now, try_bundle, try_bundles_now, try_file_now
 
 ROWS, CHANNELS = 4, 4
 CELLS = ROWS * CHANNELS
@@ -170,6 +170,7 @@ def test_a_model_that_answers_with_what_is_no_number_is_refused(make, dense_net,
     ("name", "message"),
     [
         ("detector.pkl", "a pickle runs whatever code it carries when it is opened"),
+        ("net.tflite", "make a bundle of it with `dxad models wrap net.tflite`"),
         ("nothing", "No such file"),
     ],
 )
@@ -182,7 +183,7 @@ async def test_what_is_no_bundle_is_refused_and_says_why(name, message, tmp_path
 def test_a_bare_model_is_tried_for_whether_it_runs(dense_net, tmp_path):
     (tmp_path / "good.tflite").write_bytes(dense_net((4, 2, 1)))
     (tmp_path / "bad.tflite").write_bytes(dense_net((4, 2, 1))[:200])
-    good, bad = try_bundles_now([tmp_path / "good.tflite", tmp_path / "bad.tflite"])
+    good, bad = try_file_now(tmp_path / "good.tflite"), try_file_now(tmp_path / "bad.tflite")
     assert good.ok
     assert bad.refused is not None
     assert not (tmp_path / "tried.json").exists()
@@ -208,21 +209,20 @@ def test_a_bare_model_is_tried_for_whether_it_runs(dense_net, tmp_path):
         (lambda: os._exit(0), "ended without an answer while loading it"),
     ],
 )  # fmt: skip
-def test_whatever_a_model_does_a_reason_comes_of_it(deed, message, monkeypatch, tmp_path, capfd):
+def test_whatever_a_model_does_a_reason_comes_of_it(deed, message, tmp_path, capfd):
     def examined(path):
         faulthandler.disable()  # pytest's
         yield {"phase": "loading it"}
         deed()
 
-    monkeypatch.setattr(trial, "_examined_bundle", examined)
-    told = trial._isolated(tmp_path / "pump", 0.2)
+    told = trial._isolated(tmp_path / "pump", 0.2, examined)
     assert set(told) == {"refused"}
     with pytest.raises(AssertionError, match=message):
         raise AssertionError(told["refused"])
     capfd.readouterr()
 
 
-def test_a_model_cannot_write_a_file(monkeypatch, tmp_path):
+def test_a_model_cannot_write_a_file(tmp_path):
     def examined(path):
         yield {"phase": "loading it"}
         try:
@@ -230,8 +230,7 @@ def test_a_model_cannot_write_a_file(monkeypatch, tmp_path):
         except OSError as error:
             raise ModelError(f"could not write: {error.strerror}") from error
 
-    monkeypatch.setattr(trial, "_examined_bundle", examined)
-    assert "could not write: File too large" in trial._isolated(tmp_path / "pump", 5.0)["refused"]
+    assert "could not write: File too large" in trial._isolated(tmp_path / "pump", 5.0, examined)["refused"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"nonsense\n", b"[]\n", b'{"phase": "loading it"}\n', b"{}\n"])
