@@ -270,14 +270,19 @@ class Pipeline:
         return self.recorder
 
     def step(self) -> list[Event]:
-        """Take in all rows that are complete; returns what is to be told."""
+        """Take in all rows that are complete now; returns what is to be told.
+
+        Those that become complete meanwhile have to wait for the next step, so that this one ends.
+        """
         for feature in self.stages.features:
             feature.advance()
         self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
-        while (rows := self.stages.frame.read(self._batch)) is not None:
+        left = self.stages.frame.waiting
+        while left > 0 and (rows := self.stages.frame.read(min(self._batch, left))) is not None:
+            left -= len(rows)
             events += self._take(rows)
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
                 self._health.clear("pipeline.behind", self.name)
