@@ -22,7 +22,13 @@ Where things live, in the order of the data:
     moving.py                      sums over a moving window, the same however rows are cut
     window.py models/           5  stretches of rows; what scores them
     baseline/                      what the untrained models share: warm-up, regimes, guard, limit
+    detector.py                    a model at work
+    bundle.py manifest.py          a model with all that is needed to use it; what its manifest says
+    signing.py shelf.py            who vouches for it; its versions, and which one is in use
+    interpreter.py inference.py    the TensorFlow Lite runtime; from windows to scores
+    trial.py                       a new bundle runs in a process of its own first
     detector.py bundle.py          a model at work; a model with its manifest, on a shelf
+    modeldesk.py                   install, shadow, promote and roll back while it runs
     succession.py                  which model counts: swap, shadow, promote, roll back
     training/ learning.py          learn normal from rows, write .tflite; the service that does it
     alarm.py incident.py        6  scores -> alarms (ISA-18.2) -> incidents with evidence
@@ -35,15 +41,26 @@ Where things live, in the order of the data:
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
-    query.py gateway.py            answers; the running system as others see it
+    query.py excerpt.py gateway.py answers; rows by cursor; the running system as others see it
     control/ client.py             HTTP over a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
+    nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
+    changes.py reloading.py        what differs between two configs; swaps that, and nothing else
+    keeping.py statefile.py        what pipelines know survives a restart; the file it is in
+    assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
+    sharing.py                     what the models of several pipelines must not share
+    recording/ replay/             rows of the past, in files; through the same nodes in virtual time
+    assembly.py daemon.py          Config -> services; starts, answers, stops
+    recording/ replay/             rows of the past, in files; through the same nodes in virtual time
+    assembly.py daemon.py          Config -> services; starts, answers, stops
     assembly.py daemon.py          Config -> services; starts, answers, stops
     alarmsection.py                what a configuration says of alarms and incidents
     assembly.py daemon.py sizes.py Config -> services; starts, answers, stops; what memory it takes
     nodes.py assembly.py daemon.py sections -> nodes; Config -> services; starts, answers, stops
     changes.py reloading.py        what differs between two configs; swaps that, and nothing else
     keeping.py statefile.py        what pipelines know survives a restart; the file it is in
+    recorder.py                    rows kept to learn from
+    tomlfiles.py tomlines.py       files that go over each other; the line of every key
     config.py fields.py plugin.py  TOML -> one valid Config; field types; type = "mqtt" -> sources/mqtt.py
     template.py                    for_each: a pipeline written once for many machines
     expression.py                  arithmetic over channels, written as text

@@ -19,6 +19,10 @@ COMMANDS: Final = {
     "incidents": "Show what was found, with its evidence.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
+    "models": "Make, list, show and try bundles of models.",
+    "record": "Write rows from the running daemon into a file.",
+    "replay": "Run recorded data through a configuration, as fast as it goes.",
+    "what-if": "Replay twice: as configured, and with other settings.",
     "version": "Print the versions of dxad and what it runs on.",
 }
 """What `dxad --help` says of each without importing them: that takes a second, and more on a Pi."""
@@ -33,7 +37,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"dxad.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"dxad.cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - likewise

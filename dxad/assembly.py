@@ -31,6 +31,7 @@ from dxad.event import Event, identity, to_record
 from dxad.evidence import Evidence
 from dxad.ingest import Ingest
 from dxad.learning import Learning
+from dxad.modeldesk import ModelDesk
 from dxad.nodes import Builder, Built, Nodes, Run
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline
@@ -133,6 +134,13 @@ class Assembly:
         self._tell_missing(built.missing)
         self.worker = Worker("inference")
         self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
+        self.desk = ModelDesk(
+            config=lambda: self.config,
+            pipelines=lambda: self.pipelines,
+            on_event=self.tell,
+            clock=clock,
+            health=health,
+        )
         self.ticker = Ticker(clock, period=PROFILES[config.profile][0], calls=self._beats(self.nodes))
 
     @property
@@ -171,6 +179,7 @@ class Assembly:
         return {
             **_delivering(nodes),
             "scoring": self.scoring.run,
+            "models": self.desk.run,
             **_learning(nodes),
             **({} if self.archive is None else {"archive": self.archive.run}),
             "ticker": self.ticker.run,

@@ -1,80 +1,51 @@
 """A model with all that is needed to use it: a folder with `model.tflite` and `manifest.json`.
 
-Models live in a *shelf*, a folder per name: one folder per version and a link `current` to the one in use,
-so that a version is installed by one atomic rename and the older ones stay to go back to.
+`tried.json` beside them says that the bundle was tried in a process of its own, and where (see `trial`): what
+was not never comes near the daemon's own interpreter.
 """
 
 import hashlib
 import os
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final
 
-from pydantic import Field, ValidationError, model_validator
+import orjson
+from pydantic import ValidationError
 
 from dxad.errors import ModelRefusedError
-from dxad.fields import Section
-from dxad.types import Calibration
+from dxad.manifest import Manifest, canonical, upgraded
+from dxad.signing import Policy, sign
+from dxad.types import Document
 
-__all__ = ["Bundle", "Manifest", "current", "install", "read", "write"]
+__all__ = [
+    "Bundle",
+    "current",
+    "hashed",
+    "is_tried",
+    "read",
+    "read_bare",
+    "refuse_what_is_no_bundle",
+    "sync",
+    "tried",
+    "write",
+]
 
-_SIZE_MAX = 64 * 2**20
-_FORMAT = 1
-
-
-class Manifest(Section, strict=False):
-    """What `manifest.json` says."""
-
-    format: int = Field(_FORMAT, le=_FORMAT)
-    channels: tuple[str, ...] = Field(min_length=1, description="ids of the columns of a window")
-    units: tuple[str, ...]
-    rows: int = Field(ge=1, description="rows of a window")
-    period: int = Field(gt=0, description="nanoseconds per row")
-    fill: tuple[float, ...] = Field(description="by channel: what stands for a bad cell, the training median")
-    contribution_columns: tuple[int, ...] = Field(description="which channel each contribution output is of")
-    limit: float = Field(gt=0)
-    spans: tuple[int, ...]
-    scales: tuple[float, ...]
-    normal: dict[str, tuple[float, float]] = Field(description="mean and standard deviation in training")
-    usual: dict[str, float] = Field(description="what a channel adds to the score of a row in normal running")
-    stuck_rows: dict[str, int] = Field(description="rows without change that mean a stuck sensor")
-    left_out: dict[str, str] = Field({}, description="channels that were offered and not learned, and why")
-    trained_rows: int = Field(ge=0)
-    calibrated_rows: int = Field(ge=0)
-    golden_windows: tuple[tuple[float, ...], ...] = Field(
-        description="flat windows, and what they must score"
-    )
-    golden_scores: tuple[float, ...]
-    sha256: str = Field("", description="of model.tflite")
-    checksum: str = Field("", description="sha256 of all other values; without it, none of them is checked")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        width, inputs = len(self.channels), self.rows * len(self.channels)
-        if not len(self.units) == len(self.fill) == width:
-            raise ValueError("units and fill want one value for each channel")
-        if not len(self.spans) == len(self.scales) > 0 or min(*self.spans, *self.scales) <= 0:
-            raise ValueError("spans and scales want the same number of positive values")
-        if any(not 0 <= column < width for column in self.contribution_columns):
-            raise ValueError("contribution_columns names a channel that is not there")
-        if len(self.golden_windows) != len(self.golden_scores) or any(
-            len(each) != inputs for each in self.golden_windows
-        ):
-            raise ValueError("golden_windows want one score each, and a value for each row and channel")
-        return self
-
-    @property
-    def calibration(self) -> Calibration:
-        """How scores of this model are judged."""
-        return Calibration(self.limit, self.spans, self.scales, self.normal, self.usual, self.stuck_rows)
+_SIZE_MAX: Final = 64 * 2**20
+_MANIFEST_MAX: Final = 16 * 2**20
+_MAGIC: Final = b"TFL3"
+"""The file identifier of the schema, at byte 4 of the flatbuffer."""
+_PICKLES: Final = (".pkl", ".pickle", ".joblib")
 
 
+@dataclass(frozen=True, slots=True)
 class Bundle:
     """A bundle that was read whole into memory and is what its manifest says."""
 
-    def __init__(self, manifest: Manifest, blob: bytes) -> None:
-        self.manifest = manifest
-        self.blob = blob
+    manifest: Manifest
+    blob: bytes
+    contents: str = ""
+    """sha256 of the manifest's canonical bytes, which hold the model's hash."""
 
     @property
     def version(self) -> str:
@@ -82,56 +53,132 @@ class Bundle:
         return self.manifest.sha256[:12]
 
 
-def read(folder: Path) -> Bundle:
+def refuse_what_is_no_bundle(path: Path) -> None:
+    """Say what to do with a file that stands where a bundle should.
+
+    Raises:
+        ModelRefusedError: it is a pickle, or a bare model.
+    """
+    if path.suffix in _PICKLES:
+        raise ModelRefusedError(
+            f"{path}: a pickle runs whatever code it carries when it is opened, so dxad never opens one; "
+            "export the model as TensorFlow Lite and make a bundle of it with `dxad models wrap`"
+        )
+    if path.suffix == ".tflite":
+        raise ModelRefusedError(
+            f"{path}: a bare model does not say what its numbers mean; make a bundle of it with "
+            f"`dxad models wrap {path.name}`"
+        )
+
+
+def read(folder: Path, *, policy: Policy | None = None) -> Bundle:
     """Read a bundle once into bytes: a file that is overwritten later cannot hurt (facts: SIGBUS by path).
 
     Raises:
-        ModelRefusedError: something is missing, too large, or not what the manifest says.
+        ModelRefusedError: something is missing, too large, not what the manifest says, or not signed as
+            `policy` wants it.
     """
-    if folder.suffix in (".pkl", ".pickle", ".joblib"):
-        raise ModelRefusedError(
-            f"{folder}: a pickle runs whatever code it carries when it is opened, so dxad never opens one; "
-            "export the model as TensorFlow Lite"
-        )
+    refuse_what_is_no_bundle(folder)
     try:
-        if (folder / "model.tflite").stat().st_size > _SIZE_MAX:
-            raise ModelRefusedError(f"{folder}: model.tflite is larger than {_SIZE_MAX >> 20} MiB")
-        blob = (folder / "model.tflite").read_bytes()
-        manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+        blob = _capped(folder / "model.tflite", _SIZE_MAX)
+        text = _capped(folder / "manifest.json", _MANIFEST_MAX)
     except OSError as error:
         raise ModelRefusedError(f"{error.filename}: {error.strerror}") from error
+    document = _document(folder, text)
+    try:
+        manifest = Manifest.model_validate_json(orjson.dumps(upgraded(document)))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         raise ModelRefusedError(f"{folder}/manifest.json: {key}: {first['msg']}") from error
-    found = hashlib.sha256(blob).hexdigest()
+    found = hashed(blob)
     if found != manifest.sha256:
         raise ModelRefusedError(
             f"{folder}: model.tflite has sha256 {found[:12]}…, not {manifest.sha256[:12]}…"
         )
-    if manifest.checksum and manifest.checksum != _checksum(manifest):
+    said = canonical(document)
+    contents = hashed(said)
+    if manifest.checksum and manifest.checksum != contents:
         raise ModelRefusedError(f"{folder}/manifest.json: its values are not those it was written with")
-    return Bundle(manifest, blob)
+    if blob[4:8] != _MAGIC:
+        raise ModelRefusedError(f"{folder}: model.tflite is no TensorFlow Lite model")
+    if policy is not None:
+        policy.check(said, manifest.signature)
+    return Bundle(manifest, blob, contents)
 
 
-def _checksum(manifest: Manifest) -> str:
-    return hashlib.sha256(manifest.model_dump_json(exclude={"checksum"}).encode()).hexdigest()
+def read_bare(path: Path) -> bytes:
+    """A `.tflite` file without a manifest, read once into bytes.
+
+    Raises:
+        ModelRefusedError: it cannot be read, is too large, or is none.
+    """
+    try:
+        blob = _capped(path, _SIZE_MAX)
+    except OSError as error:
+        raise ModelRefusedError(f"{path}: {error.strerror}") from error
+    if blob[4:8] != _MAGIC:
+        raise ModelRefusedError(f"{path}: is no TensorFlow Lite model")
+    return blob
 
 
-def write(folder: Path, manifest: Manifest, blob: bytes) -> Bundle:
-    """Write a bundle into a new folder and make it last."""
-    manifest = manifest.model_copy(update={"sha256": hashlib.sha256(blob).hexdigest()})
-    manifest = manifest.model_copy(update={"checksum": _checksum(manifest)})
+def hashed(content: bytes) -> str:
+    """Its sha256, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _capped(path: Path, most: int) -> bytes:
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ModelRefusedError(f"{path.parent}: {path.name} is larger than {most >> 20} MiB")
+    return content
+
+
+def _document(folder: Path, text: bytes) -> Document:
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ModelRefusedError(f"{folder}/manifest.json: is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ModelRefusedError(f"{folder}/manifest.json: is no JSON object")
+    return document
+
+
+def write(folder: Path, manifest: Manifest, blob: bytes, *, key: Path | None = None) -> Bundle:
+    """Write a bundle into a new folder and make it last; signed where there is a private `key`.
+
+    Raises:
+        ModelRefusedError: the key is none.
+    """
+    document = manifest.model_dump(mode="json", exclude={"checksum", "signature"})
+    document["sha256"] = hashed(blob)
+    said = canonical(document)
+    document["checksum"] = hashed(said)
+    if key is not None:
+        document["signature"] = sign(said, key).model_dump(mode="json")
     folder.mkdir(parents=True)
-    for name, content in (
-        ("model.tflite", blob),
-        ("manifest.json", manifest.model_dump_json(indent=1).encode()),
-    ):
-        with (folder / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    return Bundle(manifest, blob)
+    text = orjson.dumps(document, option=orjson.OPT_INDENT_2)
+    for name, content in (("model.tflite", blob), ("manifest.json", text)):
+        _write(folder / name, content)
+    sync(folder)
+    return Bundle(Manifest.model_validate_json(text), blob, document["checksum"])
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync(folder: Path) -> None:
+    """Make names that were given inside `folder` last (fsync(2): a new entry needs the directory's own)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def current(path: Path) -> Path | None:
@@ -142,19 +189,27 @@ def current(path: Path) -> Path | None:
     return link.resolve() if (link / "manifest.json").exists() else None
 
 
-def install(shelf: Path, bundle: Path, *, keep: int = 5) -> Path:
-    """Put a bundle that was tried on the shelf and make it current; the oldest beyond `keep` go."""
-    version = read(bundle).version
-    numbers = [int(each.name.split("-")[0]) for each in shelf.glob("[0-9]*-*") if each.name[0].isdigit()]
-    target = shelf / f"{max(numbers, default=0) + 1:04d}-{version}"
-    shelf.mkdir(parents=True, exist_ok=True)
-    shutil.move(bundle, target)
-    link = shelf / ".current.new"
-    link.unlink(missing_ok=True)
-    link.symlink_to(target.name)
-    link.replace(shelf / "current")
-    by_number = sorted(shelf.glob("[0-9]*-*"), key=lambda each: int(each.name.split("-")[0]))
-    for old in by_number[:-keep]:
-        if old != target:
-            shutil.rmtree(old)
-    return target
+_tried_here: set[tuple[str, str]] = set()
+"""What was tried and could not be stamped, its folder being read-only: contents and place."""
+
+
+def tried(folder: Path, contents: str, place: str) -> None:
+    """Remember that a bundle of these contents passed its trial at this place (machine and runtime)."""
+    stamp = folder / "tried.json"
+    new = folder / f".tried.{os.getpid()}.new"
+    try:
+        _write(new, orjson.dumps({"contents": contents, "place": place}))
+        new.replace(stamp)
+    except OSError:
+        _tried_here.add((contents, place))
+
+
+def is_tried(folder: Path, contents: str, place: str) -> bool:
+    """Whether a bundle of these contents passed its trial at this place."""
+    if (contents, place) in _tried_here:
+        return True
+    try:
+        found = orjson.loads((folder / "tried.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return isinstance(found, dict) and (found.get("contents"), found.get("place")) == (contents, place)

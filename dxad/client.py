@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -86,6 +86,19 @@ class Client:
         """
         return await self._document("POST", _of(pipeline, "learn"), {} if span is None else {"span": span})
 
+    async def models(self, pipeline: str) -> Document:
+        """The versions of a pipeline's model, and which of them does what."""
+        return await self._document("GET", _of(pipeline, "models"))
+
+    async def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts: install, shadow, promote, rollback or dismiss.
+
+        Raises:
+            RequestRefusedError: we may not, or the model is refused, 409: nothing has changed.
+        """
+        body = {key: value for key, value in (("path", path), ("version", version)) if value}
+        return await self._document("POST", _of(pipeline, f"models/{verb}"), body, timeout_s=_QUERY_TIMEOUT_S)
+
     async def alarms(self) -> list[Document]:
         """Every alarm, as it stands."""
         found: list[Document] = (await self._document("GET", "/v1/alarms"))["alarms"]
@@ -139,6 +152,22 @@ class Client:
             RequestRefusedError: we may not, or the configuration is refused, 422: nothing has changed.
         """
         return await self._document("POST", "/v1/reload", {"dry_run": dry_run}, timeout_s=_QUERY_TIMEOUT_S)
+
+    async def rows(
+        self,
+        kind: Literal["sources", "pipelines"],
+        name: str,
+        *,
+        start: int | None = None,
+        limit: int = 10_000,
+    ) -> Document:
+        """Rows of a source or a pipeline from slot `start` on, see `dxad.excerpt`; `next` is where to go on.
+
+        Raises:
+            RequestRefusedError: there is no such source or pipeline.
+        """
+        begin = "" if start is None else f"from={start}&"
+        return await self._document("GET", f"/v1/{kind}/{quote(name, safe='')}/rows?{begin}limit={limit}")
 
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
@@ -205,6 +234,14 @@ class SyncClient:
     def learn(self, pipeline: str, span: str | None = None) -> Document:
         """Have a pipeline learn anew what is normal."""
         return self._run(lambda client: client.learn(pipeline, span))
+
+    def models(self, pipeline: str) -> Document:
+        """The versions of a pipeline's model, and which of them does what."""
+        return self._run(lambda client: client.models(pipeline))
+
+    def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts: install, shadow, promote, rollback or dismiss."""
+        return self._run(lambda client: client.model(pipeline, verb, path=path, version=version))
 
     def alarms(self) -> list[Document]:
         """Every alarm, as it stands."""

@@ -7,7 +7,6 @@ is replaced by the later file.
 import difflib
 import fnmatch
 import os
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin, template
+from dxad import plugin, template, tomlfiles
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.errors import ConfigError, Problem
 from dxad.expression import compile_expression
@@ -35,7 +34,8 @@ from dxad.fields import (
 )
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
-from dxad.tomlines import Key, locate
+from dxad.sharing import mistaken
+from dxad.tomlines import Key
 from dxad.types import NS_PER_S, Channel, Schema
 
 __all__ = [
@@ -209,13 +209,17 @@ RING_BYTES_MAX = 64 * 2**20
 """No source's ring is larger, however long its `keep`."""
 
 
-def load(path: Path) -> Config:
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration file and its `conf.d`.
+
+    Args:
+        path: the file.
+        overrides: `dotted.key=value` as on a command line; they go before what the files say.
 
     Raises:
         ConfigError: with every mistake, each with file, line and key.
     """
-    document, lines = _read(path)
+    document, lines = tomlfiles.read(path, overrides)
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
     if state_dir and "state_dir" not in document:
         document["state_dir"] = state_dir
@@ -235,32 +239,9 @@ def where(path: Path, key: str) -> str:
     Raises:
         ConfigError: a file cannot be read.
     """
-    document, lines = _read(path)
+    document, lines = tomlfiles.read(path)
     lines = template.expand(document, lines, _channel_ids(document)).lines
     return _where(tuple(key.split(".")), lines, str(path))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[Key, str]]:
-    """The merged document, and the place of each of its keys."""
-    document: dict[str, Any] = {}
-    lines: dict[Key, str] = {}
-    problems: list[Problem] = []
-    for file in (path, *sorted((path.parent / "conf.d").glob("*.toml"))):
-        try:
-            text = file.read_text()
-            overlay = tomllib.loads(text)
-        except OSError as error:
-            problems.append(Problem(str(file), "", error.strerror or "cannot be read"))
-        except UnicodeDecodeError as error:
-            problems.append(Problem(str(file), "", f"is not UTF-8: {error.reason} at byte {error.start}"))
-        except tomllib.TOMLDecodeError as error:
-            problems.append(Problem(*_syntax(file, str(error))))
-        else:
-            _merge(document, overlay)
-            lines.update({key: f"{file}:{line}" for key, line in locate(text).items()})
-    if problems:
-        raise ConfigError(problems=problems)
-    return document, lines
 
 
 def parse(document: dict[str, Any], lines: Mapping[Key, str] | None = None, file: str = "config") -> Config:
@@ -311,21 +292,6 @@ def _in_process(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("sinks", name, "type"), "sink"
 
 
-def _merge(into: dict[str, Any], overlay: Mapping[str, Any]) -> None:
-    for key, value in overlay.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _syntax(file: Path, message: str) -> tuple[str, str, str]:
-    """`tomllib` says "... (at line 3, column 5)"."""
-    text, _, place = message.partition(" (at line ")
-    line = place.partition(",")[0]
-    return (f"{file}:{line}" if line.isdigit() else str(file), "", text)
-
-
 def _where(key: Key, lines: Mapping[Key, str], file: str) -> str:
     """The line of the key, or of the nearest table around it: a missing key has none of its own."""
     return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), file)
@@ -359,8 +325,7 @@ def _channel_ids(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     """What no section can know by itself; sections that are broken are passed over."""
-    fields = Config.model_fields
-    kind = fields["sources"].annotation
+    kind = Config.model_fields["sources"].annotation
     sources: dict[str, SourceSection] = {}
     open_sources: set[str] = set()
     for name, raw in _tables(document, "sources").items():
@@ -376,9 +341,13 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
             yield ("sources", name, "period"), 'is missing; the step of its grid, for example "100ms"'
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
-    for name, raw in _tables(document, "pipelines").items():
+    pipelines = _tables(document, "pipelines").items()
+    for name, raw in pipelines:
         if isinstance(raw, dict):
             yield from _check_pipeline(("pipelines", name), raw, channels, sources, open_sources)
+    sound = ((name, each) for name, raw in pipelines if (each := _valid(PipelineSection, raw)) is not None)
+    for name, key, text in mistaken({name: (each.model, each.learn is not None) for name, each in sound}):
+        yield ("pipelines", name, "model", *key), text
 
 
 def _check_pipeline(

@@ -11,7 +11,19 @@ import numpy as np
 
 from dxad.alarm import Judge
 from dxad.errors import ModelError
-from dxad.types import F8, Bools, Calibration, Channel, Detailed, Document, Forgiving, Model, Rows, Windows
+from dxad.types import (
+    F4,
+    F8,
+    Bools,
+    Calibration,
+    Channel,
+    Detailed,
+    Document,
+    Forgiving,
+    Model,
+    Rows,
+    Windows,
+)
 from dxad.window import WindowBuffer
 
 __all__ = ["BAD_MOST", "Detector", "Scored", "anomaly_score"]
@@ -22,7 +34,7 @@ _SCORE_MOST: Final = float(np.finfo(np.float32).max)
 """A score that overflowed in single precision: as large as can be, and finite, so that it can be told."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scored:
     """What a model said of consecutive rows."""
 
@@ -30,7 +42,7 @@ class Scored:
     """(n,); NaN where the row ended no window, or one that was not scored."""
     judged: F8
     """(n,), likewise."""
-    contributions: F8
+    contributions: F8 | F4
     """(n, channels), zero where unknown."""
     refused: int
     """Windows that were not scored because too much of them was bad."""
@@ -135,23 +147,34 @@ class Detector:
         Raises:
             ModelError: inference failed.
         """
-        n = len(rows)
-        raw = np.full(n, np.nan)
-        contributions = np.zeros((n, self._width))
         windows = self._windows.push(rows)
-        usable = self._usable(windows)
-        if usable.any():
-            kept = windows
-            if not usable.all():
-                kept = Windows(
-                    windows.last[usable], windows.values[usable], windows.bad[usable], period=windows.period
-                )
-            scores = self.model.score(kept)
-            places = kept.last - rows.first
-            raw[places] = np.minimum(scores.values, _SCORE_MOST)
-            if scores.contributions is not None:
-                contributions[places] = np.nan_to_num(scores.contributions, nan=0.0, posinf=_SCORE_MOST)
-        return Scored(raw, self._judged(raw), contributions, int(np.count_nonzero(~usable)))
+        usable = None if windows.whole else self._usable(windows)
+        refused = 0 if usable is None else len(windows) - int(np.count_nonzero(usable))
+        if usable is not None and refused:
+            windows = replace(
+                windows, last=windows.last[usable], values=windows.values[usable], bad=windows.bad[usable],
+                base=None,
+            )  # fmt: skip
+        raw, contributions = self._scored(windows, rows)
+        return Scored(raw, self._judged(raw), contributions, refused)
+
+    def _scored(self, windows: Windows, rows: Rows) -> tuple[F8, F8 | F4]:
+        """The scores of windows, and who made them, at the rows that end them."""
+        n = len(rows)
+        if not len(windows):
+            return np.full(n, np.nan), np.zeros((n, self._width))
+        scores = self.model.score(windows)
+        values, parts = np.minimum(scores.values, _SCORE_MOST), scores.contributions
+        if parts is not None and not np.isfinite(parts).all():
+            parts = np.nan_to_num(parts.astype(np.float64), nan=0.0, posinf=_SCORE_MOST)
+        if len(windows) == n:
+            return values, np.zeros((n, self._width)) if parts is None else parts
+        raw, contributions = np.full(n, np.nan), np.zeros((n, self._width))
+        places = windows.last - rows.first
+        raw[places] = values
+        if parts is not None:
+            contributions[places] = parts
+        return raw, contributions
 
     def best(self, rows: Rows) -> tuple[float, float] | None:
         """The largest raw and judged score of all windows inside `rows`, without touching any state.
@@ -171,7 +194,7 @@ class Detector:
 
     def restart(self) -> None:
         """Rows were lost: no window and no mean shall reach across the hole."""
-        self._windows = WindowBuffer(rows=self.rows, channels=self._width, hop=self._windows.hop)
+        self._windows.clear()
         self.forgive()
 
     def forgive(self) -> None:

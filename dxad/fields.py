@@ -5,7 +5,8 @@ import fnmatch
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -25,7 +26,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
-from dxad.types import NS_PER_S, Channel, Fold, Lane, Overflow, Schema
+from dxad.types import NS_PER_S, Channel, Columns, Fold, Lane, Overflow, Schema
 
 __all__ = [
     "BandSection",
@@ -46,6 +47,7 @@ __all__ = [
     "distinct",
     "matching",
     "rows_in",
+    "side_by_side",
 ]
 
 _UNITS_NS = {
@@ -302,6 +304,11 @@ class TransformSection(Section):
         ("*.*",), strict=False, description="the channels it reshapes; the others pass unchanged"
     )
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds; 0 where it remembers a row or none."""
+        return 0
+
     def places(self, inputs: Schema) -> list[int]:
         """Where its channels stand among the inputs.
 
@@ -344,6 +351,10 @@ class BandSection(TransformSection):
 class ModelSection(Section):
     """What is said of every model."""
 
+    def bundles(self) -> tuple[Path, ...]:
+        """The bundles it reads, relative to the state directory: each is tried before it is read."""
+        return ()
+
 
 class SinkSection(Section):
     """What is said of every sink."""
@@ -385,6 +396,13 @@ def matching(patterns: Iterable[str], channels: Iterable[Channel]) -> list[int]:
         for place, channel in enumerate(channels)
         if any(fnmatch.fnmatchcase(channel.id, pattern) for pattern in patterns)
     ]
+
+
+def side_by_side(columns: Sequence[int]) -> Columns:
+    """The same columns as a slice, where they are one."""
+    if columns and all(after == before + 1 for before, after in pairwise(columns)):
+        return slice(columns[0], columns[-1] + 1)
+    return list(columns)
 
 
 def distinct(channels: Iterable[Channel]) -> tuple[Channel, ...]:

@@ -10,14 +10,18 @@ from dxad.alarmsection import Action
 from dxad.assembly import Assembly, memory
 from dxad.config import Config
 from dxad.errors import ConfigError
+from dxad.excerpt import excerpt
 from dxad.query import answer
 from dxad.reloading import Reloading
-from dxad.runtime.clock import Clock
+from dxad.ringbuffer import RingBuffer
+from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics, Sample, prometheus
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["Gateway"]
+
+ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
 
 
 class Gateway:
@@ -79,6 +83,21 @@ class Gateway:
         """The names of all pipelines."""
         return tuple(self._assembly.pipelines)
 
+    def sources(self) -> Sequence[str]:
+        """The names of all sources."""
+        return tuple(self._assembly.ingests)
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a source's ring from slot `start` on, see `dxad.excerpt`."""
+        return self._excerpt(self._assembly.ingests[name].ring, start, limit)
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a pipeline, after its transforms, likewise."""
+        return self._excerpt(self._assembly.pipelines[name].rows, start, limit)
+
+    def _excerpt(self, ring: RingBuffer, start: int | None, limit: int) -> Document:
+        return excerpt(ring, start=start, limit=limit, clock=self._clock, boot=boot_id())
+
     async def query(self, pipeline: str, request: Document) -> Document:
         """Answer a DXA request, see `dxad.query`."""
         return await answer(
@@ -102,6 +121,28 @@ class Gateway:
             )
         rows = learning.ask(None if span_s is None else int(span_s * NS_PER_S))
         return {"pipeline": pipeline, "of_rows": rows}
+
+    async def models(self, pipeline: str) -> Document:
+        """All versions of a pipeline's model, and which of them does what."""
+        return await self._assembly.desk.models(pipeline)
+
+    async def model(self, pipeline: str, verb: ModelVerb, *, path: str = "", version: str = "") -> Document:
+        """Install or shadow the bundle in the folder `path`, promote a shadow, roll back, or dismiss.
+
+        Raises:
+            ModelError: it is refused; nothing has changed.
+            ConfigError: this pipeline's model has no versions.
+        """
+        desk = self._assembly.desk
+        match verb:
+            case "install" | "shadow":
+                return await desk.install(pipeline, Path(path), shadow=verb == "shadow")
+            case "promote":
+                return await desk.promote(pipeline)
+            case "rollback":
+                return await desk.roll_back(pipeline, version or None)
+            case "dismiss":
+                return await desk.dismiss(pipeline)
 
     def alarms(self) -> Sequence[Document]:
         """Every alarm of every pipeline."""

@@ -274,6 +274,15 @@ class Ingest:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
 
+    def believe_arrivals(self) -> None:
+        """Samples arrive at their own times, whatever clock is configured: so do rows of the past."""
+        self._sample_clock = ArrivalClock()
+
+    @property
+    def lateness(self) -> int:
+        """Nanoseconds that a slot waits after its end."""
+        return self._lateness
+
     @property
     def _alive_until(self) -> int:
         """The stream time up to which the source's session is proved alive, where it can be."""

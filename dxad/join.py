@@ -6,12 +6,12 @@ row's end, while it holds, or of channels that fold their samples the newest slo
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
-from dxad.ringbuffer import Columns, RingBuffer
-from dxad.types import F8, I8, U1, Bools, Channel, State
+from dxad.fields import side_by_side
+from dxad.ringbuffer import RingBuffer
+from dxad.types import F8, I8, U1, Bools, Channel, Columns, State
 
 __all__ = ["Feed", "Part"]
 
@@ -31,9 +31,7 @@ class Feed:
     @property
     def chosen(self) -> Columns:
         """The columns as a ring copies them fastest."""
-        if all(after == before + 1 for before, after in pairwise(self.columns)):
-            return slice(self.columns[0], self.columns[-1] + 1)
-        return list(self.columns)
+        return side_by_side(self.columns)
 
 
 class Part:
@@ -45,8 +43,8 @@ class Part:
         self.coarse = feed.ring.period > period
         self._period = period
         self._columns = feed.chosen
-        if self.coarse:
-            feed.ring.keep_newest()
+        newest = feed.ring.keep_newest() if self.coarse else None
+        self._look = None if newest is None else newest.look(self._columns)
         folds = [channel.fold for channel in feed.channels]
         self._by_sample = np.array(folds) == "last"
         self._folded = {
@@ -134,9 +132,9 @@ class Part:
         ring = self.ring
         ends = np.arange(first + 1, stop + 1) * self._period
         slots = np.minimum(ends // ring.period, ring.sealed) - 1
-        if ring.newest is None:
+        if self._look is None:
             return self._slots_at(slots)
-        values, states, known = ring.newest.at(ends, self._columns)
+        values, states, known = self._look.at(ends)
         known &= self._by_sample
         if not known.all():
             older, older_states = self._slots_at(slots)

@@ -152,6 +152,9 @@ class Keeping:
             text = f"{self._path(name)}: {error.strerror or error}"
             self._health.raise_condition("state.unsaved", name, text)
             return
+        except statefile.StateError as error:
+            self._health.raise_condition("state.unsaved", name, f"its state {error}")
+            return
         self._health.clear("state.unsaved", name)
 
     def _write(self, name: str, state: Document) -> bytes:

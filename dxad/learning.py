@@ -1,6 +1,6 @@
 """The service that turns a pipeline's recorded rows into its model.
 
-Recorder full ─▶ rows to a file ─▶ child process: fit, calibrate, verify ─▶ shelf ─▶ the pipeline swaps
+Recorder full ─▶ rows to a file ─▶ a child fits and calibrates ─▶ a child tries ─▶ shelf ─▶ the pipeline swaps
 """
 
 import asyncio
@@ -16,13 +16,15 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from dxad import bundle
+from dxad import shelf as shelves
 from dxad.config import LearnSection
 from dxad.errors import ConfigError, ModelError
+from dxad.fields import matching
 from dxad.pipeline import Pipeline
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
+from dxad.trial import ensure_tried_now, try_bundle
 from dxad.types import F8, NS_PER_S, Document, Model
 
 __all__ = ["Learning"]
@@ -93,13 +95,18 @@ class Learning:
         return self._rows
 
     @property
-    def _wanted(self) -> bool:
+    def rows(self) -> int:
+        """How many complete rows it learns from."""
+        return self._rows
+
+    @property
+    def wanted(self) -> bool:
         """Whether there is reason to learn unasked."""
         return self._section.start == "if_missing" and not self._pipeline.has_model
 
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""
-        if self._wanted:
+        if self.wanted:
             self._asked.set()
         waits = Backoff(first_s=1.0, most_s=60.0)
         while True:
@@ -115,7 +122,7 @@ class Learning:
             finally:
                 self.state = "idle"
                 self._pipeline.recorder = None
-            if self._wanted and not self._asked.is_set():
+            if self.wanted and not self._asked.is_set():
                 await self._clock.sleep_until(self._clock.now() + int(waits.next_s() * NS_PER_S))
                 self._asked.set()  # the next rows may do
 
@@ -142,25 +149,69 @@ class Learning:
     async def _adopt(self, values: F8) -> str:
         """Fit a model on these rows, put it on the shelf and let the pipeline swap to it."""
         try:
-            self._shelf.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+            folder = await asyncio.to_thread(self._desk)
             try:
                 answer = await self._fit(folder, values)
-                bundle.install(self._shelf, folder / "bundle")
-                self._pipeline.offer(self._load())
+                trial = await try_bundle(folder / "bundle")
+                if trial.refused is not None:
+                    raise ModelError(trial.refused)
+                await asyncio.to_thread(shelves.install, self._shelf, folder / "bundle", why="learned")
+                self._take_over(await asyncio.to_thread(self._load))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
             raise ModelError(f"{self._shelf}: {error.strerror or error}") from error
-        self.error = None
-        self._health.clear("model.failed", self._pipeline.name)
-        self._health.clear("model.missing", self._pipeline.name)
         version: str = answer["version"]
         log.info(
             "%s: learned model %s from %d rows, windows of %d",
             self._pipeline.name, version, len(values), answer["rows"],
         )  # fmt: skip
         return version
+
+    def _desk(self) -> Path:
+        """A new folder on the shelf's own file system, for what is not finished."""
+        self._shelf.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=".learn-", dir=self._shelf))
+
+    def learn_here(self, values: F8) -> str:
+        """Learn from these rows while the caller waits, in this very process: where time is not real.
+
+        Args:
+            values: (n, channels), finite.
+
+        Returns:
+            The model's version.
+
+        Raises:
+            ModelError: there is too little to learn from.
+        """
+        from dxad.training import Recording, learn  # noqa: PLC0415 - the daemon leaves that to its child
+
+        schema = self._pipeline.stages.schema
+        by = self._by()
+        recording = Recording(
+            schema.channels,
+            schema.period,
+            values,
+            self._pipeline.check.learned(),
+            by=None if by is None else values[:, [each.id for each in schema.channels].index(by)],
+            by_channel=by or "",
+        )
+        folder = self._desk()
+        try:
+            made = learn(recording, folder / "bundle", rows_most=self._section.window_rows)
+            ensure_tried_now(folder / "bundle")
+            shelves.install(self._shelf, folder / "bundle", why="learned")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._take_over(self._load())
+        return made.version
+
+    def _take_over(self, model: Model) -> None:
+        self._pipeline.offer(model)
+        self.error = None
+        self._health.clear("model.failed", self._pipeline.name)
+        self._health.clear("model.missing", self._pipeline.name)
 
     async def _fit(self, folder: Path, values: F8) -> Document:
         """Fit in a child process: its memory and its crashes are its own."""
@@ -169,9 +220,10 @@ class Learning:
             "channels": [{"id": each.id, "unit": each.unit} for each in schema.channels],
             "period": schema.period,
             "stuck_rows": self._pipeline.check.learned(),
+            "by": self._by(),
         }
         recording = folder / "rows.npy"
-        np.save(recording, values)
+        await asyncio.to_thread(np.save, recording, values)
         recording.with_suffix(".json").write_bytes(orjson.dumps(head))
         child = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "dxad.training", str(recording), str(folder / "bundle"),
@@ -195,6 +247,12 @@ class Learning:
         if "error" in answer:
             raise ModelError(answer["error"])
         return answer
+
+    def _by(self) -> str | None:
+        """The channel that tells the regimes of the machine apart."""
+        by = self._pipeline.section.by
+        channels = self._pipeline.stages.schema.channels
+        return None if by is None else channels[matching([by], channels)[0]].id
 
     def snapshot(self) -> Document:
         """How far it is."""

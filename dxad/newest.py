@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dxad.types import F8, I8, U1, Bools, Quality, State
 
-__all__ = ["Newest"]
+__all__ = ["Look", "Newest"]
 
 _NEVER: Final = np.iinfo(np.int64).min // 2
 _STATE_OF: Final = np.array([State.GOOD, State.UNCERTAIN, State.BAD], dtype=np.uint8)
@@ -80,41 +80,90 @@ class Newest:
         self._values[(self._times < before) & columns] = np.nan
         self._ended = self._begun
 
-    def at(self, ends: I8, columns: Sequence[int] | slice) -> tuple[F8, U1, Bools]:
+    def look(self, columns: Sequence[int] | slice) -> "Look":
+        """Some of the channels, for one reader."""
+        return Look(self, np.arange(len(self._last))[columns])
+
+    def copied(self, columns: I8, known: int) -> "tuple[int, I8, F8, U1] | None":
+        """Times, values and states (DEPTH, columns), the newest first, and the number of this state.
+
+        None where the state is the `known` one still.
+        """
+        while True:
+            ended = self._ended
+            if ended == known == self._begun:
+                return None
+            order = (self._count[columns] - 1 - np.arange(self.DEPTH)[:, None]) % self.DEPTH
+            times, values, states = (
+                part[order, columns] for part in (self._times, self._values, self._states)
+            )
+            if ended == self._begun:
+                return ended, times, values, states
+
+    def holds_ns(self, columns: I8) -> I8:
+        """How long samples of these channels stay valid."""
+        holds: I8 = self._holds_ns[columns]
+        return holds
+
+    @property
+    def period(self) -> int:
+        """Of the ring whose samples these are: holds are counted in its slots."""
+        return self._period
+
+
+class Look:
+    """What one reader makes of some channels' newest samples; copied anew only when some have come."""
+
+    def __init__(self, newest: Newest, columns: I8) -> None:
+        self._newest = newest
+        self._columns = columns
+        self._holds_ns = newest.holds_ns(columns)
+        self._by_session = self._holds_ns < 0
+        self._some_by_session = bool(self._by_session.any())
+        self._hold_slots = self._holds_ns // newest.period
+        self._column = np.arange(len(columns))
+        self._known = -1
+        self._times = np.empty((0, len(columns)), dtype=np.int64)
+        self._slots = self._times
+        self._values = np.empty((0, len(columns)))
+        self._states = np.empty((0, len(columns)), dtype=np.uint8)
+
+    def at(self, ends: I8) -> tuple[F8, U1, Bools]:
         """What was known at each of these times.
 
         Args:
-            ends: (n,) the ends of rows; a sample counts when its time lies before.
-            columns: which channels.
+            ends: (n,) the ends of rows, ascending; a sample counts when its time lies before.
 
         Returns:
             values (n, columns) and states: HELD for what was good, EMPTY where it has outlived its hold; and
             whether the sample is known here, (n, columns): False where it would be older than all that is
             kept.
         """
-        chosen = np.arange(len(self._last))[columns]
-        while True:
-            begun = self._ended
-            order = (self._count[chosen] - 1 - np.arange(self.DEPTH)[:, None]) % self.DEPTH  # newest first
-            times, values, states = (
-                part[order, chosen] for part in (self._times, self._values, self._states)
-            )
-            until = self.valid_until
-            if begun == self._begun:
-                break
-        holds = self._holds_ns[chosen]
-        before = times[None] < ends[:, None, None]
-        place = before.argmax(axis=1)
-        column = np.arange(len(chosen))
-        time = times[place, column]
-        known = before.any(axis=1) & (time > _NEVER)
-        value = np.where(known, values[place, column], np.nan)
-        state = np.where(known, states[place, column], np.uint8(State.EMPTY))
-        last_slot = (ends[:, None] - 1) // self._period
-        age = (last_slot - time // self._period) * self._period
-        valid = np.where(holds < 0, last_slot * self._period <= until, age <= holds)
-        outlived = known & ~valid
-        value[outlived] = np.nan
-        state[outlived] = State.EMPTY
-        state[state == State.GOOD] = State.HELD
+        self._renew()
+        last_slot = (ends[:, None] - 1) // self._newest.period
+        if (self._times[0] < ends[0]).all():  # as a rule: nothing has come since
+            value = np.repeat(self._values[:1], len(ends), axis=0)
+            state = np.repeat(self._states[:1], len(ends), axis=0)
+            known = np.repeat(self._times[:1] > _NEVER, len(ends), axis=0)
+            slot = self._slots[:1]
+        else:
+            before = self._times[None] < ends[:, None, None]
+            place = before.argmax(axis=1)
+            value, state = self._values[place, self._column], self._states[place, self._column]
+            known = before.any(axis=1) & (self._times[place, self._column] > _NEVER)
+            slot = self._slots[place, self._column]
+        valid = last_slot - slot <= self._hold_slots
+        if self._some_by_session:
+            proved = last_slot * self._newest.period <= self._newest.valid_until
+            valid = np.where(self._by_session, proved, valid)
+        valid &= known
+        value[~valid] = np.nan
+        state[~valid] = State.EMPTY
         return value, state, known
+
+    def _renew(self) -> None:
+        copied = self._newest.copied(self._columns, self._known)
+        if copied is not None:
+            self._known, self._times, self._values, self._states = copied
+            self._slots = self._times // self._newest.period
+            self._states[self._states == State.GOOD] = State.HELD

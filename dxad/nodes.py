@@ -31,6 +31,7 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.shape import FeatureShape, Shape, build, chain
 from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
+from dxad.trial import ensure_tried_now
 from dxad.types import Model, Schema, Sink, Source
 
 __all__ = ["Builder", "Built", "Nodes", "Run"]
@@ -226,7 +227,11 @@ class Builder:
         )
 
     def _load(self, config: Config, name: str) -> Model:
+        """The model of the configuration; one from a bundle was tried before, or is now (0.4 s)."""
         section = config.pipelines[name].model
+        assert section is not None, "a pipeline of limits alone has nothing to load"
+        for path in section.bundles():
+            ensure_tried_now(config.state_dir / path)
         made: Model = plugin.load("models", _kind(section)).build(section, state_dir=config.state_dir)
         return made
 

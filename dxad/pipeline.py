@@ -22,6 +22,7 @@ from dxad.fields import matching
 from dxad.frame import Feature, Frame
 from dxad.gate import Gate, stretches
 from dxad.incident import Identity
+from dxad.recorder import Recorder
 from dxad.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -29,7 +30,6 @@ from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
 from dxad.succession import Succession
 from dxad.types import (
-    F8,
     NS_PER_S,
     Bools,
     Channel,
@@ -65,31 +65,6 @@ class Stages:
     """Makes the chain, ready for the frame's rows."""
 
 
-class Recorder:
-    """Collects complete rows of normal running until it has enough."""
-
-    def __init__(self, channels: int, rows: int) -> None:
-        self.wanted = rows
-        self.rows = 0
-        self._values = np.empty((rows, channels))
-
-    @property
-    def full(self) -> bool:
-        """Whether it has all the rows it wants."""
-        return self.rows == self.wanted
-
-    def push(self, rows: Rows, counts: Bools) -> None:
-        """Take the rows in which the machine runs (n,) and nothing is missing."""
-        usable = counts & ~np.isnan(rows.values).any(axis=1)
-        complete = rows.values[usable][: self.wanted - self.rows]
-        self._values[self.rows : self.rows + len(complete)] = complete
-        self.rows += len(complete)
-
-    def take(self) -> F8:
-        """The rows recorded so far."""
-        return self._values[: self.rows]
-
-
 class Pipeline:
     """Everything that belongs to one `[pipelines.NAME]`."""
 
@@ -110,6 +85,7 @@ class Pipeline:
     ) -> None:
         """Remember `history` rows, take `batch` at once; when over `backlog` wait, some are passed over."""
         self.name = name
+        self.identity = identity
         self.section = section
         self.stages = stages
         self.recorder: Recorder | None = None
@@ -272,7 +248,8 @@ class Pipeline:
     def step(self) -> list[Event]:
         """Take in all rows that are complete now; returns what is to be told.
 
-        Those that become complete meanwhile have to wait for the next step, so that this one ends.
+        Those that become complete meanwhile have to wait for the next call, so that this one ends. It stops
+        after the row with which a recorder has enough, so that whoever is quick can learn from that row on.
         """
         for feature in self.stages.features:
             feature.advance()
@@ -281,12 +258,26 @@ class Pipeline:
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
         left = self.stages.frame.waiting
-        while left > 0 and (rows := self.stages.frame.read(min(self._batch, left))) is not None:
+        while left > 0 and (rows := self.stages.frame.read(min(self._most, left))) is not None:
             left -= len(rows)
+            recording = self._wanted > 0
             events += self._take(rows)
+            if recording and not self._wanted:
+                break
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
                 self._health.clear("pipeline.behind", self.name)
         return events
+
+    @property
+    def _wanted(self) -> int:
+        """Rows that a recorder still wants."""
+        recorder = self.recorder  # once: the event loop takes it away when it has enough
+        return 0 if recorder is None else recorder.wanted - recorder.rows
+
+    @property
+    def _most(self) -> int:
+        """Rows to take at once: a recorder is full at the end of a batch, never within it."""
+        return min(self._batch, self._wanted or self._batch)
 
     def _take(self, rows: Rows) -> list[Event]:
         self._swap()
@@ -296,10 +287,13 @@ class Pipeline:
             self.check.forget()
         counts = self._gate.apply(rows)
         doubtful = self.check.apply(rows, counts)
-        shaped = rows.with_values(
-            np.where(doubtful, np.nan, rows.values),
-            np.where(doubtful, np.uint8(State.BAD), rows.states),
-        )
+        doubted = bool(doubtful.any())
+        shaped = rows
+        if doubted:
+            shaped = rows.with_values(
+                np.where(doubtful, np.nan, rows.values),
+                np.where(doubtful, np.uint8(State.BAD), rows.states),
+            )
         for transform in self._transforms:
             shaped = transform.apply(shaped)
         if self._foreign:
@@ -307,7 +301,7 @@ class Pipeline:
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
-        if not (doubtful.any() or self.watch.in_doubt):
+        if not (doubted or self.watch.in_doubt):
             return self._judge(shaped, counts, doubtful, [])
         # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
@@ -390,19 +384,18 @@ class Pipeline:
         return Scored.joined(parts)
 
     def _score_running(self, shaped: Rows) -> Scored:
-        empty = Scored.nothing(*shaped.values.shape)
-        turns = len(self.succession.turns)
+        before = self.detector
         try:
             scored = self.succession.apply(shaped)
         except ModelError as error:
             self._health.raise_condition("model.failed", self.name, str(error))
             self._failing = True
             self._unscored.add(len(shaped))
-            return empty
+            return Scored.nothing(*shaped.values.shape)
         if scored is None:
             self._unscored.add(len(shaped))
-            return empty
-        if len(self.succession.turns) != turns:
+            return Scored.nothing(*shaped.values.shape)
+        if self.detector is not before:
             self._expect()
         self._note_deadline()
         self._note_regimes(shaped)

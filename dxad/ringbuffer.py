@@ -13,15 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dxad.newest import Newest
-from dxad.types import F8, I8, U1, Bools, Channel, Reason, State
+from dxad.types import F4, F8, I8, U1, Bools, Channel, Columns, Reason, State
 
-__all__ = ["ALL", "Columns", "Reading", "RingBuffer"]
+__all__ = ["ALL", "Reading", "RingBuffer"]
 
 CELL_BYTES = 8 + 1 + 1
 """A value, its state and its reason."""
-
-Columns = slice | list[int]
-"""Which channels of a ring: a slice where they stand side by side, which is copied fastest."""
 
 ALL: Final = slice(None)
 
@@ -61,6 +58,8 @@ class RingBuffer:
         self._values = np.full((slots, len(channels)), np.nan)
         self._states = np.zeros((slots, len(channels)), dtype=np.uint8)
         self._reasons = np.zeros((slots, len(channels)), dtype=np.uint8)
+        self._reasoned = False
+        """Whether any cell has ever had a reason."""
 
     @staticmethod
     def size_bytes(channels: int, slots: int) -> int:
@@ -89,17 +88,21 @@ class RingBuffer:
         if fit < rows:
             yield slice(0, rows - fit), slice(fit, rows)
 
-    def append(self, first: int, values: F8, states: U1, reasons: U1 | None = None) -> None:
+    def append(self, first: int, values: F8 | F4, states: U1, reasons: U1 | None = None) -> None:
         """Seal the rows from slot `first` on; slots skipped since the last call become EMPTY.
 
         Args:
             first: at least `sealed`.
-            values: (n, channels), n at most `slots`.
+            values: (n, channels); of more than `slots`, the last.
             states: (n, channels) of `State`.
             reasons: (n, channels) of `Reason`; all NONE where absent.
         """
+        self._reasoned = self._reasoned or reasons is not None
         stop = first + len(values)
         self._claimed = stop
+        if len(values) > self.slots:
+            first, values, states = stop - self.slots, values[-self.slots :], states[-self.slots :]
+            reasons = None if reasons is None else reasons[-self.slots :]
         skipped = max(self.sealed, stop - self.slots)
         if skipped < first:
             for places, _ in self._spans(skipped, first):
@@ -109,7 +112,10 @@ class RingBuffer:
         for places, rows in self._spans(first, stop):
             self._values[places] = values[rows]
             self._states[places] = states[rows]
-            self._reasons[places] = 0 if reasons is None else reasons[rows]
+            if reasons is not None:
+                self._reasons[places] = reasons[rows]
+            elif self._reasoned:
+                self._reasons[places] = 0
         self.sealed = stop
 
     def read(self, start: int, stop: int, columns: Columns = ALL) -> Reading:
@@ -159,6 +165,7 @@ class RingBuffer:
         free: Bools = (found == State.EMPTY) | (found == State.HELD)
         if free.any():
             places, columns = places[free], columns[free]
+            self._reasoned = True
             self._revising += 1
             self._values[places, columns] = values[free]
             self._states[places, columns] = states[free]

@@ -4,24 +4,24 @@ Of a source: its ring; the queue, and a copy while it is read; samples that wait
 copy while they are sealed; its newest samples, where a pipeline's rows are finer than its slots.
 
 Of a pipeline: rings of features, rows, scores and contributions; the slots that fold into a batch of rows,
-and those rows; windows of the model and of one beside it, gathered in one batch; what is recorded to learn;
-tapes of incidents.
+and those rows; what its transforms look back on; windows of the model and of one beside it, gathered in one
+batch; what is recorded to learn; tapes of incidents.
 
-What a model's own interpreter and the transforms' memory take is not among it.
+What a model's own interpreter takes is not among it.
 """
 
 from typing import Final
 
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
 from dxad.evidence import Tape
-from dxad.fields import SourceSection
+from dxad.fields import SourceSection, TransformSection, matching
 from dxad.frame import CELLS_AT_ONCE
 from dxad.ingest import waiting_most
 from dxad.newest import Newest
 from dxad.pipeline import BATCH
 from dxad.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
-from dxad.types import SAMPLE
+from dxad.types import SAMPLE, Schema
 from dxad.window import WindowBuffer
 
 __all__ = ["HISTORY", "feature_slots", "memory", "ring_slots"]
@@ -77,22 +77,27 @@ def _pipeline(section: PipelineSection, found: Shape, config: Config) -> int:
         source = config.sources[feature.source]
         slots = feature_slots(feature, ring_slots(source) * feature.inputs.period)
         size += RingBuffer.size_bytes(len(feature.outputs.channels), slots)
-        read = min(
-            slots * feature.outputs.period // feature.inputs.period * len(feature.columns), CELLS_AT_ONCE
-        )
-        size += _ROW_CELL * read
+        finer = slots * feature.outputs.period // feature.inputs.period
+        size += _ROW_CELL * min(finer * len(feature.columns), CELLS_AT_ONCE)
+        size += _remembered(feature.section, feature.inputs)
     size += _ROW_CELL * BATCH * (len(found.joined.channels) + _STAGES * width)
     for name, columns in found.feeds:
         slots = -(-found.joined.period // (config.sources[name].period or 1))
         if slots > 1:
-            size += (
-                2 * _ROW_CELL * max(min(BATCH * slots * len(columns), CELLS_AT_ONCE), slots * len(columns))
-            )
+            row = slots * len(columns)
+            size += 2 * _ROW_CELL * max(row, min(BATCH * row, CELLS_AT_ONCE))
+    size += sum(_remembered(each, found.joined) for each in section.transforms)
     size += _windows(section, width, period)
     size += _TAPES * Tape.size_bytes(width)
     if section.learn is not None:
         size += 8 * width * (section.learn.span // period)
     return size
+
+
+def _remembered(section: TransformSection, inputs: Schema) -> int:
+    """The rows that a transform looks back on, and a copy while it takes in the next."""
+    rows = section.reach // inputs.period
+    return 2 * _ROW_CELL * rows * len(matching(section.channels, inputs.channels))
 
 
 def _windows(section: PipelineSection, width: int, period: int) -> int:

@@ -22,11 +22,11 @@ __all__ = ["StateError", "decode", "encode", "read", "set_aside", "write"]
 _FORMAT: Final = 1
 _HEAD: Final = re.compile(rb"dxad-state (\d{1,9}) crc32=([0-9a-f]{8}) bytes=(\d{1,9})\n")
 _BYTES_MOST: Final = 16 * 2**20
-"""A state that is larger is not ours."""
+"""A document that is larger is not ours."""
 
 
 class StateError(ValueError):
-    """A file is damaged, or was written by something else; the text says how."""
+    """A file is damaged, was written by something else, or would be too large; the text says how."""
 
 
 def encode(document: Document) -> bytes:
@@ -34,8 +34,11 @@ def encode(document: Document) -> bytes:
 
     Raises:
         TypeError: it holds something that JSON has no word for.
+        StateError: it is too large.
     """
     body = orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
+    if len(body) > _BYTES_MOST:
+        raise StateError(f"takes {len(body) / 2**20:.1f} MiB, more than {_BYTES_MOST >> 20} MiB")
     return b"dxad-state %d crc32=%08x bytes=%d\n" % (_FORMAT, zlib.crc32(body), len(body)) + body
 
 
@@ -72,7 +75,7 @@ def read(path: Path) -> Document | None:
     """
     try:
         with path.open("rb") as file:
-            raw = file.read(_BYTES_MOST + 1)
+            raw = file.read(_BYTES_MOST + 100)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -11,6 +11,7 @@ of it happens on the inference thread, between two batches; the event loop only 
 """
 
 import math
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -31,6 +32,8 @@ _SHIFT_ROWS_MIN: Final = 100
 """Compared rows before a shift of the score means anything."""
 _RATIO_MOST: Final = 10.0
 """A score far above its limit is compared as this many times the limit."""
+
+_TURNS_KEPT: Final = 100
 
 Role = Literal["none", "shadow", "retired"]
 Wish = Literal["install", "shadow", "promote", "rollback", "alone"]
@@ -149,8 +152,8 @@ class Succession:
         self.beside: Detector | None = None
         self.role: Role = "none"
         self.comparison = Comparison()
-        self.turns: list[Turn] = []
-        """What has changed since somebody looked; bounded by who takes them away, and by 100."""
+        self.turns: deque[Turn] = deque(maxlen=_TURNS_KEPT)
+        """What has changed: whoever tells of it takes it away, from another thread."""
         self.slow = False
         """Whether the last batch took longer than it may."""
         self.adjust(rule, deadline=deadline, period=period)
@@ -336,7 +339,7 @@ class Succession:
         self.beside, self.role, self.comparison = None, "none", Comparison()
 
     def _note(self, turn: Turn) -> None:
-        self.turns = [*self.turns[-99:], turn]
+        self.turns.append(turn)
 
     def restart(self) -> None:
         """Rows were lost: no window reaches across the hole."""

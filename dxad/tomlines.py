@@ -9,7 +9,7 @@ import re
 import tomllib
 from typing import Any
 
-__all__ = ["Key", "locate"]
+__all__ = ["Key", "assignment", "locate"]
 
 Key = tuple[str | int, ...]
 """A path into the document: names of tables and keys, and places in arrays."""
@@ -133,3 +133,24 @@ class _Scanner:
         found = _BLANK.match(self._text, self._at)
         assert found is not None
         self._at = found.end()
+
+
+def assignment(text: str) -> tuple[tuple[str, ...], Any]:
+    """The path and the value of `dotted.key=value`, TOML but for strings, which may stand without quotes.
+
+    Raises:
+        ValueError: it is none.
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ValueError("wants KEY=VALUE")
+    path: list[str] = []
+    found: Any = tomllib.loads(f"{key.strip()} = 0")
+    while isinstance(found, dict):
+        name, found = next(iter(found.items()))
+        path.append(name)
+    try:
+        read = tomllib.loads(f"value = {value.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        read = value.strip()
+    return tuple(path), read

@@ -55,6 +55,9 @@ Bools = npt.NDArray[np.bool_]
 Document = dict[str, Any]
 """A JSON object."""
 
+Columns = slice | list[int]
+"""Which columns of rows: a slice where they stand side by side, which numpy copies fastest."""
+
 Fold = Literal["last", "mean", "min", "max", "count"]
 """What several samples of one slot, or several finer slots of one row, become."""
 
@@ -169,7 +172,7 @@ class Rows:
         return Rows(self.first, self.period, values, self.states if states is None else states)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would cost as much as gathering thirty windows
 class Windows:
     """Stretches of consecutive rows offered to a model."""
 
@@ -187,6 +190,8 @@ class Windows:
     """Nanoseconds from one slot to the next; 1 where every message is a row."""
     question: bool = False
     """Somebody asks what the score of these would be: a model must not learn from them, or remember them."""
+    whole: bool = False
+    """It is known that no cell is bad; False leaves it open."""
 
     @property
     def times(self) -> I8:
@@ -197,13 +202,13 @@ class Windows:
         return len(self.values)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scores:
     """A model's answer to windows: higher is more anomalous."""
 
     values: F8
     """(n,); NaN where the window was not scored."""
-    contributions: F8 | None = None
+    contributions: F8 | F4 | None = None
     """(n, channels), non-negative: how much of the score each channel makes; None where unknown."""
 
 

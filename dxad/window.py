@@ -11,7 +11,6 @@ model gathers what it needs:
 from typing import Final
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from dxad.types import F4, I8, Rows, Windows
 
@@ -37,6 +36,15 @@ class WindowBuffer:
         self._buffer: F4 = np.empty((rows - 1 + _ROWS_AT_ONCE, channels), dtype=np.float32)
         self._bad: I8 = np.zeros(len(self._buffer), dtype=np.int64)
         """By row of the buffer: how many of its cells are bad or empty."""
+        self._whole = 0
+        """How many rows came last that have no bad cell."""
+        self._complete = 0
+        """How many windows the rows held last complete."""
+        self._first = 0
+        """The place of the first row of the first of them."""
+        self._last = 0
+        """The slot of its last row."""
+        self._period = 1
 
     @staticmethod
     def size_bytes(rows: int, channels: int) -> int:
@@ -48,26 +56,37 @@ class WindowBuffer:
 
         The windows are read-only views that are valid until the next push.
         """
+        self.hold(rows)
+        return self.offer()
+
+    def hold(self, rows: Rows) -> None:
+        """Take in consecutive rows, in single precision, and count their bad cells."""
         n = len(rows)
         begin = self._make_room(n)
-        stop = begin + n
-        self._write(rows, begin, stop)
-        last = np.arange(self._until_next - 1, n, self.hop, dtype=np.int64)
-        self._until_next += self.hop * len(last) - n
-        self._held = stop
-        if not len(last):
+        self._held = begin + n
+        self._write(rows, begin, begin + n)
+        self._complete = len(range(self._until_next - 1, n, self.hop))
+        self._first = begin + self._until_next - self.rows
+        self._last = rows.first + self._until_next - 1
+        self._period = rows.period
+        self._until_next += self.hop * self._complete - n
+
+    def offer(self) -> Windows:
+        """The windows that the rows held last complete."""
+        n, first, hop = self._complete, self._first, self.hop
+        if not n:
             nothing = np.empty((0, self.rows, self._channels), dtype=np.float32)
-            return Windows(last, nothing, np.empty(0, dtype=np.float32), period=rows.period)
-        first = begin + int(last[0]) - self.rows + 1
-        base = self._buffer[first : begin + int(last[-1]) + 1]
-        return Windows(
-            rows.first + last,
-            self._views(base, len(last)),
-            self._shares(first, len(last)),
-            base,
-            self.hop,
-            rows.period,
-        )
+            return Windows(np.empty(0, np.int64), nothing, np.empty(0, np.float32), period=self._period)
+        base = self._buffer[first : first + (n - 1) * hop + self.rows]
+        last = np.arange(self._last, self._last + n * hop, hop, dtype=np.int64)
+        whole = self._whole >= self._held - first
+        bad = np.zeros(n, dtype=np.float32) if whole else self._shares(first, n)
+        return Windows(last, self._views(base, n), bad, base, hop, self._period, whole=whole)
+
+    def clear(self) -> None:
+        """Forget all rows: the next one follows none of them."""
+        self._until_next = self.rows
+        self._held = self._whole = self._complete = 0
 
     def _make_room(self, n: int) -> int:
         """Move the tail to the head of the buffer; returns the place of the next row."""
@@ -88,14 +107,24 @@ class WindowBuffer:
         single = self._buffer[begin:stop]
         with np.errstate(over="ignore"):
             single[:] = rows.values
+        finite = np.isfinite(single)
+        if finite.all():
+            self._bad[begin:stop] = 0
+            self._whole += stop - begin
+            return
+        self._whole = 0
         if np.isinf(single).any():  # what single precision cannot hold stands at its edge
             np.clip(single, -_LARGEST, _LARGEST, out=single)
-        self._bad[begin:stop] = np.isnan(single).sum(axis=1)
+            finite = ~np.isnan(single)
+        self._bad[begin:stop] = self._channels - finite.sum(axis=1)
 
     def _views(self, base: F4, n: int) -> F4:
-        per_row, per_cell = base.strides
-        shape = (n, self.rows, self._channels)
-        return as_strided(base, shape, (self.hop * per_row, per_row, per_cell), writeable=False)
+        per_row = base.strides[0]
+        view: F4 = np.ndarray(
+            (n, self.rows, self._channels), np.float32, base, 0, (self.hop * per_row, per_row, 4)
+        )
+        view.flags.writeable = False
+        return view
 
     def _shares(self, first: int, n: int) -> F4:
         """Of each window, the share of cells that are bad: whole numbers, so a running sum is exact."""

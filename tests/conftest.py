@@ -153,3 +153,52 @@ def _functions_of_the_plant(tmp_path_factory) -> Iterator[None]:
     yield
     sys.path.remove(str(folder))
     sys.modules.pop("plant_functions", None)
+
+
+@pytest.fixture
+def dense_net():
+    """Makes the bytes of a net of dense layers, its input (1, *shape): float32, or int8 throughout."""
+    from tests.nets import dense
+
+    return dense
+
+
+@pytest.fixture
+def reshaped_net():
+    """Makes the bytes of a graph of one matrix whose input has any shape: (1, *shape) to (1, outputs)."""
+    return _reshaped_net
+
+
+def _reshaped_net(
+    shape: tuple[int, ...], weight: np.ndarray, *, fixed: bool = False, flat: bool = False
+) -> bytes:
+    """`fixed`: it reshapes to a batch of one; else to as many as come."""
+    import tflite as schema
+
+    from dxad.training.graph import Operator, Tensor, Writer
+
+    weight = np.atleast_2d(weight)
+    cells = weight.shape[1]
+    to = np.array([1 if fixed else -1, cells], "<i4")
+
+    def dense(builder):
+        schema.FullyConnectedOptionsStart(builder)
+        return schema.FullyConnectedOptionsEnd(builder)
+
+    def reshape(builder):
+        schema.ReshapeOptionsStart(builder)
+        return schema.ReshapeOptionsEnd(builder)
+
+    tensors = [
+        Tensor("in", (1, cells) if flat else (1, *shape)),
+        Tensor("to", (2,), to.tobytes(), schema.TensorType.INT32),
+        Tensor("row", (1, cells)),
+        Tensor("w", weight.shape, weight.astype("<f4").tobytes()),
+        Tensor("out", (1, len(weight))),
+    ]
+    code, options = schema.BuiltinOperator, schema.BuiltinOptions
+    operators = [
+        Operator(code.RESHAPE, ("in", "to"), "row", options.ReshapeOptions, reshape),
+        Operator(code.FULLY_CONNECTED, ("row", "w", None), "out", options.FullyConnectedOptions, dense),
+    ]
+    return Writer(tensors, operators, outputs=["out"]).file("test")

@@ -18,7 +18,7 @@ _NAME = {
     "name": "name",
     "in": "path",
     "required": True,
-    "description": "of a pipeline, an alarm or an incident",
+    "description": "of a source, a pipeline, an alarm or an incident",
     "schema": {"type": "string"},
 }
 _PROBLEM = {

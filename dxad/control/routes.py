@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Final, Literal, Protocol, TypeVar
 
 from pydantic import Field, ValidationError
@@ -15,7 +16,7 @@ from dxad.alarmsection import Action
 from dxad.control import openapi
 from dxad.control.limits import BODY_BYTES, QUERY_BYTES
 from dxad.control.problem import Refusal
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, ModelError
 from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
@@ -23,6 +24,7 @@ __all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
 
 S = TypeVar("S", bound=Section)
 
+ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _CSV_TYPE: Final = "text/csv; charset=utf-8"  # RFC 7111
 
@@ -39,6 +41,15 @@ class Gateway(Protocol):
     def pipelines(self) -> Sequence[str]:
         """The names of all pipelines."""
 
+    def sources(self) -> Sequence[str]:
+        """The names of all sources."""
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a source from slot `start` on, `limit` at most."""
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
+        """Rows of a pipeline, likewise."""
+
     async def query(self, pipeline: str, request: Document) -> Document:
         """Answer a DXA request: `success`, `content`, `error`."""
 
@@ -47,6 +58,17 @@ class Gateway(Protocol):
 
         Raises:
             ConfigError: this pipeline does not learn.
+        """
+
+    async def models(self, pipeline: str) -> Document:
+        """All versions of a pipeline's model, and which of them does what."""
+
+    async def model(self, pipeline: str, verb: ModelVerb, *, path: str = "", version: str = "") -> Document:
+        """Change which model counts.
+
+        Raises:
+            ModelError: it is refused.
+            ConfigError: this pipeline's model has no versions.
         """
 
     def alarms(self) -> Sequence[Document]:
@@ -185,6 +207,26 @@ async def _openapi(_call: Call) -> Answer:
     return Answer(openapi.document(ROUTES))
 
 
+class _RowsAsked(Section, strict=False):
+    """What a question for rows may hold."""
+
+    start: int | None = Field(None, alias="from", ge=0, description="the first slot; without it, the oldest")
+    limit: int = Field(10_000, ge=0, description="rows at most; fewer come where they are wide")
+
+
+async def _source_rows(call: Call) -> Answer:
+    names = call.gateway.sources()
+    if call.name not in names:
+        raise Refusal(404, f"no source {call.name!r}; {_all(names)}")
+    asked = _asked(call, _RowsAsked)
+    return Answer(call.gateway.source_rows(call.name, asked.start, asked.limit))
+
+
+async def _pipeline_rows(call: Call) -> Answer:
+    name, asked = _known(call, call.name), _asked(call, _RowsAsked)
+    return Answer(call.gateway.pipeline_rows(name, asked.start, asked.limit))
+
+
 # -- what is asked of a pipeline --------------------------------------------------------------------------
 
 
@@ -218,6 +260,33 @@ async def _learn(call: Call) -> Answer:
 
 
 # -- what is asked of the daemon --------------------------------------------------------------------------
+
+
+class _Model(Section):
+    """What the body of a change of models may hold."""
+
+    path: str = Field("", description="a folder with a bundle, on the gateway's own disk")
+    version: str = Field(
+        "", description="of a bundle on the shelf: its name, its number or the head of its hash"
+    )
+
+
+def _model(verb: ModelVerb) -> Handler:
+    async def changed(call: Call) -> Answer:
+        name, asked = _known(call, call.name), _body(call, _Model)
+        if verb in ("install", "shadow") and not Path(asked.path).is_absolute():
+            raise Refusal(422, "path: the whole path of a folder with a bundle is wanted")
+        try:
+            done = await call.gateway.model(name, verb, path=asked.path, version=asked.version)
+        except (ConfigError, ModelError) as error:
+            raise Refusal(409, str(error)) from error
+        return Answer(done, 202)
+
+    return changed
+
+
+async def _models(call: Call) -> Answer:
+    return Answer(await call.gateway.models(_known(call, call.name)))
 
 
 class _Reload(Section):
@@ -353,6 +422,14 @@ ROUTES: Final = (
     Route("GET", "/v1/pipelines", _part("pipelines"), "All pipelines: score, limit, model, open incidents."),
     Route("GET", "/v1/pipelines/{name}", _pipeline, "One pipeline."),
     Route(
+        "GET", "/v1/sources/{name}/rows", _source_rows, "Rows of a source as they were sealed; `next` is "
+        "where to go on.", query=_RowsAsked,
+    ),
+    Route(
+        "GET", "/v1/pipelines/{name}/rows", _pipeline_rows, "Rows of a pipeline, after its transforms.",
+        query=_RowsAsked,
+    ),
+    Route(
         "POST", "/v1/pipelines/{name}/query", _query, "Ask a pipeline: {} for its status, execute for a "
         "score of its last rows, data for one of your own.", body_bytes=QUERY_BYTES, example=_ASK,
     ),
@@ -390,6 +467,27 @@ ROUTES: Final = (
     Route(
         "POST", "/v1/reload", _reload, "Take up the configuration as it is on disk now: what changed is "
         "swapped, all else goes on; or refuse it, and change nothing.", admin=True, example={"dry_run": True},
+    ),
+    Route("GET", "/v1/pipelines/{name}/models", _models, "The versions of its model, live, beside and kept."),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/install", _model("install"), "Try a bundle, keep it on "
+        "the shelf, and let it score from the next row on; the one before stays beside it for its probation.",
+        admin=True, example={"path": "/srv/models/new"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/shadow", _model("shadow"), "The same, but beside the live "
+        "model: its scores are compared, and do not count.", admin=True, example={"path": "/srv/models/new"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/promote", _model("promote"), "Let the shadow count.", admin=True,
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/rollback", _model("rollback"), "Let the version before count "
+        "again, or the one that is named.", admin=True, example={"version": "0001"},
+    ),
+    Route(
+        "POST", "/v1/pipelines/{name}/models/dismiss", _model("dismiss"), "Let go of the model beside the "
+        "live one.", admin=True,
     ),
     Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),

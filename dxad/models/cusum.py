@@ -8,9 +8,16 @@ Source: E. S. Page, "Continuous Inspection Schemes", Biometrika 41, 1954; NIST/S
 The handbook's h of 4 or 5 gives a false alarm every few hundred rows and channel; without `h` in the
 configuration it follows from `false_alarm_rows`, by Siegmund's approximation of the run length of one side,
 (exp(2kb) - 2kb - 1) / 2k^2 with b = h + 1.166 (D. Siegmund, "Sequential Analysis", 1985), shared among the
-sides and channels. That is for independent normal values; values that follow a slow motion sum up higher,
-so a channel whose sums in the warm-up came to more than two thirds of h has an h of one and a half times
-their largest. After the warm-up the sums begin at 0.
+sides and channels. That is for independent values about a known mean; those of a machine follow one another,
+and a short warm-up does not tell their mean. With r = (1 + c) / (1 - c), where c is the correlation of a row
+with the one before (that of an AR(1) process: sums of n values have r times the variance of independent ones,
+see G. Box, G. Jenkins, "Time Series Analysis", 1970), a channel has
+
+    a k greater by two standard errors of its mean, sqrt(r / rows of the warm-up)
+    an h of h * r * k / k of the channel, which keeps 2kh / variance in Siegmund's exponent as it is,
+    but not below one and a half times the largest sum of its warm-up
+
+After the warm-up the sums begin at 0.
 
 After an alarm Page begins anew at 0, which would end the alarm after one row. Here a sum goes on, but to no
 more than `cap` times its h: a fault that lasts stays above the limit, and (cap - 1) h / k rows after its end,
@@ -64,6 +71,19 @@ def siegmund_h(channels: int, rows: int, k: float) -> float:
     return max(reach - _OVERSHOOT, k)
 
 
+def _variance_ratio(away: F8) -> F8:
+    """(n, channels) deviations to (channels,): (1 + c) / (1 - c), between 1 and n."""
+    before, after = away[:-1], away[1:]
+    pair = ~np.isnan(before) & ~np.isnan(after)
+    before, after = np.where(pair, before, 0.0), np.where(pair, after, 0.0)
+    square = (before**2 + after**2).sum(axis=0) / 2.0
+    correlation = np.divide((before * after).sum(axis=0), square, out=np.zeros(len(square)), where=square > 0)
+    n = max(1, len(away))
+    correlation = np.clip(correlation, 0.0, (n - 1) / (n + 1))
+    ratio: F8 = (1.0 + correlation) / (1.0 - correlation)
+    return ratio
+
+
 class Sums:
     """Channels that never moved in the warm-up stay out."""
 
@@ -72,7 +92,7 @@ class Sums:
     def __init__(
         self,
         *,
-        k: float,
+        k: F8,
         cap: float,
         limit: float,
         mean: F8,
@@ -84,7 +104,7 @@ class Sums:
         """Take up sums.
 
         Args:
-            k: what is forgiven per row.
+            k: (channels,) what is forgiven per row.
             cap: how far a sum grows, in limits.
             limit: h.
             mean: (channels,) that deviations are from; NaN where nothing is known.
@@ -107,16 +127,18 @@ class Sums:
         reach = _TRIM * spreads(values, median)
         mean, std = mean_and_std(np.clip(values, median - reach, median + reach))
         std = np.where(reach > 0, std, 0.0)
-        made = partial(cls, k=k, limit=limit, mean=mean, std=std, normal=mean_and_std(values))
+        ratio = _variance_ratio(values - mean)
+        allowed = k + 2.0 * np.sqrt(ratio / max(1, len(values)))
+        made = partial(cls, k=allowed, limit=limit, mean=mean, std=std, normal=mean_and_std(values))
         free = made(cap=math.inf, share=np.ones(values.shape[1]))
         largest = free.run(values).max(axis=(0, 1), initial=0.0)
-        return made(cap=cap, share=limit / np.maximum(limit, _MARGIN * largest))
+        return made(cap=cap, share=limit / np.maximum(limit * ratio * k / allowed, _MARGIN * largest))
 
     @classmethod
-    def restore(cls, state: Document, channels: int, limit: float, *, k: float, cap: float) -> "Sums":
+    def restore(cls, state: Document, channels: int, limit: float, *, cap: float) -> "Sums":
         """What `state` gave."""
-        names = ("mean", "std", "share", "normal_mean", "normal_std")
-        mean, std, share, *normal = (unpack(state, name, (channels,)) for name in names)
+        names = ("k", "mean", "std", "share", "normal_mean", "normal_std")
+        k, mean, std, share, *normal = (unpack(state, name, (channels,)) for name in names)
         sums = unpack(state, "sums", (2, channels))
         return cls(
             k=k,
@@ -160,6 +182,7 @@ class Sums:
         """A few numbers per channel."""
         mean, std = self.normal
         return {
+            "k": pack(self._k),
             "mean": pack(self._mean),
             "std": pack(self._std),
             "share": pack(self._share),
@@ -179,7 +202,7 @@ def _build(config: Config, *, state_dir: Path) -> Baseline:  # noqa: ARG001 - ev
         relearn_after=config.relearn_after,
         limit=limit,
         settle=partial(Sums.settle, k=config.k, cap=config.cap),
-        restore=partial(Sums.restore, k=config.k, cap=config.cap),
+        restore=partial(Sums.restore, cap=config.cap),
     )
 
 

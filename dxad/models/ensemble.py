@@ -17,6 +17,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from operator import is_not
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -29,7 +30,7 @@ from dxad.alarm import Judge
 from dxad.errors import ModelError
 from dxad.fields import ModelSection
 from dxad.plugin import Plugin
-from dxad.types import F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
+from dxad.types import F4, F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
 
 __all__ = ["PLUGIN", "Config", "Ensemble"]
 
@@ -58,6 +59,10 @@ class Config(ModelSection):
         if self.quorum is not None and self.quorum > len(self.models):
             raise ValueError(f"quorum: {self.quorum} is more than there are models")
         return self
+
+    def bundles(self) -> tuple[Path, ...]:
+        """Those of its members."""
+        return tuple(chain.from_iterable(each.bundles() for each in self.models))
 
 
 class Ensemble:
@@ -147,7 +152,7 @@ class Ensemble:
         return {"members": [member.details() for member in self._members]}
 
     def state(self) -> Document:
-        """What the members have learned."""
+        """What the members have learned; their causal means begin anew, as the detector's do."""
         return {"members": [{"type": each.kind, "state": each.model.state()} for each in self._members]}
 
     def restore(self, state: Document) -> None:
@@ -264,14 +269,14 @@ def _spread(judge: Judge, last: I8, raw: F8, begin: int) -> F8:
     return judged
 
 
-def _shares(parts: F8 | None, values: F8, width: int) -> F8:
+def _shares(parts: F8 | F4 | None, values: F8, width: int) -> F8:
     """What channels contribute (n, channels), so that they add up to the score; zeros where not known."""
     if parts is None:
         return np.zeros((len(values), width))
-    parts = np.nan_to_num(parts, nan=0.0, posinf=_LARGEST)
-    total = parts.sum(axis=1)
+    known = np.nan_to_num(parts.astype(np.float64), nan=0.0, posinf=_LARGEST)
+    total = known.sum(axis=1)
     scale = np.divide(np.nan_to_num(values), total, out=np.zeros(len(values)), where=total > 0)
-    shares: F8 = parts * scale[:, None]
+    shares: F8 = known * scale[:, None]
     return shares
 
 

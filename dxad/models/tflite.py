@@ -1,28 +1,27 @@
-"""TensorFlow Lite models, from bundles (see `dxad.bundle`).
-
-Runs on LiteRT where that is installed, else on tflite-runtime; always with one thread, which is the fastest
-for nets of this size.
-"""
+"""TensorFlow Lite models, from bundles (see `dxad.bundle`)."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dxad import bundle
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.fields import ModelSection
+from dxad.inference import Scorer
+from dxad.interpreter import Graph, place
+from dxad.manifest import Manifest
 from dxad.plugin import Plugin
-from dxad.types import F4, F8, Calibration, Channel, Document, Scores, Windows
+from dxad.signing import Policy
+from dxad.types import F4, F8, I8, Bools, Calibration, Channel, Document, Scores, Windows
 
-__all__ = ["PLUGIN", "BareTFLite", "Config", "TFLite", "verify"]
+__all__ = ["PLUGIN", "BareTFLite", "Config", "TFLite"]
 
-_BATCHES: Final = (1, 8, 32, 256)
-"""Windows per call; a fixed set, because every new size makes the interpreter plan its memory anew."""
-_GOLDEN_TOLERANCE: Final = 1e-4
+_BAD_MOST: Final = 0.2
+"""A window in which regimes nobody has learned make more than this share of cells bad has no score."""
 
 
 class Config(ModelSection):
@@ -32,81 +31,120 @@ class Config(ModelSection):
     path: Path = Field(
         strict=False, description="a bundle, or a shelf of them; relative to the state directory"
     )
+    require_signature: bool = Field(
+        default=False, description="refuse bundles that are not signed by public_key"
+    )
+    public_key: str | None = Field(
+        None,
+        description="ed25519, in base64, hex or a PEM file relative to the state directory; a bundle that is "
+        "signed by another key is refused",
+    )
+
+    @model_validator(mode="after")
+    def _trusts_somebody(self) -> Self:
+        if self.require_signature and self.public_key is None:
+            raise ValueError("require_signature wants the public_key that bundles are signed by")
+        return self
+
+    def bundles(self) -> tuple[Path, ...]:
+        """The one at its path."""
+        return (self.path,)
+
+    def policy(self, state_dir: Path) -> Policy | None:
+        """Whose bundles are used; None is anybody's."""
+        if self.public_key is None:
+            return None
+        return Policy(self.public_key, required=self.require_signature, folder=state_dir)
 
 
 class TFLite:
-    """Scores windows with the bundle's graph; the squares it also yields are the channels' contributions."""
+    """Scores windows with the bundle's graph, and knows what is normal in each regime if the bundle does."""
 
     def __init__(self, found: bundle.Bundle) -> None:
         self._bundle = found
         self.version = found.version
         self.calibration: Calibration | None = found.manifest.calibration
-        self._fill = np.asarray(found.manifest.fill, dtype=np.float32)
-        owner = np.asarray(found.manifest.contribution_columns, dtype=np.int64)
-        self._by_owner = np.argsort(owner, kind="stable")
-        """The outputs, those of one channel side by side."""
-        self._owners, self._begins = np.unique(owner[self._by_owner], return_index=True)
-        self._columns: list[int] = []
+        self._columns: I8 = np.empty(0, dtype=np.int64)
         self._width = 0
-        self._graph: _Graph | None = None
+        self._as_they_are = False
+        """Whether the pipeline's columns are the model's, one for one."""
+        self._regimes: _Regimes | None = None
+        self._scorer: Scorer | None = None
 
     @classmethod
-    def at(cls, path: Path) -> "TFLite":
-        """The model at a path of a configuration.
+    def at(cls, path: Path, *, policy: Policy | None = None) -> "TFLite":
+        """The model at a path of a configuration; `trial.ensure_tried` must have been there before.
 
         Raises:
-            ModelError: there is none, or it is refused.
+            ModelError: there is none, or it is refused, or nobody tried it on this machine with this runtime.
         """
-        folder = bundle.current(path)
-        return cls(bundle.read(path if folder is None else folder))
+        folder = bundle.current(path) or path
+        found = bundle.read(folder, policy=policy)
+        if not bundle.is_tried(folder, found.contents, place()):
+            raise ModelRefusedError(
+                f"{folder}: was not tried on this machine with this runtime; `dxad models verify` does"
+            )
+        return cls(found)
 
     def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Find the model's channels among these.
 
         Raises:
-            ModelError: one is missing, has another unit, or the windows have another length.
+            ModelError: one is missing, has another unit, the windows have another length, or the regimes are
+                told by another channel than in training.
         """
-        if by is not None:
-            raise ModelError("this model knows no regimes")
         manifest = self._bundle.manifest
-        place = {channel.id: (column, channel.unit) for column, channel in enumerate(channels)}
+        place_of = {channel.id: (column, channel.unit) for column, channel in enumerate(channels)}
         for name, unit in zip(manifest.channels, manifest.units, strict=True):
-            if name not in place:
+            if name not in place_of:
                 raise ModelError(f"the model wants channel {name!r}, which the pipeline does not have")
-            if place[name][1] != unit:
+            if place_of[name][1] != unit:
                 raise ModelError(
-                    f"channel {name!r} is in {place[name][1]!r}, the model was made for {unit!r}"
+                    f"channel {name!r} is in {place_of[name][1]!r}, the model was made for {unit!r}"
                 )
         if rows is not None and rows < manifest.rows:
             raise ModelError(f"the model wants windows of {manifest.rows} rows, the pipeline has {rows}")
-        self._columns = [place[name][0] for name in manifest.channels]
+        self._columns = np.array([place_of[name][0] for name in manifest.channels], dtype=np.int64)
         self._width = len(channels)
-        self._graph = _Graph(self._bundle.blob)
-        if self._graph.inputs != manifest.rows * len(manifest.channels):
-            raise ModelError(
-                f"the graph takes {self._graph.inputs} numbers, the manifest promises another count"
-            )
+        self._as_they_are = np.array_equal(self._columns, np.arange(self._width))
+        self._regimes = _regimes(manifest, channels, by)
+        self._scorer = Scorer(manifest, self._bundle.blob)
         return manifest.rows
 
     def score(self, windows: Windows) -> Scores:
         """Score each window; bad cells stand at the training median and contribute nothing.
 
+        A window that ends in a regime that was not in training, or has much of one in it, has no score.
+
         Raises:
             ModelError: not loaded, or the runtime failed.
         """
-        if self._graph is None:
+        scorer = self._scorer
+        if scorer is None:
             raise ModelError("score before load")
-        cells = windows.values[:, -self._bundle.manifest.rows :, :][:, :, self._columns]
-        bad = np.isnan(cells)
-        values, parts = self._graph.run(
-            np.where(bad, self._fill, cells).reshape(len(cells), self._graph.inputs)
-        )
-        contributions = np.zeros((len(cells), self._width))
-        if parts is not None and len(self._owners):
-            mine = np.zeros((len(cells), len(self._columns)))
-            mine[:, self._owners] = np.add.reduceat(parts[:, self._by_owner], self._begins, axis=1)
-            mine[bad.any(axis=1)] = 0.0
-            contributions[:, self._columns] = mine
+        n, wide, _ = windows.values.shape
+        if not n:
+            return Scores(np.empty(0), np.empty((0, self._width), dtype=np.float32))
+        rows, step = windows.base, windows.step
+        if rows is None:
+            rows, step = np.ascontiguousarray(windows.values).reshape(-1, self._width), wide
+        first = wide - scorer.rows
+        holed = not windows.whole and np.count_nonzero(windows.bad) > 0
+        unknown: Bools | None = None
+        if self._regimes is not None:
+            rows, unknown = self._regimes.standardised(rows, self._columns)
+            holed = True
+        elif not self._as_they_are:
+            rows = rows.take(self._columns, axis=1)
+        values, parts = scorer.score(rows, n, first=first, step=step, holed=holed)
+        if unknown is not None and unknown.any():
+            ends = first + scorer.rows - 1 + step * np.arange(n)
+            share = _share(unknown, n, first, step, scorer.rows)
+            values[unknown[ends] | (share > _BAD_MOST)] = np.nan
+        if parts is None or self._as_they_are:
+            return Scores(values, parts)
+        contributions = np.zeros((n, self._width), dtype=np.float32)
+        contributions[:, self._columns] = parts
         return Scores(values, contributions)
 
     def state(self) -> Document:
@@ -118,7 +156,50 @@ class TFLite:
 
     def close(self) -> None:
         """Free the interpreter."""
-        self._graph = None
+        self._scorer = None
+
+
+def _share(rows: Bools, n: int, first: int, step: int, width: int) -> F8:
+    """(n,): the share of each window's rows for which it is so."""
+    sums = np.concatenate(([0], np.cumsum(rows)))
+    begins = first + step * np.arange(n)
+    share: F8 = (sums[begins + width] - sums[begins]) / width
+    return share
+
+
+class _Regimes:
+    """Moves rows from what is normal in their own regime to what is normal in all of them taken together.
+
+    x' = (x - mean_r) / std_r · std + mean, by channel, with r the value of the `by` column.
+    """
+
+    def __init__(self, manifest: Manifest, by: int) -> None:
+        ordered = sorted(manifest.regimes, key=lambda each: each.value)
+        normal = np.array([manifest.normal[name] for name in manifest.channels])
+        self._by = by
+        self._values: F4 = np.array([each.value for each in ordered], dtype=np.float32)
+        self._mean = np.array([each.mean for each in ordered])
+        self._gain = normal[:, 1] / np.array([each.std for each in ordered])
+        self._all_mean = normal[:, 0]
+
+    def standardised(self, rows: F4, columns: I8) -> tuple[F4, Bools]:
+        """(m, channels of the pipeline) to those of the model, and which rows (m,) are of no known regime."""
+        values = rows[:, self._by]
+        place_of = np.minimum(np.searchsorted(self._values, values), len(self._values) - 1)
+        unknown: Bools = self._values[place_of] != values
+        moved = (rows[:, columns] - self._mean[place_of]) * self._gain[place_of] + self._all_mean
+        moved[unknown] = np.nan
+        return moved.astype(np.float32), unknown
+
+
+def _regimes(manifest: Manifest, channels: Sequence[Channel], by: int | None) -> _Regimes | None:
+    """Raises ModelError: the model and the pipeline do not agree on what tells the regimes apart."""
+    asked = "" if by is None else channels[by].id
+    if asked == manifest.by:
+        return None if by is None else _Regimes(manifest, by)
+    if not manifest.by:
+        raise ModelError(f"this model knows no regimes: it was not learned by {asked!r}; learn it anew")
+    raise ModelError(f"the model was learned by {manifest.by!r}; say by = {manifest.by!r}, or learn it anew")
 
 
 class BareTFLite:
@@ -127,19 +208,12 @@ class BareTFLite:
     _WARM_UP: Final = 100
     _MARGIN: Final = 1.5
 
-    def __init__(self, path: Path) -> None:
-        """Read the file at once.
-
-        Raises:
-            ModelRefusedError: it cannot be read.
-        """
-        try:
-            self._blob = path.read_bytes()
-        except OSError as error:
-            raise ModelRefusedError(f"{path}: {error.strerror}") from error
+    def __init__(self, blob: bytes) -> None:
+        """Of the bytes of a file that was tried."""
+        self._blob = blob
         self.version = hashlib.sha256(self._blob).hexdigest()[:12]
         self.calibration: Calibration | None = None
-        self._graph: _Graph | None = None
+        self._graph: Graph | None = None
         self._first: list[float] = []
 
     def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
@@ -150,11 +224,11 @@ class BareTFLite:
         """
         if by is not None:
             raise ModelError("this model knows no regimes")
-        self._graph = _Graph(self._blob)
-        wanted, rest = divmod(self._graph.inputs, len(channels))
+        self._graph = Graph(self._blob)
+        wanted, rest = divmod(self._graph.input.size, len(channels))
         if rest or rows not in (None, wanted):
             raise ModelError(
-                f"the graph takes {self._graph.inputs} numbers, not rows of {len(channels)} channels"
+                f"the graph takes {self._graph.input.size} numbers, not rows of {len(channels)} channels"
             )
         return wanted
 
@@ -164,8 +238,7 @@ class BareTFLite:
             raise ModelError("score before load")
         whole = ~np.isnan(windows.values).any(axis=(1, 2))
         values = np.full(len(windows), np.nan)
-        flat = windows.values[whole].reshape(int(whole.sum()), -1)
-        values[whole] = self._graph.run(flat)[0]
+        values[whole] = self._run(self._graph, windows.values[whole])
         if self.calibration is None:
             self._first += values[whole].tolist()
             if len(self._first) >= self._WARM_UP:
@@ -173,8 +246,20 @@ class BareTFLite:
                 self.calibration = Calibration(max(self._MARGIN * worst, 1e-9))
         return Scores(values)
 
+    def _run(self, graph: Graph, windows: F4) -> F8:
+        names = [each.name.split(":")[0] for each in graph.outputs]
+        score = graph.outputs[names.index("score") if "score" in names else 0]
+        values, at = np.empty(len(windows)), 0
+        cells = windows.reshape(len(windows), *graph.input.shape)
+        cells = cells if graph.input.is_float else graph.input.quantised(cells)
+        while at < len(windows):
+            n = graph.run(cells[at:])
+            values[at : at + n] = graph.output(score, n).reshape(n, -1)[:, 0]
+            at += n
+        return values
+
     def state(self) -> Document:
-        """All it knows stands in its bundle."""
+        """Nothing that would be worth keeping."""
         return {}
 
     def restore(self, state: Document) -> None:
@@ -185,90 +270,8 @@ class BareTFLite:
         self._graph = None
 
 
-class _Graph:
-    """An interpreter that holds windows of one of a few batch sizes at a time."""
-
-    def __init__(self, blob: bytes) -> None:
-        self._model = _interpreter(blob)
-        self._input = self._model.get_input_details()[0]["index"]
-        self.inputs = int(np.prod(self._model.get_input_details()[0]["shape"][1:]))
-        details = {each["name"].split(":")[0]: each["index"] for each in self._model.get_output_details()}
-        self._score = details.get("score", self._model.get_output_details()[0]["index"])
-        self._contribution = details.get("contribution")
-        self._batch = 0
-
-    def run(self, flat: F4) -> tuple[F8, F8 | None]:
-        """(n, inputs) to scores (n,) and squares (n, outputs)."""
-        values: list[F8] = [np.empty(0)]
-        parts: list[F8] = []
-        at = 0
-        while at < len(flat):
-            batch = next((size for size in _BATCHES if size >= len(flat) - at), _BATCHES[-1])
-            piece = flat[at : at + batch]
-            at += len(piece)
-            self._invoke(piece, batch)
-            values.append(self._model.get_tensor(self._score).reshape(batch)[: len(piece)].astype(np.float64))
-            if self._contribution is not None:
-                parts.append(self._model.get_tensor(self._contribution)[: len(piece)].astype(np.float64))
-        return np.concatenate(values), np.concatenate(parts) if parts else None
-
-    def _invoke(self, piece: F4, batch: int) -> None:
-        try:
-            if batch != self._batch:
-                self._model.resize_tensor_input(self._input, [batch, self.inputs])
-                self._model.allocate_tensors()
-                self._batch = batch
-            if len(piece) < batch:
-                piece = np.concatenate((piece, np.zeros((batch - len(piece), self.inputs), dtype=np.float32)))
-            self._model.set_tensor(self._input, piece)
-            self._model.invoke()
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"inference failed: {error}") from error
-
-
-def _interpreter(blob: bytes) -> Any:
-    """An interpreter of a model in memory, on whichever runtime there is.
-
-    Raises:
-        ModelError: there is no runtime, or it does not take the model.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415 - 13 MB that only this needs
-    except ImportError:
-        try:
-            from tflite_runtime.interpreter import Interpreter  # noqa: PLC0415
-        except ImportError as error:
-            raise ModelError(
-                "no TensorFlow Lite runtime for this Python and processor: tflite-runtime (Python 3.11) or "
-                "ai-edge-litert; models of type 'zscore' work without"
-            ) from error
-    try:
-        model = Interpreter(model_content=blob, num_threads=1)
-        model.allocate_tensors()
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"the runtime refuses the model: {error}") from error
-    return model
-
-
-def verify(found: bundle.Bundle) -> None:
-    """Score the bundle's golden windows and hold the results against what they must be.
-
-    Raises:
-        ModelError: they differ, or the model does not run.
-    """
-    manifest = found.manifest
-    windows = np.asarray(manifest.golden_windows, dtype=np.float32)
-    scores, _ = _Graph(found.blob).run(windows)
-    expected = np.asarray(manifest.golden_scores)
-    if not np.isfinite(scores).all():
-        raise ModelError("the model answers with numbers that are not finite")
-    error = np.abs(scores - expected) / np.maximum(np.abs(expected), 1.0)
-    if len(error) and error.max() > _GOLDEN_TOLERANCE:
-        raise ModelError(f"the model does not score its golden windows: off by {error.max():.2g}")
-
-
 def _build(config: Config, *, state_dir: Path) -> TFLite:
-    return TFLite.at(state_dir / config.path)
+    return TFLite.at(state_dir / config.path, policy=config.policy(state_dir))
 
 
 PLUGIN = Plugin(Config, _build)

@@ -15,6 +15,7 @@ from dxad.models.tflite import BareTFLite, TFLite
 from dxad.sinks.memory import Config as QueueConfig
 from dxad.sinks.memory import Memory as Queue
 from dxad.sources.memory import Memory
+from dxad.trial import ensure_tried_now, try_file_now
 from dxad.types import Document, Model, Source
 
 __all__ = [
@@ -164,8 +165,20 @@ def _load(path: Path) -> Model:
             UserWarning,
             stacklevel=2,
         )
-        return BareTFLite(path)
-    return TFLite.at(path) if bundle.current(path) else TFLite(bundle.read(path))
+        return _bare(path)
+    ensure_tried_now(path)
+    return TFLite.at(path)
+
+
+def _bare(path: Path) -> BareTFLite:
+    """Raises ModelRefusedError: it cannot be read, or did not pass a trial in a process of its own."""
+    blob = bundle.read_bare(path)
+    trial = try_file_now(path)
+    if trial.refused is not None:
+        raise ModelRefusedError(trial.refused)
+    if trial.contents != bundle.hashed(blob):
+        raise ModelRefusedError(f"{path}: changed while it was tried")
+    return BareTFLite(blob)
 
 
 class ReasoningInput:

@@ -217,7 +217,7 @@ class PipelineResource:
             raise ConfigError(f"pipeline {self.name!r} has no source")
         detector = self._detector or AnomalyDetector("baseline")
         self._detector = detector
-        model = detector.model()
+        model = await asyncio.to_thread(detector.model)  # a bundle is tried in a process of its own first
         self.state.status = ExecutionNodeStatus.PENDING
         self._running = AsyncExitStack()
         starting = asyncio.create_task(self._start(model), name=f"{self.name}.start")

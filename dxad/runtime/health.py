@@ -38,6 +38,7 @@ CONDITIONS: Final = {
     "transform.failed": Kind("warning", "a function of yours failed: the channel it makes is bad meanwhile"),
     "model.missing": Kind("warning", "no model yet: the pipeline records but does not score"),
     "model.failed": Kind("error", "the model failed or was refused; the old one, if any, goes on"),
+    "model.rolled_back": Kind("warning", "a new model did not do: the one before it scores again"),
     "model.slow": Kind("warning", "scoring a batch of rows took longer than the deadline allows"),
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),

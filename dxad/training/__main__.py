@@ -1,6 +1,7 @@
 """`python -m dxad.training ROWS.npy BUNDLE WINDOW_ROWS`: learn in a process of its own; prints JSON.
 
-Beside the rows, a `.json` of the same name has their channels, their period and when each is stuck.
+Beside the rows, a `.json` of the same name has their channels, their period, when each is stuck, and perhaps
+`by`, the channel that tells the regimes apart, and `utc`, when the first and the last row were.
 """
 
 import os
@@ -22,10 +23,19 @@ def main() -> int:
     values = np.load(recording, allow_pickle=False).astype(np.float64)
     head = orjson.loads(Path(recording).with_suffix(".json").read_bytes())
     channels = tuple(Channel(each["id"], each["unit"]) for each in head["channels"])
+    ids = [each.id for each in channels]
+    by = head.get("by") or ""
+    recorded = Recording(
+        channels,
+        head["period"],
+        values,
+        head["stuck_rows"],
+        by=values[:, ids.index(by)] if by else None,
+        by_channel=by,
+        utc=head.get("utc"),
+    )
     try:
-        made = learn(
-            Recording(channels, head["period"], values, head["stuck_rows"]), Path(folder), rows_most=int(rows)
-        )
+        made = learn(recorded, Path(folder), rows_most=int(rows))
     except ModelError as error:
         sys.stdout.buffer.write(orjson.dumps({"error": str(error)}))
         return 1

@@ -32,18 +32,22 @@ class Tensor:
     shape: tuple[int, ...]
     constant: bytes | None = None
     """None: one row per window, computed."""
-    integer: bool = False
+    type: int = schema.TensorType.FLOAT32
+    scale: float = 0.0
+    """What one step of an integer is worth, if it stands for a real number."""
+    zero_point: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One step: a builtin operator of version 1, with the options its schema has."""
+    """One step: a builtin operator, with the options its schema has."""
 
     code: int
     inputs: tuple[str | None, ...]
     output: str
     options_type: int
     options: Callable[[Any], int]
+    version: int = 1
 
 
 def to_tflite(detector: LinearDetector) -> bytes:
@@ -54,7 +58,7 @@ def to_tflite(detector: LinearDetector) -> bytes:
         _constant("mean", (1, inputs), detector.mean),
         _constant("inv_std", (1, inputs), detector.inv_std),
         _constant("weight", (outputs, inputs), detector.weight),
-        Tensor("axis", (1,), np.array([1], "<i4").tobytes(), integer=True),
+        Tensor("axis", (1,), np.array([1], "<i4").tobytes(), schema.TensorType.INT32),
         Tensor("centred", (1, inputs)),
         Tensor("z", (1, inputs)),
         Tensor("residual", (1, outputs)),
@@ -108,7 +112,7 @@ class Writer:
         self._tensors = tensors
         self._operators = operators
         self._place = {tensor.name: place for place, tensor in enumerate(tensors)}
-        self._codes = sorted({operator.code for operator in operators})
+        self._codes = sorted({(operator.code, operator.version) for operator in operators})
         size = sum(len(tensor.constant or b"") for tensor in tensors)
         self._builder = flatbuffers.Builder(size + 4096)
 
@@ -122,7 +126,7 @@ class Writer:
                 buffers.append(self._buffer(tensor.constant))
             tensors.append(self._tensor(tensor, 0 if tensor.constant is None else len(buffers) - 1))
         graph = self._graph(tensors)
-        codes = [self._code(code) for code in self._codes]
+        codes = [self._code(*each) for each in self._codes]
         signature = self._signature()
         graphs = self._vector(schema.ModelStartSubgraphsVector, [graph])
         codes_vector = self._vector(schema.ModelStartOperatorCodesVector, codes)
@@ -165,14 +169,26 @@ class Writer:
         b = self._builder
         name, shape = b.CreateString(tensor.name), self._integers(tensor.shape)
         signature = self._integers((-1, *tensor.shape[1:])) if tensor.constant is None else None
+        quantisation = self._quantisation(tensor) if tensor.scale else None
         schema.TensorStart(b)
         schema.TensorAddName(b, name)
         schema.TensorAddShape(b, shape)
-        schema.TensorAddType(b, schema.TensorType.INT32 if tensor.integer else schema.TensorType.FLOAT32)
+        schema.TensorAddType(b, tensor.type)
         schema.TensorAddBuffer(b, buffer)
         if signature is not None:
             schema.TensorAddShapeSignature(b, signature)
+        if quantisation is not None:
+            schema.TensorAddQuantization(b, quantisation)
         return int(schema.TensorEnd(b))
+
+    def _quantisation(self, tensor: Tensor) -> int:
+        b = self._builder
+        scale = b.CreateNumpyVector(np.array([tensor.scale], "<f4"))
+        zero_point = b.CreateNumpyVector(np.array([tensor.zero_point], "<i8"))
+        schema.QuantizationParametersStart(b)
+        schema.QuantizationParametersAddScale(b, scale)
+        schema.QuantizationParametersAddZeroPoint(b, zero_point)
+        return int(schema.QuantizationParametersEnd(b))
 
     def _graph(self, tensors: Sequence[int]) -> int:
         b = self._builder
@@ -194,19 +210,19 @@ class Writer:
         outputs = self._integers([self._place[operator.output]])
         options = operator.options(b)
         schema.OperatorStart(b)
-        schema.OperatorAddOpcodeIndex(b, self._codes.index(operator.code))
+        schema.OperatorAddOpcodeIndex(b, self._codes.index((operator.code, operator.version)))
         schema.OperatorAddInputs(b, inputs)
         schema.OperatorAddOutputs(b, outputs)
         schema.OperatorAddBuiltinOptionsType(b, operator.options_type)
         schema.OperatorAddBuiltinOptions(b, options)
         return int(schema.OperatorEnd(b))
 
-    def _code(self, code: int) -> int:
+    def _code(self, code: int, version: int) -> int:
         b = self._builder
         schema.OperatorCodeStart(b)
         schema.OperatorCodeAddDeprecatedBuiltinCode(b, min(code, 127))
         schema.OperatorCodeAddBuiltinCode(b, code)
-        schema.OperatorCodeAddVersion(b, 1)
+        schema.OperatorCodeAddVersion(b, version)
         return int(schema.OperatorCodeEnd(b))
 
     def _signature(self) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dxad.derive import limited
-from dxad.fields import TransformSection
+from dxad.fields import TransformSection, side_by_side
 from dxad.plugin import Plugin
-from dxad.types import Rows, Schema, State
+from dxad.types import Columns, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Clip", "Config"]
 
@@ -46,7 +46,7 @@ class Clip:
         self._config = config
         self._low = -np.inf if config.low is None else config.low
         self._high = np.inf if config.high is None else config.high
-        self._columns: list[int] = []
+        self._chosen: Columns = []
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels, with the range that is left.
@@ -54,23 +54,27 @@ class Clip:
         Raises:
             ConfigError: no channel matches, or nothing of a channel's range would be left.
         """
-        self._columns = self._config.places(inputs)
+        columns = self._config.places(inputs)
+        self._chosen = side_by_side(columns)
         channels = list(inputs.channels)
-        for column in self._columns:
+        for column in columns:
             channels[column] = limited(channels[column], self._config.low, self._config.high)
         return Schema(tuple(channels), inputs.period)
 
     def apply(self, rows: Rows) -> Rows:
         """Limit the columns."""
         values = rows.values.copy()
-        mine = values[:, self._columns]
+        mine = values[:, self._chosen]  # a view, where the columns stand side by side
         if self._config.outside == "edge":
-            values[:, self._columns] = np.minimum(np.maximum(mine, self._low), self._high)
+            np.maximum(mine, self._low, out=mine)
+            np.minimum(mine, self._high, out=mine)
+            if not isinstance(self._chosen, slice):
+                values[:, self._chosen] = mine
             return rows.with_values(values)
         out = (mine < self._low) | (mine > self._high)
         states = rows.states.copy()
-        values[:, self._columns] = np.where(out, np.nan, mine)
-        states[:, self._columns] = np.where(out, np.uint8(State.BAD), states[:, self._columns])
+        values[:, self._chosen] = np.where(out, np.nan, mine)
+        states[:, self._chosen] = np.where(out, np.uint8(State.BAD), states[:, self._chosen])
         return rows.with_values(values, states)
 
 

@@ -25,6 +25,12 @@ class Config(TransformSection):
 
     type: Literal["difference"]
     lag: Duration | None = Field(None, description="how far back the other value lies; default: one row")
+
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return self.lag or 0
+
     keep: bool = Field(False, description="whether the channel itself stays beside it")
 
 

@@ -25,6 +25,12 @@ class Config(TransformSection):
 
     type: Literal["rate"]
     lag: Duration | None = Field(None, description="the time the change is taken over; default: one row")
+
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return self.lag or 0
+
     keep: bool = Field(False, description="whether the channel itself stays beside it")
 
 

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import Field
 
 from dxad.errors import ConfigError
-from dxad.fields import TransformSection, matching
+from dxad.fields import TransformSection, side_by_side
 from dxad.plugin import Plugin
-from dxad.types import Channel, Rows, Schema
+from dxad.types import Channel, Columns, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Scale"]
 
@@ -26,7 +26,7 @@ class Scale:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._columns: list[int] = []
+        self._chosen: Columns = []
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels, with their new unit and range.
@@ -36,11 +36,10 @@ class Scale:
         """
         if self._config.factor == 0:
             raise ConfigError("factor 0 would erase the channel")
-        self._columns = matching(self._config.channels, inputs.channels)
-        if not self._columns:
-            raise ConfigError(f"no channel matches {', '.join(self._config.channels)}")
+        columns = self._config.places(inputs)
+        self._chosen = side_by_side(columns)
         channels = list(inputs.channels)
-        for column in self._columns:
+        for column in columns:
             channels[column] = self._rescaled(channels[column])
         return Schema(tuple(channels), inputs.period)
 
@@ -54,7 +53,11 @@ class Scale:
     def apply(self, rows: Rows) -> Rows:
         """Rescale the columns."""
         values = rows.values.copy()
-        values[:, self._columns] = self._config.factor * values[:, self._columns] + self._config.offset
+        mine = values[:, self._chosen]  # a view, where the columns stand side by side
+        mine *= self._config.factor
+        mine += self._config.offset
+        if not isinstance(self._chosen, slice):
+            values[:, self._chosen] = mine
         return rows.with_values(values)
 
 

@@ -17,11 +17,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
 from dxad.errors import ConfigError
-from dxad.fields import Duration, TransformSection, rows_in
+from dxad.fields import Duration, TransformSection, rows_in, side_by_side
 from dxad.moving import moving_sum
 from dxad.plugin import Plugin
 from dxad.recurrence import Recurrence
-from dxad.types import F8, Rows, Schema
+from dxad.types import F8, Columns, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Smooth"]
 
@@ -41,6 +41,11 @@ class Config(TransformSection):
     span: Duration = Field(description="how far back it reaches; for ewma, the span of a mean as smooth")
     method: Literal["mean", "ewma", "median"] = Field("mean", description="how it is smoothed")
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return 0 if self.method == "ewma" else self.span
+
 
 class _Method(Protocol):
     def push(self, first: int, x: F8) -> F8:
@@ -52,7 +57,7 @@ class Smooth:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._columns: list[int] = []
+        self._chosen: Columns = []
         self._method: _Method = _Mean(1, 0)
 
     def outputs(self, inputs: Schema) -> Schema:
@@ -62,8 +67,9 @@ class Smooth:
             ConfigError: no channel matches, or the span is no whole number of rows, or far too many.
         """
         rows = rows_in(self._config.span, inputs.period, key="span", most=_SPAN_MAX)
-        self._columns = self._config.places(inputs)
-        width = len(self._columns)
+        columns = self._config.places(inputs)
+        self._chosen = side_by_side(columns)
+        width = len(columns)
         match self._config.method:
             case "mean":
                 self._method = _Mean(rows, width)
@@ -77,10 +83,15 @@ class Smooth:
 
     def apply(self, rows: Rows) -> Rows:
         """Replace the columns by their smoothed selves."""
-        mine = rows.values.take(self._columns, axis=1)
+        mine = rows.values[:, self._chosen]
         smoothed = self._method.push(rows.first, mine)
+        missing = np.isnan(mine)
+        if missing.any():
+            smoothed[missing] = np.nan
+        if smoothed.shape == rows.values.shape:
+            return rows.with_values(smoothed)
         values = rows.values.copy()
-        values[:, self._columns] = np.where(np.isnan(mine), np.nan, smoothed)
+        values[:, self._chosen] = smoothed
         return rows.with_values(values)
 
 
@@ -94,7 +105,8 @@ class _Mean:
         span = len(self._tail) + 1
         present = ~np.isnan(known)
         if present.all():
-            whole: F8 = moving_sum(known, span) / span
+            whole: F8 = moving_sum(known, span)
+            whole /= span
             return whole
         count = moving_sum(present.astype(np.int64), span)
         total: F8 = moving_sum(np.where(present, known, 0.0), span)

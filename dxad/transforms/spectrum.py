@@ -129,6 +129,11 @@ class Config(TransformSection):
         0.05, ge=0, le=0.5, description="the share of a stretch that may be interpolated"
     )
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return self.over or self.every or 0
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.bearing is not None and self.envelope is None:

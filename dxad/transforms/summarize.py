@@ -78,6 +78,11 @@ class Config(TransformSection):
     every: Duration | None = Field(None, description="the time between two results; default: one row")
     over: Duration | None = Field(None, description="how far back a result reaches; default: `every`")
 
+    @property
+    def reach(self) -> int:
+        """How far back it remembers its channels' rows, nanoseconds."""
+        return self.over or self.every or 0
+
 
 class Summarize:
     """Puts statistics of its channels in their place; their ids end in the statistic: `vib.x.rms`."""

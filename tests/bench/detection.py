@@ -51,8 +51,8 @@ from dxad.cli.verdict import Injected, injected, judge
 from dxad.config import Config, PipelineSection
 from dxad.fields import ChannelSection, SourceSection
 from dxad.ingest import Ingest
+from dxad.learning import Learning
 from dxad.models import zscore
-from dxad.models.tflite import TFLite
 from dxad.outbox import Outbox
 from dxad.pipeline import Pipeline, Recorder
 from dxad.runtime.clock import SteppedClock
@@ -60,7 +60,6 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sources.modbus import ModbusChannel
 from dxad.stage import Stage
-from dxad.training import Recording, learn
 from dxad.types import NS_PER_S, Block, Channel, Document
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault, parse_all
@@ -117,13 +116,6 @@ class Run:
     """By channel: how far it had moved ten seconds after the onset, in standard deviations of training."""
     learned: Outcome
     baseline: Outcome
-
-
-class _Clock(SteppedClock):
-    """Steps without an event loop: nobody sleeps here."""
-
-    def advance(self, ns: int) -> None:
-        self._now += ns
 
 
 class _Device:
@@ -210,13 +202,18 @@ def _coded(section: ChannelSection) -> Callable[[float], float]:
 class _Watch:
     """One pipeline at work, and what it told."""
 
-    def __init__(self, pipeline: Pipeline, bundle: Path) -> None:
+    def __init__(self, pipeline: Pipeline, learning: Learning | None) -> None:
         self.pipeline = pipeline
         self.opened: list[Document] = []
-        self.normal: Mapping[str, tuple[float, float]] = {}
-        """From the manifest of what was learned."""
-        self._bundle = bundle
+        self._learning = learning
         self._recorder: Recorder | None = None
+
+    @property
+    def normal(self) -> Mapping[str, tuple[float, float]]:
+        """By channel: mean and standard deviation of what was learned."""
+        detector = self.pipeline.detector
+        known = None if detector is None else detector.calibration
+        return {} if known is None else known.normal
 
     def learn(self, rows: int) -> None:
         """Begin to record; the model takes over as soon as there are so many rows."""
@@ -231,15 +228,10 @@ class _Watch:
             self._recorder = None
 
     def _adopt(self, recorder: Recorder) -> None:
-        """What `Learning` does, but here and at once."""
-        pipeline = self.pipeline
-        section, schema = pipeline.section, pipeline.stages.schema
-        assert section.learn is not None
-        recording = Recording(schema.channels, schema.period, recorder.take(), pipeline.check.learned())
-        made = learn(recording, self._bundle, rows_most=section.learn.window_rows)
-        pipeline.recorder = None
-        pipeline.offer(TFLite(made))
-        self.normal = made.manifest.normal
+        """Learn here and at once."""
+        assert self._learning is not None
+        self.pipeline.recorder = None
+        self._learning.learn_here(recorder.take())
 
     def outcome(
         self, fault: Fault | None, label: Injected | None, sources: Document, duration_s: float
@@ -284,7 +276,7 @@ class _Virtual:
         self._faults = parse_all([fault if fault == "none" else f"{fault}@{self._onset_s}s"])
         self._bench = Bench(seed, self._faults)
         # The plant begins anywhere between two slots of the finest grid, never just where they meet.
-        self._clock = _Clock(start=_BEGIN_NS + draw.randrange(_STEP_NS // 4, 3 * _STEP_NS // 4))
+        self._clock = SteppedClock(start=_BEGIN_NS + draw.randrange(_STEP_NS // 4, 3 * _STEP_NS // 4))
         self._lines = io.StringIO()
         self._labels = Labels(self._lines, self._bench, now=self._utc_s)
         config = _config(folder)
@@ -293,7 +285,8 @@ class _Virtual:
         self._devices = {name: _Device(name, section, seed=seed) for name, section in config.sources.items()}
         self._assembly = _assembly(config, self._clock, self._devices)
         self._watches = {
-            name: _Watch(pipeline, folder / "bundle") for name, pipeline in self._assembly.pipelines.items()
+            name: _Watch(pipeline, self._assembly.learnings.get(name))
+            for name, pipeline in self._assembly.pipelines.items()
         }
         self._watches[PIPELINE].learn(_learn_rows(config, config.pipelines[PIPELINE]))
 
@@ -307,7 +300,7 @@ class _Virtual:
             self._step(step)
             while not self._over():
                 step += 1
-                self._clock.advance(_STEP_NS)
+                self._clock.advance(self._clock.now() + _STEP_NS)
                 self._bench.step()
                 self._labels.step()
                 self._step(step)
@@ -378,7 +371,7 @@ def _learn_rows(config: Config, section: PipelineSection) -> int:
     return section.learn.span // configuration.shape(section, config.sources).outputs.period
 
 
-def _assembly(config: Config, clock: _Clock, devices: Mapping[str, _Device]) -> Assembly:
+def _assembly(config: Config, clock: SteppedClock, devices: Mapping[str, _Device]) -> Assembly:
     health, counted = Health(clock), Metrics()
     outbox = Outbox(  # never opened: the incidents are taken where they are told
         None,

@@ -28,7 +28,7 @@ def interpreter(blob: bytes) -> Any:
 
 
 class Inference:
-    """An autoencoder: windows in, mean squared errors out."""
+    """A net that rebuilds its windows: windows in, mean squared errors out."""
 
     def __init__(self, blob: bytes) -> None:
         self._model = interpreter(blob)
@@ -50,6 +50,11 @@ class Inference:
             error = self._model.get_tensor(self._output) - piece
             scores.append((error * error).mean(axis=1))
         return np.concatenate(scores)
+
+    def scores(self, flat: np.ndarray) -> np.ndarray:
+        """The same of a net whose graph ends in the score, all in one batch."""
+        self.bare(flat)
+        return self._model.get_tensor(self._output)
 
     def bare(self, flat: np.ndarray) -> None:
         """Nothing but `invoke`, on a batch whose input is there already."""

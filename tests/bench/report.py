@@ -31,6 +31,8 @@ class Metric:
     goal: float | None = None
     at_most: bool = False
     """The goal is the largest value that keeps it, not the smallest."""
+    of_ratio: bool = False
+    """The goal is one of the ratio, not of the value."""
 
     @property
     def ratio(self) -> float | None:
@@ -42,9 +44,10 @@ class Metric:
         """Whether the goal is kept; what could not be measured keeps none."""
         if self.goal is None:
             return None
-        if self.value is None:
+        held = self.ratio if self.of_ratio else self.value
+        if held is None:
             return False
-        return self.value <= self.goal if self.at_most else self.value >= self.goal
+        return held <= self.goal if self.at_most else held >= self.goal
 
 
 def document(metrics: Mapping[str, Metric]) -> dict[str, dict[str, Any]]:
@@ -96,7 +99,11 @@ def _table(metrics: Mapping[str, Metric], title: str) -> Table:
     table.add_column("holds", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     for name, each in metrics.items():
-        goal = "" if each.goal is None else f"{'≤' if each.at_most else '≥'} {each.goal:g}"
+        goal = (
+            ""
+            if each.goal is None
+            else f"{'≤' if each.at_most else '≥'} {each.goal:g}{'×' if each.of_ratio else ''}"
+        )
         table.add_row(
             name, _number(each.value), _number(each.reference), _number(each.ratio), goal,
             {True: "[green]yes[/]", False: "[red]no[/]", None: ""}[each.holds], each.unit,

@@ -1,6 +1,8 @@
 """What every model keeps to; a model of a new type needs a bench here, and nothing else."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from dxad import plugin
 from dxad.errors import ModelError
 from dxad.training import Recording, learn
+from dxad.trial import ensure_tried_now
 from dxad.types import NS_PER_S, Channel, Model, Windows
 
 CHANNELS = tuple(Channel(f"s.{name}", "mm/s") for name in "abcd")
@@ -25,6 +28,7 @@ def normal(n: int, seed: int) -> np.ndarray:
 def learned_bundle(state_dir: Path, name: str = "pump") -> dict[str, Any]:
     recording = Recording(CHANNELS, NS_PER_S // 10, normal(2000, seed=1), {})
     learn(recording, state_dir / "models" / name, rows_most=10)
+    ensure_tried_now(state_dir / "models" / name)
     return {"path": f"models/{name}"}
 
 
@@ -65,11 +69,11 @@ def make(state_dir) -> Callable[[str], Model]:
     return model
 
 
-def windows_of(values: np.ndarray, rows: int) -> Windows:
+def windows_of(values: np.ndarray, rows: int, *, first: int = 0) -> Windows:
     last = np.arange(rows - 1, len(values))
     windows = np.stack([values[end - rows + 1 : end + 1] for end in last]).astype(np.float32)
     bad = np.isnan(windows).mean(axis=(1, 2), dtype=np.float32)
-    return Windows(last, windows, bad, period=NS_PER_S // 10)
+    return Windows(first + last, windows, bad, period=NS_PER_S // 10)
 
 
 def cut(windows: Windows, piece: slice) -> Windows:
@@ -184,6 +188,28 @@ def test_it_can_be_closed_at_any_time_and_twice(kind, make):
     warmed(model)
     model.close()
     model.close()
+
+
+@every_model
+def test_what_it_has_learned_survives_a_restart_by_way_of_json(kind, make):
+    model, again = make(kind), make(kind)
+    rows = warmed(model)
+    assert again.load(CHANNELS, None) == rows
+    again.restore(json.loads(json.dumps(model.state(), allow_nan=False)))
+    assert again.calibration is not None
+    assert again.calibration.limit == model.calibration.limit
+    windows = windows_of(normal(100, seed=11), rows, first=400)
+    expected, found = model.score(windows).values, again.score(windows).values
+    np.testing.assert_array_equal(found[30:], expected[30:], "the means of an ensemble's members begin anew")
+
+
+@every_model
+def test_a_question_teaches_it_nothing(kind, make):
+    model = make(kind)
+    rows = warmed(model)
+    before = model.state()
+    model.score(replace(windows_of(100.0 + normal(100, seed=12), rows, first=400), question=True))
+    assert model.state() == before
 
 
 # The baseline alone.

@@ -1,82 +1,34 @@
 """What a pipeline has learned while it ran is there again after the process has died."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 
+from dxad import statefile
 from tests.system.process import needs_curl, pump, running, status, until
-
-PLUGIN = """
-from typing import Literal
-import numpy as np
-from dxad.fields import ModelSection
-from dxad.plugin import Plugin
-from dxad.types import Calibration, Scores
-
-class Config(ModelSection):
-    type: Literal["patient"]
-
-class Patient:
-    '''Takes two hundred rows as normal before its first score.'''
-    version = "patient"
-
-    def __init__(self, config, *, state_dir):
-        self.seen, self.sum, self.calibration = 0, 0.0, None
-
-    def load(self, channels, rows, *, by=None):
-        return rows or 1
-
-    def score(self, windows):
-        values = windows.values[:, -1, 0].astype(float)
-        found = np.full(len(values), np.nan)
-        for place, value in enumerate(values):
-            if self.seen < 200:
-                self.seen, self.sum = self.seen + 1, self.sum + float(value)
-            else:
-                self.calibration = Calibration(5.0)
-                found[place] = abs(value - self.sum / self.seen)
-        return Scores(found)
-
-    def state(self):
-        return {"seen": self.seen, "sum": self.sum} if self.seen else {}
-
-    def restore(self, state):
-        self.seen, self.sum = state["seen"], state["sum"]
-
-    def close(self):
-        pass
-
-PLUGIN = Plugin(Config, Patient)
-"""
 
 
 @pytest.fixture
-def patient(config, folder, monkeypatch):
-    """The daemon's model is a plug-in that takes four seconds to warm up."""
-    (folder / "patient.py").write_text(PLUGIN)
-    info = folder / "patient-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: patient\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[dxad.models]\npatient = patient:PLUGIN\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-    text = config.read_text()
-    config.write_text(text.replace('{ type = "zscore", warm_up = 50 }', '{ type = "patient" }'))
+def patient(config, folder):
+    """The file of a model that takes four seconds to warm up."""
+    edited = config.read_text().replace("warm_up = 50", "warm_up = 200")
+    assert edited != config.read_text()
+    config.write_text(edited)
     return folder / "state" / "pipelines" / "pump.state"
 
 
-def warm(state: Path) -> bool:
-    if not state.exists():
-        return False
-    return json.loads(state.read_bytes().partition(b"\n")[2])["model"]["state"]["seen"] == 200
+def regimes(file: Path) -> list[dict]:
+    """What the model has learned for each way of running, as the file has it."""
+    found = statefile.read(file)
+    return [] if found is None else found["model"]["state"]["regimes"]
 
 
 @needs_curl
 def test_a_warm_up_survives_kill_9(config, sensor, patient):
     with running(config) as daemon:
-        until(lambda: warm(patient), "saved", daemon)
-        assert pump(config)["rows"] > 200
+        until(lambda: pump(config)["score"] is not None, "scoring", daemon)
+        assert pump(config)["unscored"] >= 199
+        until(lambda: regimes(patient), "saved", daemon)
         daemon.kill()
         daemon.wait()
     with running(config) as daemon:

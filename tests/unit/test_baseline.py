@@ -305,3 +305,27 @@ def test_a_visit_that_was_mostly_missed_teaches_nothing():
     plant.slot += SEASON - 4
     model.score(plant.rows(SEASON))
     assert model.state()["regimes"][0]["learned"]["visits"] == [before[0] + 1, before[1] + 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "correlation", "share"),
+    [("cusum", 0.0, 0.001), ("cusum", 0.95, 0.1), ("ewma", 0.0, 0.001), ("ewma", 0.95, 0.005)],
+)
+def test_healthy_running_that_follows_a_slow_motion_is_rarely_above_the_limit(kind, correlation, share):
+    values = np.random.default_rng(4).normal(size=(8000, 3))
+    for place in range(1, len(values)):
+        values[place] += correlation * values[place - 1]
+    scores = (model := loaded(kind, warm_up=1000)).score(windows_of(values, 0)).values[1000:]
+    assert (scores > limit(model)).mean() < share
+
+
+@pytest.mark.parametrize(("kind", "shift"), [("ewma", 3.0), ("cusum", 1.0)])
+def test_a_shift_that_no_single_row_shows_is_found(kind, shift):
+    model, single, plant = loaded(kind, warm_up=500), loaded("zscore", warm_up=500), Plant(seed=3)
+    rows = plant.rows(1000)
+    model.score(rows)
+    single.score(rows)
+    shifted = plant.rows(200, level=shift)
+    found = model.score(shifted).values > limit(model)
+    assert found[60:].mean() > 0.5
+    assert (single.score(shifted).values > limit(single)).mean() < 0.1

@@ -138,15 +138,20 @@ def cusum_of(rows: np.ndarray, limit: float) -> list[list[float]]:
         cut = [min(max(value, centre - reach), centre + reach) for value in warm]
         mean = sum(cut) / len(cut)
         std = math.sqrt(sum((value - mean) ** 2 for value in cut) / len(cut))
+        pairs = [(a - mean, b - mean) for a, b in pairwise(column[:40]) if not math.isnan(a + b)]
+        correlation = sum(a * b for a, b in pairs) / (sum(a * a + b * b for a, b in pairs) / 2)
+        correlation = min(max(correlation, 0.0), 39 / 41)
+        ratio = (1 + correlation) / (1 - correlation)
+        k = 0.4 + 2 * math.sqrt(ratio / 40)
         sums, most, largest, score = [0.0, 0.0], math.inf, 0.0, []
         for place, value in enumerate(column):
             if place == 40:
-                own = max(limit, 1.5 * largest)
+                own = max(limit * ratio * 0.4 / k, 1.5 * largest)
                 most, sums = 3.0 * own, [0.0, 0.0]
             if not math.isnan(value):
                 z = (value - mean) / std
                 sums = [
-                    min(max(0.0, each + way * z - 0.4), most) for each, way in zip(sums, (1, -1), strict=True)
+                    min(max(0.0, each + way * z - k), most) for each, way in zip(sums, (1, -1), strict=True)
                 ]
             largest = max(largest, *sums)
             if place >= 40:

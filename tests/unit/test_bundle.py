@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic_core import to_json
 
-from dxad import bundle
+from dxad import bundle, shelf
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
+from dxad.trial import ensure_tried_now
 from dxad.types import NS_PER_S, Channel
 
 CHANNELS = (Channel("s.a", "V"), Channel("s.b", "A"))
@@ -107,13 +109,26 @@ def test_a_bundle_made_by_hand_may_do_without_a_checksum(folder):
         ({"spans": [1, 5]}, "spans and scales"),
         ({"spans": [], "scales": []}, "spans and scales"),
         ({"scales": [1.0, 0.0, 1.0]}, "spans and scales"),
-        ({"contribution_columns": [0, 2]}, "names a channel that is not there"),
+        (
+            {"score": {"rule": "output", "contribution_columns": [0, 2]}},
+            "names a channel that is not there",
+        ),
+        ({"score": {"rule": "forecast", "horizon": 3}}, "a forecast of 3 rows leaves none of 3 to see"),
+        ({"score": {"rule": "reconstruction", "spread": [1.0, 0.0]}}, "spread wants one positive value"),
+        ({"score": {"rule": "probability"}}, "say which class is normal, or which are anomalous"),
+        ({"score": {"rule": "guess"}}, "score: "),
+        ({"input": {"mean": [0.0, 0.0]}}, "input.mean and input.std go together"),
+        ({"input": {"mean": [0.0], "std": [1.0]}}, "want one value for each channel, or none"),
+        ({"input": {"layout": "diagonal"}}, "input.layout: "),
+        ({"by": "s.mode"}, "by and regimes go together"),
+        ({"golden_contributions": [[1.0]]}, "golden_contributions want a golden window each"),
+        ({"channels": ["s.a", "s.a"]}, "channels names one twice"),
         ({"golden_scores": [1.0]}, "golden_windows want one score each"),
         ({"rows": 2}, "golden_windows want one score each, and a value for each row and channel"),
         ({"rows": 0}, "rows: "),
         ({"channels": []}, "channels: "),
         ({"limit": "high"}, "limit: "),
-        ({"format": 2}, "format: "),
+        ({"format": 3}, "format: "),
         ({"colour": "red"}, "colour: unknown key"),
     ],
 )
@@ -161,50 +176,83 @@ def test_a_pickle_is_never_opened(tmp_path, name):
     assert not opened.exists()
 
 
+def test_a_bare_model_is_refused_and_says_what_to_do(tmp_path):
+    with pytest.raises(ModelRefusedError, match=r"dxad models wrap pump\.tflite"):
+        bundle.read(tmp_path / "pump.tflite")
+
+
 def test_a_graph_that_is_not_the_manifest_s_is_refused_when_it_is_loaded(folder):
     other = make(folder.parent / "other", seed=1).manifest
     blob = (folder / "model.tflite").read_bytes()
     wider = bundle.Bundle(
         other.model_copy(update={"rows": 2, "golden_windows": (), "golden_scores": ()}), blob
     )
-    with pytest.raises(ModelError, match="the manifest promises another count"):
+    with pytest.raises(
+        ModelError, match=r"takes windows of shape \[6\]; the manifest promises \[4\]: 2 rows of 2 channels"
+    ):
         TFLite(wider).load(CHANNELS, None)
 
 
-def test_bytes_that_are_no_model_are_refused_when_they_are_loaded(folder):
+def test_bytes_that_are_no_model_are_refused(folder):
+    found = bundle.read(folder)
     with pytest.raises(ModelError, match="the runtime refuses the model"):
-        TFLite(bundle.Bundle(bundle.read(folder).manifest, b"nonsense")).load(CHANNELS, None)
+        TFLite(bundle.Bundle(found.manifest, b"nonsense")).load(CHANNELS, None)
+    shutil.rmtree(folder)
+    bundle.write(folder, found.manifest, b"nonsense")
+    with pytest.raises(ModelRefusedError, match="is no TensorFlow Lite model"):
+        bundle.read(folder)
 
 
-def test_the_newest_bundle_of_a_shelf_is_current_and_the_oldest_go(tmp_path):
-    shelf = tmp_path / "shelf"
-    assert bundle.current(shelf) is None
-    versions = []
-    for seed in range(4):
-        versions.append(make(tmp_path / "new", seed).version)
-        placed = bundle.install(shelf, tmp_path / "new", keep=3)
-        assert bundle.current(shelf) == placed
-        assert bundle.read(placed).version == versions[-1]
-        assert not (tmp_path / "new").exists()
-    kept = sorted(each.name for each in shelf.iterdir() if not each.is_symlink())
-    assert kept == [f"{number + 1:04d}-{versions[number]}" for number in (1, 2, 3)]
+def test_a_bundle_of_the_first_format_is_still_read(folder):
+    """As version 0.1 wrote it: the values in the order of its class, and the checksum over them."""
+    found = bundle.read(folder).manifest
+    document = json.loads((folder / "manifest.json").read_text())
+    older = {
+        key: document[key]
+        for key in (
+            "channels", "units", "rows", "period", "fill", "limit", "spans", "scales", "normal", "usual",
+            "stuck_rows", "left_out", "trained_rows", "calibrated_rows", "golden_windows", "golden_scores",
+            "sha256",
+        )
+    }  # fmt: skip
+    columns = document["score"]["contribution_columns"]
+    older = {"format": 1, **older, "contribution_columns": columns}
+    checksum = hashlib.sha256(to_json(older)).hexdigest()
+    (folder / "manifest.json").write_bytes(to_json(older | {"checksum": checksum}, indent=1))
+    again = bundle.read(folder).manifest
+    assert again.score == found.score
+    assert again == found.model_copy(update={"checksum": checksum, "golden_contributions": ()})
+    (folder / "manifest.json").write_bytes(to_json(older | {"limit": 99.0, "checksum": checksum}))
+    with pytest.raises(ModelRefusedError, match="not those it was written with"):
+        bundle.read(folder)
 
 
-def test_a_damaged_bundle_does_not_get_onto_the_shelf(tmp_path):
-    shelf = tmp_path / "shelf"
-    make(tmp_path / "good")
-    good = bundle.install(shelf, tmp_path / "good")
-    make(tmp_path / "bad")
-    (tmp_path / "bad" / "model.tflite").write_bytes(b"")
-    with pytest.raises(ModelRefusedError):
-        bundle.install(shelf, tmp_path / "bad")
-    assert bundle.current(shelf) == good
+def test_a_bundle_nobody_tried_here_is_refused_until_it_is(folder):
+    with pytest.raises(ModelRefusedError, match="was not tried on this machine with this runtime"):
+        TFLite.at(folder)
+    ensure_tried_now(folder)
+    assert TFLite.at(folder).load(CHANNELS, None) == 3
+
+
+def test_a_trial_is_of_these_contents_on_this_machine(folder):
+    ensure_tried_now(folder)
+    stamp = json.loads((folder / "tried.json").read_text())
+    (folder / "tried.json").write_text(json.dumps(stamp | {"place": "elsewhere"}))
+    with pytest.raises(ModelRefusedError, match="was not tried"):
+        TFLite.at(folder)
+    (folder / "tried.json").write_text(json.dumps(stamp))
+    document = json.loads((folder / "manifest.json").read_text()) | {"limit": 9.0, "checksum": ""}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(ModelRefusedError, match="was not tried"):
+        TFLite.at(folder)
 
 
 def test_a_path_may_mean_a_bundle_or_a_shelf(sound, tmp_path):
     assert bundle.current(sound) == sound
     make(tmp_path / "new")
-    placed = bundle.install(tmp_path / "shelf", tmp_path / "new")
+    placed = shelf.install(tmp_path / "shelf", tmp_path / "new")
+    for path in (tmp_path / "shelf", sound):
+        ensure_tried_now(path)
     assert TFLite.at(tmp_path / "shelf").version == bundle.read(placed).version
     assert TFLite.at(sound).version == bundle.read(sound).version
     with pytest.raises(ModelRefusedError, match="No such file"):
@@ -212,6 +260,7 @@ def test_a_path_may_mean_a_bundle_or_a_shelf(sound, tmp_path):
 
 
 def test_a_file_that_is_overwritten_later_cannot_hurt(folder):
+    ensure_tried_now(folder)
     model = TFLite.at(folder)
     (folder / "model.tflite").write_bytes(b"")
     assert model.load(CHANNELS, None) == 3

@@ -26,6 +26,15 @@ class Gateway:
     def pipelines(self) -> tuple[str, ...]:
         return ("pump",)
 
+    def sources(self) -> tuple[str, ...]:
+        return ("plc",)
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> dict[str, Any]:
+        return {"source": name, "start": start, "limit": limit}
+
+    def pipeline_rows(self, name: str, start: int | None, limit: int) -> dict[str, Any]:
+        return {"pipeline": name, "start": start, "limit": limit}
+
     async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
         return {"success": True, "content": {"pipeline": pipeline, **request}, "error": None}
 
@@ -83,6 +92,9 @@ class TestAsking:
         async with Client(path) as client:
             assert await client.status() == {"state": "running"}
             assert await client.metrics() == "dxad_uptime_seconds 1\n"
+            assert await client.rows("sources", "plc") == {"source": "plc", "start": None, "limit": 10_000}
+            found = await client.rows("pipelines", "pump", start=7, limit=0)
+            assert found == {"pipeline": "pump", "start": 7, "limit": 0}
             assert await client.learn("pump", span="2min") == {"pipeline": "pump", "span_s": 120.0}
             assert await client.learn("pump") == {"pipeline": "pump", "span_s": None}
             answer = await client.query("pump", {"execute": True})

@@ -291,6 +291,51 @@ def test_a_mistake_is_told_in_the_file_that_made_it(file, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("pipelines.pump.alarm.limit=3", lambda c: c.pipelines["pump"].alarm.limit == 3),
+        ("pipelines.pump.alarm.on_delay=5s", lambda c: c.pipelines["pump"].alarm.on_delay == 5_000_000_000),
+        (
+            'pipelines.pump.alarm.on_delay = "5s"',
+            lambda c: c.pipelines["pump"].alarm.on_delay == 5_000_000_000,
+        ),
+        ("gateway.id=other-1", lambda c: c.gateway.id == "other-1"),
+        ("pipelines.pump.features=[]", lambda c: c.pipelines["pump"].features == ()),
+        (
+            'pipelines.pump.model={ type = "zscore", warm_up = 17 }',
+            lambda c: c.pipelines["pump"].model.warm_up == 17,
+        ),
+    ],
+)
+def test_an_override_goes_over_the_file(file, override, found):
+    assert found(load(file, [override]))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "pipelines.pump.alarm.limt=3",
+            "--set pipelines.pump.alarm.limt=3: pipelines.pump.alarm.limt: unknown key, did you mean",
+        ),
+        ("pipelines.pump.alarm.limit=-1", "--set pipelines.pump.alarm.limit=-1: pipelines.pump.alarm.limit"),
+        (
+            'pipelines.pump.model={ type = "zscore", warm = 1 }',
+            '--set pipelines.pump.model={ type = "zscore", warm = 1 }: pipelines.pump.model',
+        ),
+        ("gateway.id.x=1", "--set gateway.id.x=1: gateway.id.x: id is no table"),
+        ("nonsense", "--set nonsense: wants KEY=VALUE"),
+        ("=3", "--set =3: wants KEY=VALUE"),
+        ("a b=3", "--set a b=3: Expected '='"),
+    ],
+)
+def test_a_mistake_in_an_override_names_the_override(file, override, message):
+    with pytest.raises(ConfigError) as told:
+        load(file, [override])
+    assert any(str(each).startswith(message) for each in told.value.problems)
+
+
 def test_the_state_directory_is_systemd_s_unless_the_file_says_otherwise(file, monkeypatch, tmp_path):
     assert load(file).state_dir == Path("/var/lib/dxad")
     monkeypatch.setenv("STATE_DIRECTORY", "/run/state")
@@ -419,6 +464,41 @@ def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, k
     )
     assert load(path)
     assert where(path, key) == (str(path) if line is None else f"{path}:{line}")
+
+
+@pytest.mark.parametrize(
+    ("keys", "where", "message"),
+    [
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
+                'model = { type = "tflite", path = "models/x/../pump" }\n'
+            ),
+            "pipelines.other.model.path",
+            "models/x/../pump is that of pipeline 'pump' too; one would replace the other's model",
+        ),
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\nlearn = {}\n'
+                'model = { type = "tflite", path = "o", require_signature = true, public_key = "k.pub" }\n'
+            ),
+            "pipelines.other.model.require_signature",
+            "nobody signs what is learned here; leave out this, or learn",
+        ),
+        (
+            (
+                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
+                'model = { type = "tflite", path = "o", require_signature = true }\n'
+            ),
+            "pipelines.other.model",
+            "require_signature wants the public_key that bundles are signed by",
+        ),
+    ],
+)
+def test_models_that_cannot_be_as_they_are_asked_for(keys, where, message, file):
+    file.write_text(SOUND + keys)
+    (found,) = problems_of(file)
+    assert found[1:] == (where, message)
 
 
 ALARMED = """\

@@ -149,5 +149,9 @@ def test_every_buffer_that_a_configuration_asks_for_is_in_the_account():
     windows = config_of(window="60s")["pipelines.p"] - plain["pipelines.p"]
     assert windows > 256 * 600 * 3 * 4, "a batch of windows of 600 rows of 3 channels"
     assert config_of(window="24h")["pipelines.p"] > 1000 * MIB
+    smoothed = config_of(transforms=[{"type": "smooth", "span": "60s"}])["pipelines.p"]
+    assert smoothed >= plain["pipelines.p"] + 600 * 3 * 8
+    recursive = config_of(transforms=[{"type": "smooth", "span": "60s", "method": "ewma"}])["pipelines.p"]
+    assert recursive == plain["pipelines.p"], "an exponential mean remembers no rows"
     learned = config_of(learn={"span": "1h"})["pipelines.p"]
     assert learned >= plain["pipelines.p"] + 36_000 * 3 * 8

@@ -266,3 +266,14 @@ async def test_a_stop_in_the_middle_of_a_fit_leaves_no_process_and_no_file(bench
     assert child.returncode == -9
     assert bench.installed == []
     assert bench.plant.pipeline.recorder is None
+
+
+def test_it_learns_in_this_very_process_where_the_caller_has_the_time(bench, normal_rows):
+    version = bench.learning.learn_here(normal_rows(400))
+    assert bench.children == []
+    assert bench.installed == [f"0001-{version}"]
+    assert bench.plant.pipeline.has_model
+    with pytest.raises(ModelError, match="too few"):
+        bench.learning.learn_here(normal_rows(3))
+    assert list(bench.shelf.glob(".learn-*")) == []
+    assert bench.installed == [f"0001-{version}"]

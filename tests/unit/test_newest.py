@@ -129,20 +129,20 @@ def test_what_a_session_held_ends_with_it_and_the_next_does_not_bring_it_back():
     sealer.accept(*samples_of([Sample(10, 0, 7.0)]))
     sealer.seal(100, valid_until=250)
     ends = np.array([15, 150, 350])
-    assert newest.at(ends, slice(None))[1][:, 0].tolist() == [State.HELD, State.HELD, State.EMPTY]
+    assert newest.look(slice(None)).at(ends)[1][:, 0].tolist() == [State.HELD, State.HELD, State.EMPTY]
     sealer.seal(500, valid_until=250)
     sealer.seal(600, valid_until=900)
-    assert newest.at(np.array([650]), slice(None))[1][0, 0] == State.EMPTY
+    assert newest.look(slice(None)).at(np.array([650]))[1][0, 0] == State.EMPTY
     sealer.accept(*samples_of([Sample(610, 0, 8.0)]))
-    assert newest.at(np.array([650]), [0])[0].tolist() == [[8.0]]
+    assert newest.look([0]).at(np.array([650]))[0].tolist() == [[8.0]]
 
 
 def test_a_sample_older_than_the_newest_changes_nothing():
     newest = Newest([HOLD], period=SLOT)
     newest.add(*samples_of([Sample(50, 0, 1.0)]))
     newest.add(*samples_of([Sample(40, 0, 2.0)]))
-    assert newest.at(np.array([60]), slice(None))[0].tolist() == [[1.0]]
-    assert not newest.at(np.array([45]), slice(None))[2].any()
+    assert newest.look(slice(None)).at(np.array([60]))[0].tolist() == [[1.0]]
+    assert not newest.look(slice(None)).at(np.array([45]))[2].any()
 
 
 @pytest.mark.parametrize("channels", [1, 7])

@@ -507,3 +507,31 @@ def test_a_function_that_fails_is_told_and_costs_nothing_but_its_own_channel(mak
     plant.feed(normal_rows(10))
     assert plant.conditions == {}
     assert plant.counted("rows_scored") + plant.counted("rows_unscored") == 80
+
+
+# A recorder.
+
+
+@pytest.mark.parametrize("sealed", [70, 1000])
+def test_it_stops_after_the_row_with_which_a_recorder_has_enough(plant, normal_rows, sealed):
+    rows = normal_rows(1000)
+    rows[10, 1] = np.nan  # which a recorder leaves out
+    recorder = plant.pipeline.record(300)
+    for at in range(0, 1000, sealed):
+        plant.seal(rows[at : at + sealed])
+        plant.pipeline.step()
+        if recorder.full:
+            break
+    assert recorder.full
+    assert plant.pipeline.rows.sealed == plant.pipeline.rows.start + 301
+    assert plant.pipeline.due
+    plant.pipeline.recorder = None
+    plant.pipeline.step()
+    assert not plant.pipeline.due
+
+
+def test_a_recorder_that_is_full_and_still_there_holds_nothing_up(plant, normal_rows):
+    plant.pipeline.record(50)
+    plant.feed(normal_rows(60), cut=20)
+    plant.feed(normal_rows(200), cut=20)
+    assert plant.pipeline.rows.sealed == plant.pipeline.rows.start + 260

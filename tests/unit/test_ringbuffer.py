@@ -52,7 +52,7 @@ def test_a_read_gives_what_was_appended_and_counts_what_was_overwritten(slots, s
     written: dict[int, float] = {}
     for step in script:
         if isinstance(step, Append):
-            first, n = ring.sealed + step.gap, min(step.rows, slots)
+            first, n = ring.sealed + step.gap, step.rows
             append(ring, first, n)
             written |= {slot: float(slot) for slot in range(first, first + n)}
             assert ring.sealed == first + n

@@ -129,3 +129,10 @@ def test_waits_double_up_to_the_most_and_jitter_by_half():
 def test_waits_stay_at_the_most_for_ever():
     waits = Backoff(first_s=1.0, most_s=30.0)
     assert all(waits.next_s() <= 30.0 for _ in range(5000))
+
+
+def test_a_stepped_clock_moves_on_without_a_loop_and_never_back():
+    clock = SteppedClock(start=100, utc_offset=1000)
+    clock.advance(250)
+    clock.advance(200)
+    assert (clock.now(), clock.utc(clock.now())) == (250, 1250)

@@ -77,3 +77,17 @@ def test_what_was_seen_of_them_does_not_change_later(health):
     seen = health.active
     health.clear("source.down", "plc")
     assert len(seen) == 1
+
+
+def test_what_a_node_has_left_is_over_when_it_is_gone_and_nothing_else(health, caplog):
+    for code, subject in (
+        ("source.down", "a"),
+        ("source.late", "a"),
+        ("source.down", "b"),
+        ("sink.down", "a"),
+    ):
+        health.raise_condition(code, subject, "")
+    caplog.set_level("INFO")
+    health.dismiss("source", "a")
+    assert {(each.code, each.subject) for each in health.active} == {("source.down", "b"), ("sink.down", "a")}
+    assert "source.late a: over after 0.0 s, it is there no more" in caplog.text

@@ -47,6 +47,17 @@ def test_what_is_no_state_is_refused_with_the_reason(raw, message):
         statefile.decode(raw)
 
 
+def test_what_could_not_be_read_again_is_not_written():
+    with pytest.raises(StateError, match=r"takes 17\.0 MiB, more than 16 MiB"):
+        statefile.encode({"a": "x" * 17 * 2**20})
+
+
+def test_the_largest_state_is_read_again(tmp_path):
+    largest = {"a": "x" * (16 * 2**20 - 8)}
+    statefile.write(tmp_path / "p.state", statefile.encode(largest))
+    assert statefile.read(tmp_path / "p.state") == largest
+
+
 def test_equal_documents_are_equal_bytes():
     assert statefile.encode({"a": 1, "b": 2.5}) == statefile.encode({"b": 2.5, "a": 1})
 

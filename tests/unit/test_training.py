@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from dxad import bundle
+from dxad.alarm import Judge
 from dxad.errors import ModelError
-from dxad.models.tflite import TFLite, verify
+from dxad.inference import Scorer, verify
+from dxad.manifest import OutputRule
+from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
 from dxad.training.graph import to_tflite
 from dxad.training.linear import LinearDetector, fit, windows_of
-from dxad.types import NS_PER_S, Channel, Windows
+from dxad.types import NS_PER_S, Channel, Rows, Windows
+from dxad.window import WindowBuffer
 
 PERIOD = NS_PER_S // 10
 
@@ -52,8 +56,10 @@ def test_the_file_scores_as_the_fit_does_and_its_parts_sum_to_the_score(channels
     rows = plant(max(400, 8 * channels * width), channels)
     detector = fit(rows, width)
     like = learned(rows, tmp_path, rows_most=width).manifest
-    keys = {"rows": width, "contribution_columns": tuple(detector.owner.tolist())}
-    untried = {"golden_windows": (), "golden_scores": ()}
+    owner = tuple(detector.owner.tolist())
+    rule = OutputRule(output="score", contribution="contribution", contribution_columns=owner)
+    keys = {"rows": width, "score": rule}
+    untried = {"golden_windows": (), "golden_scores": (), "golden_contributions": ()}
     made = bundle.write(tmp_path / "again", like.model_copy(update=keys | untried), to_tflite(detector))
     windows = windows_of(plant(300, channels, seed=5), width).astype(np.float32)
     windows[100:] += 4.0
@@ -189,12 +195,13 @@ def test_a_tenth_of_anomalous_rows_in_the_training_slice_is_trimmed(fault, lengt
 
 def test_a_file_whose_numbers_are_not_the_fit_s_does_not_pass_its_own_trial(tmp_path):
     made = learned(plant(1000), tmp_path)
-    verify(made)
+    scorer = Scorer(made.manifest, made.blob)
+    verify(scorer, made.manifest)
     off = made.manifest.model_copy(
         update={"golden_scores": tuple(1.01 * each for each in made.manifest.golden_scores)}
     )
     with pytest.raises(ModelError, match="does not score its golden windows"):
-        verify(bundle.Bundle(off, made.blob))
+        verify(scorer, off)
 
 
 def child(folder: Path, values: np.ndarray, rows: str = "10") -> tuple[int, dict]:
@@ -227,3 +234,119 @@ def test_a_process_of_its_own_says_why_it_cannot_learn(tmp_path):
     status, answer = child(tmp_path, plant(10))
     assert status == 1
     assert "too few" in answer["error"]
+
+
+# Regimes: a machine with modes.
+
+MODE = "s.mode"
+
+
+LEVELS = np.array([[10.0, 60.0, -5.0], [100.0, 20.0, 5.0]])
+SPREADS = np.array([0.5, 2.0])
+
+
+def two_modes(n: int, seed: int = 0, *, only: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a machine that runs at one level or at another for 50 rows at a time, and at which."""
+    rng = np.random.default_rng(seed)
+    mode = np.repeat(rng.integers(0, 2, size=n // 50 + 1), 50)[:n]
+    if only is not None:
+        mode[:] = only
+    common = rng.normal(size=(n, 1)) * [0.9, -0.8, 0.9]
+    own = rng.normal(size=(n, 3)) * [0.44, 0.6, 0.44]
+    return LEVELS[mode] + SPREADS[mode, None] * (common + own), mode.astype(float)
+
+
+def learned_by_mode(values: np.ndarray, mode: np.ndarray, folder: Path) -> bundle.Bundle:
+    channels = (*channels_of(3), Channel(MODE))
+    rows = np.column_stack((values, mode))
+    return learn(Recording(channels, PERIOD, rows, {}, by=mode, by_channel=MODE), folder / "by", rows_most=5)
+
+
+def judged(made: bundle.Bundle, values: np.ndarray, mode: np.ndarray, *, by: int | None) -> np.ndarray:
+    """The judged scores of all windows over the limit."""
+    rows = np.column_stack((values, mode)).astype(np.float32)
+    model = TFLite(made)
+    model.load((*channels_of(3), Channel(MODE)), None, by=by)
+    wide = windows_of(rows, made.manifest.rows)
+    found = model.score(Windows(np.arange(len(wide)), wide, np.zeros(len(wide), dtype=np.float32)))
+    return Judge(made.manifest.calibration).apply(found.values) / made.manifest.limit
+
+
+def test_an_offset_inside_one_mode_is_found_by_a_model_that_knows_the_modes_and_missed_without(tmp_path):
+    values, mode = two_modes(6000)
+    knowing = learned_by_mode(values, mode, tmp_path)
+    ignorant = learned(values, tmp_path, rows_most=5)
+    rows, low = two_modes(600, seed=1, only=0)
+    assert judged(knowing, rows, low, by=3).max() < 1.0
+    rows[300:, 1] += 3 * SPREADS[0]
+    assert judged(knowing, rows, low, by=3)[340:].min() > 1.0
+    assert judged(ignorant, rows, low, by=None).max() < 1.0
+
+
+def test_a_model_says_which_regimes_it_knows_and_what_is_normal_in_each(tmp_path):
+    values, mode = two_modes(3000)
+    mode[::100] = 7.0
+    made = learned_by_mode(values, mode, tmp_path)
+    assert made.manifest.calibration.regimes == (0.0, 1.0), "thirty rows are too few to learn a regime from"
+    assert MODE not in made.manifest.channels
+    first, second = made.manifest.regimes
+    np.testing.assert_allclose(first.mean, [10, 60, -5], atol=0.2)
+    np.testing.assert_allclose(second.mean, [100, 20, 5], atol=0.5)
+    np.testing.assert_allclose((first.std, second.std), ([0.5] * 3, [2.0] * 3), rtol=0.1)
+    assert first.rows + second.rows == 3000 - 30
+
+
+def test_a_window_that_ends_in_a_regime_that_was_never_learned_has_no_score(tmp_path):
+    values, mode = two_modes(3000)
+    made = learned_by_mode(values, mode, tmp_path)
+    rows, later = two_modes(100, seed=1)
+    later[40:60] = 5.0
+    later[80] = np.nan
+    found = judged(made, rows, later, by=3)
+    silent = np.isnan(found)
+    ends = np.arange(4, 100)
+    np.testing.assert_array_equal(silent[ends < 40], False)
+    assert silent[(ends >= 40) & (ends < 60)].all()
+    assert not silent[(ends >= 65) & (ends < 80)].any()
+    assert silent[ends == 80].all()
+
+
+@pytest.mark.parametrize(
+    ("knows", "by", "message"),
+    [
+        (True, None, "the model was learned by 's.mode'; say by = 's.mode'"),
+        (True, 0, "the model was learned by 's.mode'"),
+        (False, 3, "knows no regimes: it was not learned by 's.mode'"),
+    ],
+)
+def test_a_model_and_a_pipeline_that_do_not_agree_on_the_regimes_say_so(knows, by, message, tmp_path):
+    values, mode = two_modes(3000)
+    made = learned_by_mode(values, mode, tmp_path) if knows else learned(values, tmp_path)
+    with pytest.raises(ModelError, match=message):
+        TFLite(made).load((*channels_of(3), Channel(MODE)), None, by=by)
+
+
+def test_a_channel_of_which_every_value_is_new_tells_no_regimes_apart(tmp_path):
+    values, _ = two_modes(3000)
+    with pytest.raises(ModelError, match=r"no value of s\.mode has the 50 rows"):
+        learned_by_mode(values, np.arange(3000.0), tmp_path)
+
+
+def test_scores_by_regime_do_not_depend_on_how_rows_are_cut(tmp_path):
+    values, mode = two_modes(3000)
+    made = learned_by_mode(values, mode, tmp_path)
+    rows = np.column_stack(two_modes(400, seed=3))
+
+    def pushed(cuts: list[int]) -> np.ndarray:
+        model = TFLite(made)
+        model.load((*channels_of(3), Channel(MODE)), None, by=3)
+        buffer, at, found = WindowBuffer(rows=made.manifest.rows, channels=4), 0, []
+        for n in [*cuts, 400]:
+            piece = rows[at : at + n]
+            found.append(model.score(buffer.push(Rows(at, 1, piece, np.ones(piece.shape, "u1")))).values)
+            at += len(piece)
+        return np.concatenate(found)
+
+    expected = pushed([])
+    for cuts in ([1] * 50, [7, 90, 33, 200], [64, 64, 64]):
+        np.testing.assert_array_equal(pushed(cuts), expected)

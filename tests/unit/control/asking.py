@@ -51,6 +51,14 @@ class Remembering:
     def pipelines(self) -> tuple[str, ...]:
         return self.names
 
+    def sources(self) -> tuple[str, ...]:
+        return ("plc",)
+
+    def source_rows(self, name: str, start: int | None, limit: int) -> dict[str, Any]:
+        return {"of": name, "from": start, "limit": limit}
+
+    pipeline_rows = source_rows
+
     async def query(self, pipeline: str, request: dict[str, Any]) -> dict[str, Any]:
         await self.busy.wait()
         self.asked.append((pipeline, request))

@@ -45,6 +45,32 @@ class TestWhatIsRead:
         async with serving(gateway, path):
             assert (await ask(path, "GET", "/v1/pipelines/pump")).json == {"score": 0.5}
 
+    @pytest.mark.parametrize("kind", ["sources", "pipelines"])
+    async def test_rows_are_asked_for_by_cursor(self, gateway, path, kind):
+        name = {"sources": "plc", "pipelines": "pump"}[kind]
+        async with serving(gateway, path):
+            some = await ask(path, "GET", f"/v1/{kind}/{name}/rows?from=17&limit=5")
+            all_of_them = await ask(path, "GET", f"/v1/{kind}/{name}/rows")
+            nobody = await ask(path, "GET", f"/v1/{kind}/none/rows")
+        assert some.json == {"of": name, "from": 17, "limit": 5}
+        assert all_of_them.json == {"of": name, "from": None, "limit": 10_000}
+        assert nobody.status == 404
+        assert f"there is only {name}" in nobody.detail
+
+    @pytest.mark.parametrize(
+        ("query", "detail"),
+        [
+            ("from=-1", "from: Input should be greater than or equal to 0"),
+            ("limit=many", "limit: Input should be a valid integer"),
+            ("form=1", "form: unknown key, did you mean 'from'?"),
+        ],
+    )
+    async def test_what_stands_behind_the_question_mark_is_checked(self, gateway, path, query, detail):
+        async with serving(gateway, path):
+            reply = await ask(path, "GET", f"/v1/sources/plc/rows?{query}")
+        assert reply.status == 422
+        assert detail in reply.detail
+
     async def test_health_is_ok_while_there_are_only_warnings(self, gateway, path):
         gateway.conditions = [{"code": "sink.down", "severity": "warning", "subject": "s", "detail": "d"}]
         async with serving(gateway, path):
@@ -92,7 +118,12 @@ class TestWhatIsRead:
     @pytest.mark.parametrize("route", routes.ROUTES, ids=lambda each: f"{each.method} {each.path}")
     async def test_every_route_answers(self, gateway, path, route):
         async with serving(gateway, path):
-            reply = await ask(path, route.method, route.path.replace("{name}", "pump"), route.example)
+            reply = await ask(
+                path,
+                route.method,
+                route.path.replace("{name}", "plc" if "/sources/" in route.path else "pump"),
+                route.example,
+            )
         assert reply.status in {200, 202}
 
     @pytest.mark.skipif(CURL is None, reason="curl is not installed")

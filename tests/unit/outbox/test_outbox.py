@@ -50,6 +50,11 @@ class TestAppend:
             await box.append(record("c"))
             assert normal.done()
 
+    async def test_another_window_counts_from_the_next_record_on(self, make):
+        async with make(commit_window_s=60) as box:
+            box.adjust(max_bytes=MIB, commit_window_s=0.0)
+            assert await box.append(record("n", Lane.NORMAL)) == 1
+
     async def test_256_records_do_not_wait(self, make):
         async with make(commit_window_s=60) as box:
             await asyncio.gather(*(box.append(record(str(n), Lane.BULK)) for n in range(256)))
@@ -288,6 +293,16 @@ class TestQuota:
             (full,) = health.active
             assert full.code == "outbox.full"
             assert f"{metrics.total('dxad_records_dropped_total', lane='bulk')} bulk" in full.detail
+
+    async def test_another_one_holds_from_the_next_commit_on(self, make, health):
+        async with make(max_bytes=4 * MIB) as box:
+            await fill(box, "c", Lane.CRITICAL, 1200)
+            assert box.snapshot()["bytes"] > MIB
+            box.adjust(max_bytes=MIB, commit_window_s=0.0)
+            await box.append(record("last"))
+            told = box.snapshot()
+            assert told["bytes"] <= told["max_bytes"] == MIB
+            assert codes(health) == {"outbox.full"}
 
     async def test_takes_critical_ones_only_when_there_is_nothing_else(self, make):
         async with make(max_bytes=MIB) as box:

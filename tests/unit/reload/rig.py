@@ -157,6 +157,7 @@ class Rig:
         """Feed until it is done, and a little longer."""
         while not doing.done():
             await self.feed(1)
+            await asyncio.sleep(0.001)
         await self.feed_on()
 
     async def feed_on(self) -> None:
@@ -177,6 +178,12 @@ class Rig:
         """What a pipeline has seen, of all that it remembers."""
         rows = self.assembly.pipelines[name].rows
         return rows.read(rows.oldest, rows.sealed).values[:, 0].tolist()
+
+    def missed_none(self, name: str) -> bool:
+        """Whether a pipeline has taken every row once, and those it remembers are the last ones, in order."""
+        seen = self.seen(name)
+        newest = [float(each) for each in range(self.pushed - len(seen), self.pushed)]
+        return seen == newest and self.rows(name) == self.pushed
 
     def rows(self, name: str) -> int:
         """How many rows it has taken, under this name, since the process began."""

@@ -28,11 +28,17 @@ def model(rig: Rig, name: str) -> Counting:
     return rig.assembly.pipelines[name].detector.model
 
 
+LEARNS = {
+    "channels": ["b.*"],
+    "model": {"type": "tflite", "path": "models/c"},
+    "learn": {"span": "60s"},
+}
 EDITS = {
     "a source added": {"sources__c": SOURCE},
     "a source and its pipeline removed": {"sources__b": None, "pipelines__b": None},
     "a source changed": {"sources__b__keep": "30s"},
     "a pipeline added": {"pipelines__c": {**PIPELINE, "channels": ["b.*"]}},
+    "a pipeline that learns added": {"pipelines__c": LEARNS},
     "a pipeline removed": {"pipelines__b": None},
     "a pipeline's rows changed": {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]},
     "a pipeline's model changed": {"pipelines__b__model__limit": 9.0},
@@ -56,9 +62,7 @@ async def test_a_pipeline_that_did_not_change_misses_no_row_and_stays_the_same_o
         await rig.feed_while(asyncio.create_task(rig.reload(**edits)))
         assert detectors(rig.assembly.pipelines["a"]) == before
         assert rig.assembly.ingests["a"] is ingest
-        seen = rig.seen("a")
-        assert seen == [float(each) for each in range(rig.pushed)]
-        assert rig.rows("a") == len(seen)
+        assert rig.missed_none("a")
         assert rig.assembly.pipelines["a"].snapshot()["lost"] == 0
         assert rig.assembly.config == rig.config(edited(**edits))
 
@@ -85,7 +89,7 @@ async def test_edits_one_after_the_other_lead_to_the_same_and_back(tmp_path):
         await rig.reload()
         await rig.feed_on()
         assert rig.assembly.config == rig.config(BASE)
-        assert rig.seen("a") == [float(each) for each in range(rig.pushed)]
+        assert rig.missed_none("a")
         assert set(rig.supervisor.running) == set(rig.assembly.services())
 
 
@@ -180,6 +184,49 @@ class TestTheModel:
             assert rig.conditions == set()
 
 
+class TestLearning:
+    @pytest.mark.parametrize(
+        "edits",
+        [
+            {"sources__c": SOURCE},
+            {"pipelines__c": {**LEARNS, "alarm": {"severity": "low"}}},
+            {"sources__a": None, "pipelines__a": None},
+        ],
+    )
+    async def test_goes_on_recording_through_a_reload_of_something_else(self, tmp_path, edits):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            learning, recorder = rig.assembly.learnings["c"], rig.assembly.pipelines["c"].recorder
+            recorded = recorder.rows
+            assert recorded >= 50
+            await rig.reload(**{"pipelines__c": LEARNS, **edits})
+            await rig.feed_on()
+            assert rig.assembly.learnings["c"] is learning
+            assert rig.assembly.pipelines["c"].recorder is recorder
+            assert recorder.rows == recorded + 50
+            assert rig.conditions == {("model.missing", "c")}
+
+    async def test_of_another_span_begins_anew_over_the_same_rows(self, tmp_path):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            pipeline = rig.assembly.pipelines["c"]
+            await rig.reload(pipelines__c={**LEARNS, "learn": {"span": "30s"}})
+            await rig.feed_on()
+            assert rig.assembly.pipelines["c"] is pipeline
+            assert pipeline.recorder.wanted == 3000
+            assert 0 < pipeline.recorder.rows <= 50
+
+    async def test_ends_with_its_section(self, tmp_path):
+        async with fed(tmp_path) as rig:
+            await rig.reload(pipelines__c=LEARNS)
+            await rig.feed_on()
+            await rig.reload(pipelines__c={key: each for key, each in LEARNS.items() if key != "learn"})
+            assert "learning.c" not in rig.supervisor.running
+            assert rig.assembly.pipelines["c"].recorder is None
+
+
 async def test_a_pipeline_whose_rows_change_begins_where_the_old_one_ended(tmp_path):
     async with fed(tmp_path) as rig:
         edits = {"pipelines__a__transforms": [{"type": "scale", "channels": ["a.*"], "factor": -1.0}]}
@@ -263,7 +310,7 @@ class TestDuringTheSwap:
             assert rig.assembly.pipelines["a"].limit == 500.0
             assert not model(rig, "b").closed
             await rig.feed_on()
-            assert rig.seen("a") == [float(each) for each in range(rig.pushed)]
+            assert rig.missed_none("a")
             assert rig.seen("b")[-1] == rig.pushed - 1.0
             await rig.reload(**MANY)  # and it can be tried again
             assert rig.assembly.pipelines["a"].limit == 77.0

@@ -58,8 +58,8 @@ def fates(**edits) -> dict[str, str]:
             ),
         ),
         (
-            {"pipelines__all__features": [{**JOINED["features"][0], "stat": "mean"}], "profile": "sd_card"},
-            "pipelines.all changed: features.0.stat.0; profile changed; 6 nodes untouched",
+            {"pipelines__all__features": [{**JOINED["features"][0], "over": "40ms"}], "profile": "sd_card"},
+            "pipelines.all changed: features.0.over; profile changed; 6 nodes untouched",
         ),
         (
             {"sources__c__channels": {"y": {"unit": "mm"}, "x": {}}},
