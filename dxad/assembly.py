@@ -407,8 +407,13 @@ def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Ar
 
 
 def hash_of(config: Config) -> str:
-    """What tells this configuration from another; secrets stand in it by reference."""
-    return identity(config.model_dump_json(serialize_as_any=True))[:16]
+    """What tells how pipelines are watched here, whatever feeds them and wherever files are.
+
+    The model is left out, since incidents name its version.
+    """
+    without = {"pipelines": {"__all__": {"model"}}}
+    parts = config.model_dump_json(include={"pipelines", "incidents"}, exclude=without, serialize_as_any=True)
+    return identity(parts)[:16]
 
 
 def _log_stored(event: Event, stored: Any) -> None:

@@ -33,6 +33,8 @@ _POINTS: Final = 60
 """Of each channel in an event."""
 _SERIES: Final = 3
 """Channels whose points are in an event."""
+_AT_ONCE: Final = 64
+"""Rows that are read from the rings to a tape."""
 
 
 class Past:
@@ -127,8 +129,7 @@ class Episode(ABC):
     def _begin(self, raised: Sequence[Told], calibration: Calibration) -> Phase:
         tag, first = min(raised, key=lambda each: each[1].onset)
         slot, last = first.slot, self._last
-        self.follow(slot)
-        self._keep_window()
+        self._keep_window(slot)
         reopened = last is not None and self._within(slot)
         if last is not None and reopened:
             self.incident = last
@@ -191,7 +192,7 @@ class Episode(ABC):
             for tag in self.tags:
                 if tag.alarm.lasts or tag.alarm.active:
                     tag.alarm.reset()
-        self._keep_window()
+        self._keep_window(slot + 1)
         return events
 
     # -- what is told -------------------------------------------------------------------------------------
@@ -256,18 +257,22 @@ class Episode(ABC):
     # -- tape ---------------------------------------------------------------------------------------------
 
     def follow(self, stop: int) -> None:
-        """Go on taping up to slot `stop`, and hand the window over when its time after the end has come."""
-        if self._tape is None:
-            return
-        if self.incident is not None:
-            self._tape.extend(self._past.rows, self._past.scores, stop)
-        elif self._taped_until:
-            self._tape.extend(self._past.rows, self._past.scores, min(stop, self._taped_until))
-            if stop >= self._taped_until:
-                self._keep_window()
+        """Go on taping up to slot `stop`, and hand the window over when its time after the end has come.
 
-    def _keep_window(self) -> None:
+        Rows are read some at a time: the rings hold them for long enough.
+        """
+        tape = self._tape
+        if tape is None or (self.incident is None and not self._taped_until):
+            return
+        if self.incident is None and stop >= self._taped_until:
+            self._keep_window(stop)
+        elif stop - tape.next >= min(_AT_ONCE, self._past.reach):
+            tape.extend(self._past.rows, self._past.scores, stop)
+
+    def _keep_window(self, stop: int) -> None:
+        """Hand over what there is before slot `stop` of the incident that is over."""
         if self._tape is not None and self._last is not None and self._taped_until:
+            self._tape.extend(self._past.rows, self._past.scores, min(stop, self._taped_until))
             first = self._utc(self._tape.first * self._period)
             self._docket.keep(self._tape.window(self._last.id, self._period, first))
         self._taped_until = 0

@@ -246,10 +246,10 @@ class Pipeline:
         return self.recorder
 
     def step(self) -> list[Event]:
-        """Take in all rows that are complete; returns what is to be told.
+        """Take in all rows that are complete now; returns what is to be told.
 
-        It stops after the row with which a recorder has enough, so that whoever is quick can learn from that
-        row on; the next call goes on.
+        Those that become complete meanwhile have to wait for the next call, so that this one ends. It stops
+        after the row with which a recorder has enough, so that whoever is quick can learn from that row on.
         """
         for feature in self.stages.features:
             feature.advance()
@@ -257,7 +257,9 @@ class Pipeline:
         events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
-        while (rows := self.stages.frame.read(self._most)) is not None:
+        left = self.stages.frame.waiting
+        while left > 0 and (rows := self.stages.frame.read(min(self._most, left))) is not None:
+            left -= len(rows)
             recording = self._wanted > 0
             events += self._take(rows)
             if recording and not self._wanted:

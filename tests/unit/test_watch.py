@@ -191,7 +191,7 @@ class TestGroups:
         def run(n: int | None) -> list:
             site = plant(
                 HIGH | {"hysteresis": 0.2},
-                HIGH | {"channel": "s.b", "latch": True, "inhibit": "s.c > 8.5"},
+                HIGH | {"channel": "s.b", "inhibit": "s.c > 8.5"},
                 {"channel": "s.c", "rate": 12.0, "on": "3 of 5", "off_delay": "500ms"},
                 incidents={
                     "reopen_within": "2s",

@@ -13,7 +13,7 @@ from typing import Any
 from dxad.config import ControlSection
 from dxad.control import Control
 from dxad.control.limits import Limits
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, ModelRefusedError
 
 CURL = shutil.which("curl")
 
@@ -28,6 +28,7 @@ class Remembering:
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.learned: list[tuple[str, float | None]] = []
         self.acts: list[tuple[str, str, float | None]] = []
+        self.models_changed: list[tuple[str, str, str, str]] = []
         self.reloaded: list[bool] = []
         self.mistakes: str | None = None
         self.busy = asyncio.Event()
@@ -65,6 +66,15 @@ class Remembering:
         if request.get("execute") == "fail":
             return {"success": False, "content": None, "error": "no model yet"}
         return {"success": True, "content": {"echo": len(str(request))}, "error": None}
+
+    async def models(self, pipeline: str) -> dict[str, Any]:
+        return {"pipeline": pipeline, "live": "1fdc5742db88", "beside": None, "versions": []}
+
+    async def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> dict[str, Any]:
+        if version == "gone":
+            raise ModelRefusedError("no version is called 'gone'")
+        self.models_changed.append((pipeline, verb, path, version))
+        return {"pipeline": pipeline, "version": version}
 
     def alarms(self) -> list[dict[str, Any]]:
         return [{"id": name, "state": "unacknowledged"} for name in self.names]
