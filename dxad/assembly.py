@@ -21,14 +21,14 @@ from functools import partial
 from typing import Any, Final
 
 from dxad.alarmsection import Action
-from dxad.archive import Archive
 from dxad.changes import Changes, diff
 from dxad.config import Config
 from dxad.deliver import Deliver
-from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError, Problem
 from dxad.event import Event, identity, to_record
-from dxad.evidence import Evidence
+from dxad.incident.archive import Archive
+from dxad.incident.docket import Docket
+from dxad.incident.evidence import Evidence
 from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.modeldesk import ModelDesk

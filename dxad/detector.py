@@ -9,8 +9,8 @@ from typing import Final, Self
 
 import numpy as np
 
-from dxad.alarm import Judge
 from dxad.errors import ModelError
+from dxad.incident.alarm import Judge
 from dxad.types import (
     F4,
     F8,

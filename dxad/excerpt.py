@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.types import Document
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 
 from dxad.join import Feed, Part
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import Overflow, Rows, Schema, Transform
 
 __all__ = ["CELLS_AT_ONCE", "Feature", "Feed", "Frame", "Loss"]

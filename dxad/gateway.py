@@ -13,7 +13,7 @@ from dxad.errors import ConfigError
 from dxad.excerpt import excerpt
 from dxad.query import answer
 from dxad.reloading import Reloading
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics, Sample, prometheus

@@ -18,14 +18,14 @@ import numpy.typing as npt
 from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import ChannelSection, SourceSection
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
+from dxad.ring.sealer import Sealer
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
-from dxad.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
-from dxad.sealer import Sealer
 from dxad.types import NS_PER_S, Block, Document, Quality, Reason, Source
 
 __all__ = ["Ingest", "waiting_most"]

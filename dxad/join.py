@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dxad.fields import side_by_side
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import F8, I8, U1, Bools, Channel, Columns, State
 
 __all__ = ["Feed", "Part"]

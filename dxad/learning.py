@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from dxad import shelf as shelves
+from dxad.bundle import shelf as shelves
+from dxad.bundle.trial import ensure_tried_now, try_bundle
 from dxad.config import LearnSection
 from dxad.errors import ConfigError, ModelError
 from dxad.fields import matching
@@ -24,7 +25,6 @@ from dxad.pipeline import Pipeline
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
-from dxad.trial import ensure_tried_now, try_bundle
 from dxad.types import F8, NS_PER_S, Document, Model
 
 __all__ = ["Learning"]

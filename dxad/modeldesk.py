@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from dxad import plugin, shelf, trial
+from dxad import plugin
+from dxad.bundle import shelf, trial
 from dxad.config import Config
 from dxad.detector import Detector
 from dxad.errors import ConfigError, ModelError

@@ -12,26 +12,26 @@ from typing import Any
 
 from dxad import plugin
 from dxad.bundle import current
+from dxad.bundle.trial import ensure_tried_now
 from dxad.changes import NONE, Change, Changes
 from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.detector import Detector
-from dxad.docket import Docket
 from dxad.errors import ConfigError, ModelError, Problem
 from dxad.fields import SinkSection, SourceSection
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
+from dxad.incident.docket import Docket
 from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline, Stages
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.shape import FeatureShape, Shape, build, chain
 from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
-from dxad.trial import ensure_tried_now
 from dxad.types import Model, Schema, Sink, Source
 
 __all__ = ["Builder", "Built", "Nodes", "Run"]

@@ -10,11 +10,8 @@ from typing import Final
 
 import numpy as np
 
-from dxad.channelcheck import ChannelCheck, Trouble
 from dxad.config import PipelineSection
 from dxad.detector import Detector, Scored
-from dxad.docket import Docket
-from dxad.episode import Past
 from dxad.errors import ModelError
 from dxad.event import Event
 from dxad.expression import compile_expression
@@ -22,8 +19,12 @@ from dxad.fields import matching
 from dxad.frame import Feature, Frame
 from dxad.gate import Gate, stretches
 from dxad.incident import Identity
+from dxad.incident.channelcheck import ChannelCheck, Trouble
+from dxad.incident.docket import Docket
+from dxad.incident.episode import Past
+from dxad.incident.watch import Watch
 from dxad.recorder import Recorder
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.ledger import Ledger
@@ -41,7 +42,6 @@ from dxad.types import (
     State,
     Transform,
 )
-from dxad.watch import Watch
 
 __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 

@@ -13,13 +13,13 @@ What a model's own interpreter takes is not among it.
 from typing import Final
 
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
-from dxad.evidence import Tape
 from dxad.fields import SourceSection, TransformSection, matching
 from dxad.frame import CELLS_AT_ONCE
+from dxad.incident.evidence import Tape
 from dxad.ingest import waiting_most
-from dxad.newest import Newest
 from dxad.pipeline import BATCH
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.newest import Newest
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
 from dxad.types import SAMPLE, Schema
 from dxad.window import WindowBuffer

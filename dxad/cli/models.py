@@ -12,7 +12,7 @@ from dxad.cli.wrap import wrap
 
 if TYPE_CHECKING:
     from dxad.bundle import Bundle
-    from dxad.shelf import Version
+    from dxad.bundle.shelf import Version
 
 __all__ = ["models"]
 
@@ -74,7 +74,7 @@ def _of_config(path: Path | None) -> dict[str, Path]:
 
 def _versions(path: Path) -> "list[Version]":
     """A bundle that is on no shelf counts as the only version of one."""
-    from dxad import shelf
+    from dxad.bundle import shelf
 
     if (path / "manifest.json").exists():
         return [shelf.Version(path, current=True, installed=None, why=None, activated=None, reason=None)]
@@ -83,8 +83,8 @@ def _versions(path: Path) -> "list[Version]":
 
 def _row(version: "Version") -> dict[str, object]:
     from dxad import bundle
+    from dxad.bundle.interpreter import place
     from dxad.errors import ModelError
-    from dxad.interpreter import place
 
     row: dict[str, object] = {
         "version": version.name,
@@ -174,7 +174,7 @@ def verify(paths: tuple[Path, ...], as_json: bool) -> None:
     Exit status 0 if all passed, 1 if one is refused.
     """
     from dxad.bundle import current
-    from dxad.trial import try_bundles_now
+    from dxad.bundle.trial import try_bundles_now
 
     trials = try_bundles_now([current(path) or path for path in paths])
     if as_json:

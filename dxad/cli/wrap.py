@@ -78,8 +78,8 @@ def _wrapped(file: Path, said: dict[str, Any], out: Path) -> str:
 
     import numpy as np
 
+    from dxad.bundle.trial import try_bundles_now
     from dxad.errors import ModelError
-    from dxad.trial import try_bundles_now
 
     channels = _channels(said["channels"])
     wish = _wish(said, channels)

@@ -26,9 +26,9 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dxad import plugin
-from dxad.alarm import Judge
 from dxad.errors import ModelError
 from dxad.fields import ModelSection
+from dxad.incident.alarm import Judge
 from dxad.plugin import Plugin
 from dxad.types import F4, F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
 

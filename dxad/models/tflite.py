@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from dxad import bundle
+from dxad.bundle.inference import Scorer
+from dxad.bundle.interpreter import Graph, place
+from dxad.bundle.manifest import Manifest
+from dxad.bundle.signing import Policy
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.fields import ModelSection
-from dxad.inference import Scorer
-from dxad.interpreter import Graph, place
-from dxad.manifest import Manifest
 from dxad.plugin import Plugin
-from dxad.signing import Policy
 from dxad.types import F4, F8, I8, Bools, Calibration, Channel, Document, Scores, Windows
 
 __all__ = ["PLUGIN", "BareTFLite", "Config", "TFLite"]

@@ -13,12 +13,12 @@ from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.event import Event, identity, rfc3339
 from dxad.ingest import waiting_most
-from dxad.newest import Newest
 from dxad.outbox import Outbox
 from dxad.recording import CELLS_AT_ONCE, Piece, Recording
 from dxad.recording.columns import Matched
 from dxad.replay.feed import Feed, Wire
 from dxad.replay.watch import OnEvent, OnScores, Watch
+from dxad.ring.newest import Newest
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics

@@ -8,7 +8,7 @@ from dxad.errors import ModelError
 from dxad.event import Event
 from dxad.learning import Learning
 from dxad.pipeline import Pipeline
-from dxad.ringbuffer import Reading
+from dxad.ring.ringbuffer import Reading
 from dxad.types import I8, Bools, Document
 
 __all__ = ["Watch"]

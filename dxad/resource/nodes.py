@@ -9,13 +9,13 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from dxad import bundle
+from dxad.bundle.trial import ensure_tried_now, try_file_now
 from dxad.errors import ConfigError, ModelRefusedError, ResourceUnavailableError
 from dxad.fields import Secret
 from dxad.models.tflite import BareTFLite, TFLite
 from dxad.sinks.memory import Config as QueueConfig
 from dxad.sinks.memory import Memory as Queue
 from dxad.sources.memory import Memory
-from dxad.trial import ensure_tried_now, try_file_now
 from dxad.types import Document, Model, Source
 
 __all__ = [

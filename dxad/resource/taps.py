@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from dxad.assembly import Assembly
 from dxad.event import Event
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.types import NS_PER_S, Document
 

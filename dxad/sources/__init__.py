@@ -9,7 +9,7 @@ from typing import Final
 
 from dxad.errors import DecodeError, NotConnected
 from dxad.fields import SourceSection
-from dxad.stage import Stage
+from dxad.ring.stage import Stage
 from dxad.types import Block, Quality, Reason
 
 __all__ = ["Inbox"]

@@ -11,8 +11,8 @@ from pydantic import Field
 from dxad.errors import NotConnected
 from dxad.fields import ChannelSection, Identifier, SourceSection
 from dxad.plugin import Plugin
+from dxad.ring.stage import Stage
 from dxad.runtime.clock import Clock
-from dxad.stage import Stage
 from dxad.types import Block, Channel, Overflow, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Memory", "MemoryChannel"]

@@ -20,8 +20,8 @@ from dxad.errors import NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, SourceSection
 from dxad.links.modbus import Answer, ModbusLink, Space
 from dxad.plugin import Plugin
+from dxad.ring.stage import Stage
 from dxad.runtime.clock import Clock
-from dxad.stage import Stage
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Layout", "Modbus", "ModbusChannel", "Request", "plan"]

@@ -9,9 +9,9 @@ from typing import Final
 import numpy as np
 
 from dxad import bundle
+from dxad.bundle.inference import Scorer, verify
+from dxad.bundle.manifest import Manifest, OutputRule, Regime
 from dxad.errors import ModelError
-from dxad.inference import Scorer, verify
-from dxad.manifest import Manifest, OutputRule, Regime
 from dxad.training.calibrate import SPANS, limit, scales
 from dxad.training.graph import to_tflite
 from dxad.training.linear import LinearDetector, fit, windows_of

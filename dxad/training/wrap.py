@@ -14,9 +14,9 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from dxad import bundle
+from dxad.bundle.inference import Scorer
+from dxad.bundle.manifest import ForecastRule, InputSpec, Layout, Manifest, ReconstructionRule, Rule
 from dxad.errors import ModelError
-from dxad.inference import Scorer
-from dxad.manifest import ForecastRule, InputSpec, Layout, Manifest, ReconstructionRule, Rule
 from dxad.training.calibrate import SPANS, limit, scales
 from dxad.training.linear import windows_of
 from dxad.types import F4, F8, Channel, Document

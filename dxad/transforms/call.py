@@ -25,9 +25,9 @@ import numpy as np
 from pydantic import Field
 
 from dxad import plugin
-from dxad.derive import Derived, as_far_as_known, worst_of_row
 from dxad.fields import ChannelId, TransformSection
 from dxad.plugin import Plugin
+from dxad.signal.derive import Derived, as_far_as_known, worst_of_row
 from dxad.types import F8, Channel, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Call", "Config"]

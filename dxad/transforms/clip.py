@@ -8,9 +8,9 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dxad.derive import limited
 from dxad.fields import TransformSection, side_by_side
 from dxad.plugin import Plugin
+from dxad.signal.derive import limited
 from dxad.types import Columns, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Clip", "Config"]

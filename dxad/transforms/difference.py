@@ -9,9 +9,9 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import Delay, Derived, missing, worst
 from dxad.fields import Duration, TransformSection, rows_in
 from dxad.plugin import Plugin
+from dxad.signal.derive import Delay, Derived, missing, worst
 from dxad.types import Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Difference"]

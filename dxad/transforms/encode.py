@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dxad.derive import Derived
 from dxad.fields import TransformSection
 from dxad.plugin import Plugin
+from dxad.signal.derive import Derived
 from dxad.types import Channel, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Encode"]

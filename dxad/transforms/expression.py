@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import Derived, as_far_as_known, worst_of_row
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
 from dxad.fields import ChannelId, Formula, TransformSection
 from dxad.plugin import Plugin
+from dxad.signal.derive import Derived, as_far_as_known, worst_of_row
 from dxad.types import Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "ExpressionTransform"]

@@ -16,12 +16,12 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import Derived, missing
 from dxad.errors import ConfigError
 from dxad.expression import Expression, compile_expression
 from dxad.fields import Duration, Formula, TransformSection
 from dxad.plugin import Plugin
-from dxad.recurrence import Recurrence
+from dxad.signal.derive import Derived, missing
+from dxad.signal.recurrence import Recurrence
 from dxad.types import F8, NS_PER_S, Bools, Channel, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Integrate"]

@@ -18,10 +18,10 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import Field
 
-from dxad.derive import worst
 from dxad.errors import ConfigError
 from dxad.fields import Duration, TransformSection
 from dxad.plugin import Plugin
+from dxad.signal.derive import worst
 from dxad.types import F8, U1, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Resample"]

@@ -18,9 +18,9 @@ from pydantic import Field
 
 from dxad.errors import ConfigError
 from dxad.fields import Duration, TransformSection, rows_in, side_by_side
-from dxad.moving import moving_sum
 from dxad.plugin import Plugin
-from dxad.recurrence import Recurrence
+from dxad.signal.moving import moving_sum
+from dxad.signal.recurrence import Recurrence
 from dxad.types import F8, Columns, Rows, Schema
 
 __all__ = ["PLUGIN", "Config", "Smooth"]

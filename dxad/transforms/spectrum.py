@@ -12,7 +12,7 @@ stat "amplitude"   amplitude   of x     peak amplitude of a sine there
 stat "centroid"    centroid    Hz       Σ f·P / Σ P over all lines but 0
 bands.NAME         band_NAME   of x     rms of the lines at low <= f < high
 harmonics.NAME     harm_NAME   of x     rms of the lines near a frequency and its multiples
-bearing            bpfo bpfi   of x     the same for the four frequencies of a bearing (`dxad.bearing`)
+bearing            bpfo bpfi   of x     the same for the four frequencies of a bearing (`dxad.signal.bearing`)
                    bsf ftf
 =================  ==========  =======  ===============================================================
 
@@ -32,12 +32,12 @@ from typing import Annotated, Final, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dxad.bearing import Strikes, strikes
 from dxad.errors import ConfigError
 from dxad.fields import Duration, Identifier, Section, TransformSection
-from dxad.fourier import Fourier, WindowName, centred
 from dxad.plugin import Plugin
-from dxad.stretch import Stretches
+from dxad.signal.bearing import Strikes, strikes
+from dxad.signal.fourier import Fourier, WindowName, centred
+from dxad.signal.stretch import Stretches
 from dxad.types import F8, NS_PER_S, U1, Bools, Channel, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Spectrum"]

@@ -40,7 +40,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from dxad.fields import Duration, TransformSection
 from dxad.plugin import Plugin
-from dxad.stretch import Stretches
+from dxad.signal.stretch import Stretches
 from dxad.types import F8, U1, Bools, Channel, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Summarize"]

@@ -17,9 +17,9 @@ from typing import Final, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from dxad.derive import limited
 from dxad.fields import Duration, TransformSection
 from dxad.plugin import Plugin
+from dxad.signal.derive import limited
 from dxad.types import F8, I8, NS_PER_S, Bools, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Config", "Validate"]

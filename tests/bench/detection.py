@@ -55,11 +55,11 @@ from dxad.learning import Learning
 from dxad.models import zscore
 from dxad.outbox import Outbox
 from dxad.pipeline import Pipeline, Recorder
+from dxad.ring.stage import Stage
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sources.modbus import ModbusChannel
-from dxad.stage import Stage
 from dxad.types import NS_PER_S, Block, Channel, Document
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault, parse_all

@@ -29,21 +29,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from dxad import bundle, trial
+from dxad import bundle
 from dxad.alarmsection import IncidentsSection
 from dxad.assembly import Assembly
+from dxad.bundle import trial
+from dxad.bundle.manifest import Manifest, OutputRule, ReconstructionRule
 from dxad.config import Config, PipelineSection, parse
 from dxad.detector import BAD_MOST
-from dxad.docket import Docket
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
-from dxad.manifest import Manifest, OutputRule, ReconstructionRule
+from dxad.incident.docket import Docket
 from dxad.models.tflite import TFLite
 from dxad.outbox import Outbox
 from dxad.pipeline import Pipeline, Stages
 from dxad.recording import open_recording
 from dxad.replay import Replay
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock, SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics

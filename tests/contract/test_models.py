@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dxad import plugin
+from dxad.bundle.trial import ensure_tried_now
 from dxad.errors import ModelError
 from dxad.training import Recording, learn
-from dxad.trial import ensure_tried_now
 from dxad.types import NS_PER_S, Channel, Model, Windows
 
 CHANNELS = tuple(Channel(f"s.{name}", "mm/s") for name in "abcd")

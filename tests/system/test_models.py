@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxad import shelf
+from dxad.bundle import shelf
 from dxad.training import Recording, learn
 from dxad.types import Channel
 from tests.system.process import needs_curl, pump, running, status, until

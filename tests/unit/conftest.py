@@ -8,12 +8,12 @@ import pytest
 from hypothesis import settings
 
 from dxad.config import IncidentsSection, PipelineSection
-from dxad.docket import Docket
 from dxad.event import Event
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
+from dxad.incident.docket import Docket
 from dxad.pipeline import Pipeline, Stages
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics

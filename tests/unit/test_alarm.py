@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxad.alarm import Alarm, AlarmState, Judge, Level, Rule, Transition, levels
+from dxad.incident.alarm import Alarm, AlarmState, Judge, Level, Rule, Transition, levels
 from dxad.types import Calibration
 
 NAN = float("nan")

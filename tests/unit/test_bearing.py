@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dxad.bearing import strikes
 from dxad.plugin import load
+from dxad.signal.bearing import strikes
 from dxad.types import Channel, Rows, Schema, State
 
 RATE = 10_000

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from pydantic_core import to_json
 
-from dxad import bundle, shelf
+from dxad import bundle
+from dxad.bundle import shelf
+from dxad.bundle.trial import ensure_tried_now
 from dxad.errors import ModelError, ModelRefusedError
 from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
-from dxad.trial import ensure_tried_now
 from dxad.types import NS_PER_S, Channel
 
 CHANNELS = (Channel("s.a", "V"), Channel("s.b", "A"))

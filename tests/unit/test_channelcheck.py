@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.channelcheck import ChannelCheck, Trouble
+from dxad.incident.channelcheck import ChannelCheck, Trouble
 from dxad.types import Channel, Rows, State
 
 NAN = float("nan")

@@ -9,15 +9,16 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
+import dxad.bundle.trial
 import dxad.cli.wrap
-import dxad.trial
-from dxad import bundle, shelf
+from dxad import bundle
+from dxad.bundle import shelf
+from dxad.bundle.inference import Scorer
+from dxad.bundle.trial import Trial
 from dxad.cli.models import models
-from dxad.inference import Scorer
 from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
 from dxad.training.wrap import answer
-from dxad.trial import Trial
 from dxad.types import NS_PER_S, Channel
 
 IDS = ("plc.flow", "plc.pressure", "plc.speed")
@@ -62,13 +63,13 @@ def run() -> Callable[..., Result]:
 def in_process(monkeypatch) -> None:
     """Where a process of its own would tell nothing more, its half a second is saved."""
     monkeypatch.setattr(dxad.cli.wrap, "_answer", answer)
-    monkeypatch.setattr(dxad.trial, "try_bundles_now", tried_here)
+    monkeypatch.setattr(dxad.bundle.trial, "try_bundles_now", tried_here)
 
 
 def tried_here(folders: list[Path]) -> list[Trial]:
     (folder,) = folders
-    told = list(dxad.trial._examined(folder, dxad.trial._examined_bundle))[-1]
-    return dxad.trial._answers([folder], orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
+    told = list(dxad.bundle.trial._examined(folder, dxad.bundle.trial._examined_bundle))[-1]
+    return dxad.bundle.trial._answers([folder], orjson.dumps(told, option=orjson.OPT_NON_STR_KEYS))
 
 
 @pytest.mark.usefixtures("in_process")

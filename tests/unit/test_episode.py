@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from dxad.channelcheck import Trouble
 from dxad.config import AlarmSection, ChannelAlarmSection, IncidentsSection
-from dxad.docket import Docket
-from dxad.episode import Counts, Past
 from dxad.event import Event, identity
 from dxad.incident import Identity, contributors
-from dxad.processepisode import ProcessEpisode
-from dxad.ringbuffer import RingBuffer
+from dxad.incident.channelcheck import Trouble
+from dxad.incident.docket import Docket
+from dxad.incident.episode import Counts, Past
+from dxad.incident.processepisode import ProcessEpisode
+from dxad.incident.sensorepisode import SensorEpisode
+from dxad.incident.threshold import ScoreTag, channel_tags, rule_of
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.metrics import Metrics
-from dxad.sensorepisode import SensorEpisode
-from dxad.threshold import ScoreTag, channel_tags, rule_of
 from dxad.types import NS_PER_S, Calibration, Channel, Lane, Rows, State
 
 PERIOD = NS_PER_S // 10

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxad.archive import Archive
 from dxad.config import IncidentsSection
-from dxad.docket import Docket
-from dxad.evidence import (
+from dxad.incident.archive import Archive
+from dxad.incident.docket import Docket
+from dxad.incident.evidence import (
     PACKED_BYTES_MAX,
     TAPE_BYTES,
     Evidence,
@@ -22,7 +22,7 @@ from dxad.evidence import (
     pack,
     unpack,
 )
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.types import NS_PER_S, Channel, State

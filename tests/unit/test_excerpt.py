@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from dxad.excerpt import BYTES_MOST, excerpt
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.types import Channel, State
 

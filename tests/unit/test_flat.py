@@ -14,8 +14,8 @@ from dxad.config import parse
 from dxad.errors import DecodeError
 from dxad.frame import Feature, Feed, Frame
 from dxad.plugin import load
-from dxad.ringbuffer import RingBuffer
-from dxad.sealer import Sealer
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.sealer import Sealer
 from dxad.sources import Inbox
 from dxad.sources.memory import Config
 from dxad.types import SAMPLE, Block, Channel, Schema

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dxad.frame import Feature, Feed, Frame
 from dxad.plugin import load
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import Channel, Fold, Rows, Schema, State
 
 PERIOD = 100

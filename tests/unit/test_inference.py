@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from dxad.bundle import Bundle
+from dxad.bundle.inference import Scorer
+from dxad.bundle.manifest import (
+    ForecastRule,
+    InputSpec,
+    Manifest,
+    OutputRule,
+    ProbabilityRule,
+    ReconstructionRule,
+)
 from dxad.errors import ModelError
-from dxad.inference import Scorer
-from dxad.manifest import ForecastRule, InputSpec, Manifest, OutputRule, ProbabilityRule, ReconstructionRule
 from dxad.models.tflite import TFLite
 from dxad.types import Channel, Rows, State, Windows
 from dxad.window import WindowBuffer

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.moving import moving_sum
+from dxad.signal.moving import moving_sum
 
 SEEDS = st.integers(0, 2**32)
 

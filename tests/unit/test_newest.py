@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dxad.frame import Feed, Frame
-from dxad.newest import Newest
-from dxad.ringbuffer import RingBuffer
-from dxad.sealer import Sealer
+from dxad.ring.newest import Newest
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.sealer import Sealer
 from dxad.types import SAMPLE, Channel, Quality, Reason, State
 
 ROW = 10

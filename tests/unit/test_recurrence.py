@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxad.recurrence import Recurrence
+from dxad.signal.recurrence import Recurrence
 
 
 def slow(k, b):

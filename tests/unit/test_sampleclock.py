@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock
+from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock
 from dxad.types import SAMPLE
 
 MS = 1_000_000

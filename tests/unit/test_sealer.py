@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.ringbuffer import RingBuffer
-from dxad.sealer import Accepted, Sealed, Sealer
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.sealer import Accepted, Sealed, Sealer
 from dxad.types import SAMPLE, Channel, Quality, Reason, State
 
 PERIOD = 10

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dxad import bundle, shelf
+from dxad import bundle
+from dxad.bundle import shelf
+from dxad.bundle.manifest import Manifest
 from dxad.errors import ModelRefusedError
-from dxad.manifest import Manifest
 
 MANIFEST = Manifest(
     channels=("s.a",),
@@ -137,7 +138,8 @@ def test_a_torn_or_a_missing_history_loses_times_and_nothing_else(stocked):
 CRASHING = """
 import os, sys
 from pathlib import Path
-from dxad import bundle, shelf
+from dxad import bundle
+from dxad.bundle import shelf
 
 calls, most = 0, int(sys.argv[3])
 

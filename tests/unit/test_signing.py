@@ -10,10 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 
 from dxad import bundle
+from dxad.bundle.manifest import Manifest
+from dxad.bundle.signing import Policy
 from dxad.errors import ModelRefusedError
-from dxad.manifest import Manifest
 from dxad.models.tflite import Config
-from dxad.signing import Policy
 
 MANIFEST = Manifest(
     channels=("s.a",),

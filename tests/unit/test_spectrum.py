@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
 
 from dxad.errors import ConfigError
-from dxad.fourier import Fourier, centred
 from dxad.plugin import load
 from dxad.shape import chain
+from dxad.signal.fourier import Fourier, centred
 from dxad.types import Channel, Rows, Schema, State
 
 MS = 1_000_000

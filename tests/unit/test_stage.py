@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.stage import Stage
+from dxad.ring.stage import Stage
 from dxad.types import Quality, Reason
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dxad import bundle
-from dxad.alarm import Judge
+from dxad.bundle.inference import Scorer, verify
+from dxad.bundle.manifest import OutputRule
 from dxad.errors import ModelError
-from dxad.inference import Scorer, verify
-from dxad.manifest import OutputRule
+from dxad.incident.alarm import Judge
 from dxad.models.tflite import TFLite
 from dxad.training import Recording, learn
 from dxad.training.graph import to_tflite

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxad import bundle, trial
+from dxad import bundle
+from dxad.bundle import trial
+from dxad.bundle.inference import Scorer, verify
+from dxad.bundle.manifest import Manifest, ReconstructionRule
+from dxad.bundle.trial import ensure_tried, ensure_tried_now, try_bundle, try_bundles_now, try_file_now
 from dxad.errors import ModelError, ModelRefusedError
-from dxad.inference import Scorer, verify
-from dxad.manifest import Manifest, ReconstructionRule
-from dxad.trial import ensure_tried, ensure_tried_now, try_bundle, try_bundles_now, try_file_now
 
 ROWS, CHANNELS = 4, 4
 CELLS = ROWS * CHANNELS

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from dxad.ingest import Ingest
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.stage import Stage
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.ticker import Ticker
 from dxad.sources.memory import Config
-from dxad.stage import Stage
 from dxad.types import NS_PER_S, Block, Quality, Reason, State
 
 PERIOD = NS_PER_S // 10

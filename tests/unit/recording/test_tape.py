@@ -7,7 +7,7 @@ from dxad.excerpt import excerpt
 from dxad.recording import open_recording
 from dxad.recording.tape import Tape, Track, Wall
 from dxad.recording.write import open_writer
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.types import Channel, State
 

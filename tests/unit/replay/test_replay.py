@@ -59,9 +59,9 @@ def test_a_model_on_the_shelf_is_used_and_nothing_is_written_beside_it(tmp_path)
 
 def _learned_shelf(tmp_path: Path, config) -> Path:
     """A model that was learned in an earlier replay, put where the configuration looks for it."""
-    from dxad.shelf import install
+    from dxad.bundle.shelf import install
+    from dxad.bundle.trial import ensure_tried_now
     from dxad.training import Recording, learn
-    from dxad.trial import ensure_tried_now
 
     rows: list[np.ndarray] = []
     from dxad.pipeline import Pipeline

@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from dxad.alarm import Alarm, Rule, Transition, levels
 from dxad.alarmsection import SEVERITIES, AlarmSection, ChannelAlarmSection, Severity, k_of_n
 from dxad.expression import Expression, compile_expression
+from dxad.incident.alarm import Alarm, Rule, Transition, levels
 from dxad.types import F8, NS_PER_S, U1, Bools, Channel, Document, Rows, State
 
 __all__ = ["Beyond", "ChannelTag", "Inhibitions", "ScoreTag", "Seen", "Tag", "channel_tags", "rule_of"]

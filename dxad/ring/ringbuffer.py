@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dxad.newest import Newest
+from dxad.ring.newest import Newest
 from dxad.types import F4, F8, I8, U1, Bools, Channel, Columns, Reason, State
 
 __all__ = ["ALL", "Reading", "RingBuffer"]

@@ -11,7 +11,7 @@ from typing import Final
 
 from dxad.alarmsection import IncidentsSection, Severity
 from dxad.event import Event, identity
-from dxad.evidence import Window
+from dxad.incident.evidence import Window
 from dxad.runtime.health import Health
 from dxad.types import NS_PER_S, Document, Lane
 

@@ -24,7 +24,7 @@ import numpy as np
 import orjson
 
 from dxad.event import rfc3339
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import F4, F8, I8, NS_PER_S, U1, Channel, Document, State
 
 __all__ = [

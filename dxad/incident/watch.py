@@ -10,20 +10,20 @@ rows, scores ── update ─▶ ProcessEpisode ◀─────────�
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dxad.alarm import AlarmState, Transition
 from dxad.alarmsection import Action
-from dxad.channelcheck import Trouble
 from dxad.config import PipelineSection
-from dxad.docket import Docket
-from dxad.episode import Counts, Episode, Past
 from dxad.errors import ConfigError, ModelError
 from dxad.event import Event
 from dxad.incident import Identity
-from dxad.processepisode import ProcessEpisode
+from dxad.incident.alarm import AlarmState, Transition
+from dxad.incident.channelcheck import Trouble
+from dxad.incident.docket import Docket
+from dxad.incident.episode import Counts, Episode, Past
+from dxad.incident.processepisode import ProcessEpisode
+from dxad.incident.sensorepisode import SensorEpisode
+from dxad.incident.threshold import ChannelTag, ScoreTag, Tag, channel_tags, rule_of
 from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Metrics
-from dxad.sensorepisode import SensorEpisode
-from dxad.threshold import ChannelTag, ScoreTag, Tag, channel_tags, rule_of
 from dxad.types import F8, Bools, Calibration, Document, Rows
 
 __all__ = ["Watch"]

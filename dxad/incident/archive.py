@@ -6,8 +6,8 @@ Docket.windows ── once a second ──▶ Evidence (files in state_dir/evide
 import asyncio
 
 from dxad.alarmsection import IncidentsSection
-from dxad.docket import Docket
-from dxad.evidence import Evidence, as_csv, as_document
+from dxad.incident.docket import Docket
+from dxad.incident.evidence import Evidence, as_csv, as_document
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.types import NS_PER_S, Document

@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from dxad.bundle.interpreter import Graph, Tensor
+from dxad.bundle.manifest import ForecastRule, Manifest, OutputRule, ProbabilityRule, ReconstructionRule
 from dxad.errors import ModelError
-from dxad.interpreter import Graph, Tensor
-from dxad.manifest import ForecastRule, Manifest, OutputRule, ProbabilityRule, ReconstructionRule
 from dxad.types import F4, F8, I8, Bools
 
 __all__ = ["Scorer", "verify"]

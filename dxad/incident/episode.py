@@ -12,16 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dxad.alarm import Transition
 from dxad.alarmsection import SEVERITIES, Severity
-from dxad.docket import Docket
 from dxad.event import Event, identity
-from dxad.evidence import Tape
 from dxad.incident import Identity, Incident, Kind, Phase
-from dxad.ringbuffer import RingBuffer
+from dxad.incident.alarm import Transition
+from dxad.incident.docket import Docket
+from dxad.incident.evidence import Tape
+from dxad.incident.threshold import Tag
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Counter, Metrics
-from dxad.threshold import Tag
 from dxad.types import NS_PER_S, Calibration, Document
 
 __all__ = ["Counts", "Episode", "Past", "Told"]

@@ -30,7 +30,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from dxad.moving import moving_sum
+from dxad.signal.moving import moving_sum
 from dxad.types import F8, U1, Bools, Calibration, Document
 
 __all__ = ["Alarm", "AlarmState", "Judge", "Level", "Rule", "Transition", "levels"]

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from dxad.alarm import Rule, Transition, levels
 from dxad.alarmsection import Severity
-from dxad.channelcheck import Trouble
-from dxad.docket import Docket
-from dxad.episode import Counts, Episode, Past, Told
 from dxad.event import Event
 from dxad.incident import Contributor, Identity, Incident, Kind
+from dxad.incident.alarm import Rule, Transition, levels
+from dxad.incident.channelcheck import Trouble
+from dxad.incident.docket import Docket
+from dxad.incident.episode import Counts, Episode, Past, Told
+from dxad.incident.threshold import Seen, Tag
 from dxad.runtime.clock import Clock
-from dxad.threshold import Seen, Tag
 from dxad.types import Bools, Calibration
 
 __all__ = ["SensorEpisode"]

@@ -1,7 +1,7 @@
 """The trial of a model before it comes near the daemon: in a process of its own, that may well die of it.
 
-    daemon ── python -m dxad.trial FOLDER… ── a fork per folder: limits, read, load, score ──▶ a line of JSON
-                                              └ dies (SIGSEGV in the runtime), hangs, runs out of memory: told
+    daemon ─ python -m dxad.bundle.trial FOLDER… ─ a fork per folder: read, load, score ─▶ a line of JSON
+                                                   └ dies (SIGSEGV in the runtime), hangs, runs out of memory: told
 
 A damaged file crashes the runtime in one of five cases, and with a single bit flipped it mostly runs and
 scores wrongly: hence the golden windows.
@@ -23,10 +23,10 @@ import numpy as np
 import orjson
 
 from dxad import bundle
+from dxad.bundle.inference import Scorer, verify
+from dxad.bundle.interpreter import Graph, place, runtime
+from dxad.bundle.manifest import Manifest
 from dxad.errors import ModelError, ModelRefusedError
-from dxad.inference import Scorer, verify
-from dxad.interpreter import Graph, place, runtime
-from dxad.manifest import Manifest
 from dxad.runtime.clock import SystemClock
 from dxad.types import F4, Document
 
@@ -161,7 +161,7 @@ def _command(paths: Sequence[Path], timeout_s: float, kind: Kind) -> tuple[list[
     """How the child is started: a session of its own, so that it can be killed with all it forked."""
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     env = os.environ | threads | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-P", "-B", "-m", "dxad.trial", kind, str(timeout_s), *map(str, paths)]
+    command = [sys.executable, "-P", "-B", "-m", "dxad.bundle.trial", kind, str(timeout_s), *map(str, paths)]
     return command, {"env": env, "start_new_session": True}
 
 

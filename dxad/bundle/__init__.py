@@ -13,9 +13,9 @@ from typing import Final
 import orjson
 from pydantic import ValidationError
 
+from dxad.bundle.manifest import Manifest, canonical, upgraded
+from dxad.bundle.signing import Policy, sign
 from dxad.errors import ModelRefusedError
-from dxad.manifest import Manifest, canonical, upgraded
-from dxad.signing import Policy, sign
 from dxad.types import Document
 
 __all__ = [

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dxad.alarm import Transition
-from dxad.docket import Docket
-from dxad.episode import Counts, Episode, Past, Told
 from dxad.event import Event
 from dxad.incident import TOP, Contributor, Identity, Incident, Kind, contributors
+from dxad.incident.alarm import Transition
+from dxad.incident.docket import Docket
+from dxad.incident.episode import Counts, Episode, Past, Told
+from dxad.incident.threshold import Beyond, ChannelTag, Inhibitions, ScoreTag, Seen, Tag
 from dxad.runtime.clock import Clock
-from dxad.threshold import Beyond, ChannelTag, Inhibitions, ScoreTag, Seen, Tag
 from dxad.types import F8, Bools, Calibration, Document, Rows
 
 __all__ = ["ProcessEpisode"]

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from dxad.ringbuffer import RingBuffer
+from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import F8, I8, SAMPLE, U1, Bools, Fold, Quality, State
 
 __all__ = ["Accepted", "Sealed", "Sealer"]
