@@ -161,7 +161,10 @@ def _combined(fold: str, values: F8, known: Bools) -> F8:
         total = (np.fmin if fold == "min" else np.fmax).reduce(values, axis=1)
         return total
     counts = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
+    filled = np.where(known, values, 0.0)
+    total = filled[:, 0].copy()
+    for place in range(1, filled.shape[1]):  # one after the other: numpy's own sum pairs by the array's shape
+        total += filled[:, place]
     if fold == "mean":
         total /= np.maximum(counts, 1)
     total[counts == 0] = np.nan

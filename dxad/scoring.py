@@ -85,12 +85,10 @@ class Scoring:
 
     async def _batch(self) -> None:
         async with self._stepping:
-            await self._step(list(self._pipelines))
+            await self._step([each for each in self._pipelines if each.due])
 
     async def _step(self, stepped: list[Pipeline]) -> None:
-        answers = await asyncio.gather(
-            *(self._worker.run(each.step) for each in stepped), return_exceptions=True
-        )
+        answers = await self._worker.run_all([each.step for each in stepped])
         for pipeline, answer in zip(stepped, answers, strict=True):
             if isinstance(answer, BaseException):
                 self._failed(pipeline, answer)

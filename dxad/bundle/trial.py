@@ -1,7 +1,7 @@
 """The trial of a model before it comes near the daemon: in a process of its own, that may well die of it.
 
     daemon ─ python -m dxad.bundle.trial FOLDER… ─ a fork per folder: read, load, score ─▶ a line of JSON
-                                                   └ dies (SIGSEGV in the runtime), hangs, runs out of memory: told
+                                                        └ or it dies (SIGSEGV), hangs, runs out of memory
 
 A damaged file crashes the runtime in one of five cases, and with a single bit flipped it mostly runs and
 scores wrongly: hence the golden windows.

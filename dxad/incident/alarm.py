@@ -30,7 +30,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from dxad.signal.moving import moving_sum
+from dxad.signal.moving import moving_sums
 from dxad.types import F8, U1, Bools, Calibration, Document
 
 __all__ = ["Alarm", "AlarmState", "Judge", "Level", "Rule", "Transition", "levels"]
@@ -52,17 +52,17 @@ class Judge:
         known = np.concatenate((self._tail, scores))
         self._tail = known[len(known) - self._reach :]
         present = ~np.isnan(known)
-        whole = bool(present.all())
-        filled = known if whole else np.where(present, known, 0.0)
-        counted = present.astype(np.int64)
-        judged = np.full(len(scores), -np.inf)
-        for span, scale in zip(self._calibration.spans, self._calibration.scales, strict=True):
-            first = self._reach - span + 1
-            total = moving_sum(filled[first:], span)
-            if whole:
+        spans, scales = self._calibration.spans, self._calibration.scales
+        if present.all():
+            totals = moving_sums(known, spans)
+            judged = totals[0] / (spans[0] * scales[0])
+            for span, scale, total in zip(spans[1:], scales[1:], totals[1:], strict=True):
                 np.maximum(judged, total / (span * scale), out=judged)
-                continue
-            count = moving_sum(counted[first:], span)
+            return judged
+        judged = np.full(len(scores), -np.inf)
+        totals = moving_sums(np.where(present, known, 0.0), spans)
+        counts = moving_sums(present.astype(np.int64), spans)
+        for span, scale, total, count in zip(spans, scales, totals, counts, strict=True):
             mean = total / (np.maximum(count, 1) * scale)
             judged = np.where(count >= span / 2, np.maximum(judged, mean), judged)
         judged[np.isnan(scores) | np.isneginf(judged)] = np.nan

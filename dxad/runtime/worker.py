@@ -1,7 +1,7 @@
 """A named thread that does one thing after the other."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -33,6 +33,27 @@ class Worker:
         self._under_way.add(future)
         future.add_done_callback(self._ended)
         return await asyncio.shield(future)
+
+    async def run_all(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
+        """What each call returns or raises, in order; the loop is woken once, when the last has ended."""
+        if not calls:
+            return []
+        loop = asyncio.get_running_loop()
+        if not self._under_way:
+            self._moved = loop.time()
+        ended = [self._executor.submit(call) for call in calls]
+        for each in ended[:-1]:
+            each.add_done_callback(lambda _: self._move(loop))
+        last = asyncio.wrap_future(ended[-1])
+        self._under_way.add(last)
+        last.add_done_callback(self._ended)
+        await asyncio.wait([last])
+        last.exception()  # it is among those returned
+        return [each.exception() or each.result() for each in ended]
+
+    def _move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """On the thread itself: a sign of life between two calls."""
+        self._moved = loop.time()
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self._under_way.discard(future)

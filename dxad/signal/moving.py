@@ -6,12 +6,13 @@ not depend on where a batch began, to the bit; a running sum would, and it would
 scheme of W. D. Hillis, G. L. Steele, "Data Parallel Algorithms", CACM 29 (1986), p. 1170, ended at w.
 """
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["moving_sum"]
+__all__ = ["moving_sum", "moving_sums"]
 
 Number = TypeVar("Number", np.float64, np.int64)
 
@@ -26,15 +27,32 @@ def moving_sum(rows: npt.NDArray[Number], width: int) -> npt.NDArray[Number]:
     Returns:
         (n - width + 1, ...), of the same dtype: the sums of rows i to i + width - 1.
     """
-    n = len(rows) - width + 1
-    total: npt.NDArray[Number] | None = None
-    power, size, done = rows, 1, 0
-    while True:
-        if width & size:
-            stretch = power[done : done + n]
-            total = stretch.copy() if total is None else total + stretch
-            done += size
-        if done == width:
-            assert total is not None
-            return total
-        power, size = power[:-size] + power[size:], size * 2
+    return moving_sums(rows, (width,))[0]
+
+
+def moving_sums(rows: npt.NDArray[Number], widths: Sequence[int]) -> list[npt.NDArray[Number]]:
+    """The sums of stretches of several widths that end with the same rows.
+
+    Args:
+        rows: (n, ...); n at least the largest width - 1.
+        widths: each at least 1.
+
+    Returns:
+        For each width (n - largest + 1, ...): the sums of the rows that end with row `largest` - 1 + i.
+    """
+    largest = max(widths)
+    n = len(rows) - largest + 1
+    totals: list[npt.NDArray[Number] | None] = [None] * len(widths)
+    done = [0] * len(widths)
+    power, size = rows, 1
+    while size <= largest:
+        for place, width in enumerate(widths):
+            if width & size:
+                begin = largest - width + done[place]
+                stretch, total = power[begin : begin + n], totals[place]
+                totals[place] = stretch.copy() if total is None else total + stretch
+                done[place] += size
+        if 2 * size <= largest:
+            power = power[:-size] + power[size:]
+        size *= 2
+    return [total for total in totals if total is not None]

@@ -322,6 +322,7 @@ async def _live(folder: Path, seconds: float) -> list[float]:
         {
             "state_dir": str(folder / "live"),
             "profile": "low_latency",
+            "memory_max": "256MiB",
             "sources": {
                 source: {"type": "memory", "period": "100ms", "channels": {f"c{n}": {} for n in range(25)}}
                 for source in sources
@@ -334,7 +335,10 @@ async def _live(folder: Path, seconds: float) -> list[float]:
     )
     clock = SystemClock()
     health, metrics = Health(clock), Metrics()
-    async with Outbox(None, max_bytes=1 << 20, health=health, metrics=metrics, clock=clock) as outbox:
+    outbox = Outbox(
+        None, max_bytes=1 << 20, commit_window_s=0.005, health=health, metrics=metrics, clock=clock
+    )
+    async with outbox:
         assembly = Assembly(config, boot="b", clock=clock, health=health, metrics=metrics, outbox=outbox)
         delays: list[float] = []
         for source in sources:

@@ -35,3 +35,19 @@ async def test_it_is_busy_while_something_runs_also_after_nobody_waits_for_it_an
     go_on.set()
     await worker.run(lambda: None)
     assert worker.busy_s == 0
+
+
+async def test_many_calls_end_in_order_and_one_that_fails_is_an_answer():
+    worker = Worker("test")
+
+    def fails() -> int:
+        raise ValueError("no")
+
+    one, error, three = await worker.run_all([lambda: 1, fails, lambda: 3])
+    assert (one, three) == (1, 3)
+    assert isinstance(error, ValueError)
+    (last,) = await worker.run_all([fails])
+    assert isinstance(last, ValueError)
+    assert await worker.run_all([]) == []
+    assert worker.busy_s == 0.0
+    worker.close()
