@@ -4,8 +4,9 @@ features ─▶ Frame ─▶ ChannelCheck ─▶ transforms ─▶ Detector ─�
                           └─ stuck or missing ──────────────────▶
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -29,9 +30,9 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
+from dxad.sightedness import Sightedness
 from dxad.succession import Succession
 from dxad.types import (
-    NS_PER_S,
     Bools,
     Channel,
     Document,
@@ -47,9 +48,8 @@ __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
 BATCH: Final = 256
 """Rows taken at once, unless said otherwise: enough to catch up fast, few enough to stop soon."""
-_BLIND_AFTER: Final = 3
-"""Windows in a row that were too bad to score."""
-_START_NS: Final = 10 * NS_PER_S
+_TAUGHT_ROWS: Final = 1000
+"""Rows of running that tell how still channels may stand, where no model has learned it."""
 _SCORE: Final = (Channel("score.raw"), Channel("score.judged"))
 
 
@@ -126,10 +126,9 @@ class Pipeline:
         )  # fmt: skip
         self._forget = False
         self._lost_before = 0
-        self._refused = 0
-        self._failing = False
-        self._starting_rows = self._rows(_START_NS)
-        """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
+        self._sight = Sightedness(name, section, stages.schema, health)
+        self._taught: Detector | None = None
+        """For which the check has found out by itself when a channel is stuck."""
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
@@ -202,6 +201,7 @@ class Pipeline:
         Returns what is to be told of it.
         """
         self.section = section
+        self._sight.adjust(section)
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
         return self.watch.adjust(section)
@@ -303,15 +303,32 @@ class Pipeline:
             recorder.push(shaped, counts)
         if not (doubted or self.watch.in_doubt):
             return self._judge(shaped, counts, doubtful, [])
-        # Row by row, since a sensor that is found to lie changes how the next row is judged.
         events: list[Event] = []
-        for row in range(len(shaped)):
-            one = Rows(
-                shaped.first + row, shaped.period, shaped.values[row : row + 1], shaped.states[row : row + 1]
-            )
-            here = slice(row, row + 1)
-            events += self._judge(one, counts[here], doubtful[here], self.check.troubles_at(row))
+        for begin, end in self._steps(doubtful):
+            here = slice(begin, end)
+            piece = Rows(shaped.first + begin, shaped.period, shaped.values[here], shaped.states[here])
+            troubles = self.check.troubles_at(end - 1)
+            events += self._judge(piece, counts[here], doubtful[here], troubles)
         return events
+
+    def _steps(self, doubtful: Bools) -> Iterator[tuple[int, int]]:
+        """Stretches of rows to be judged in one go; the next is asked for when the one before was judged.
+
+        A sensor that is found to lie, or to be well again, changes how the next row is judged: so the first
+        row of a new doubt stands alone, and so does each row in which a doubt may end.
+        """
+        changes = np.flatnonzero((doubtful[1:] != doubtful[:-1]).any(axis=1)) + 1
+        for begin, end in pairwise([0, *changes.tolist(), len(doubtful)]):
+            at = begin
+            if doubtful[begin].any():
+                at += 1
+                yield begin, at
+            else:
+                while at < end and self.watch.in_doubt:
+                    at += 1
+                    yield at - 1, at
+            if at < end:
+                yield at, end
 
     def _judge(
         self, shaped: Rows, counts: Bools, doubtful: Bools, troubles: Sequence[Trouble]
@@ -334,6 +351,16 @@ class Pipeline:
         detector = self.detector
         if detector is not None and detector.calibration is not None:
             self.check.expect(detector.calibration.stuck_rows)
+
+    def _teach(self) -> None:
+        """A model that never learned how still channels may stand lets the check find it out for itself."""
+        detector = self.detector
+        calibration = None if detector is None else detector.calibration
+        if self._taught is detector or calibration is None or calibration.stuck_rows:
+            return
+        if self.check.watched >= _TAUGHT_ROWS:
+            self._taught = detector
+            self.check.expect(self.check.learned())
 
     def _past(self, rows: int) -> Rows:
         past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
@@ -388,8 +415,7 @@ class Pipeline:
         try:
             scored = self.succession.apply(shaped)
         except ModelError as error:
-            self._health.raise_condition("model.failed", self.name, str(error))
-            self._failing = True
+            self._sight.failed(error)
             self._unscored.add(len(shaped))
             return Scored.nothing(*shaped.values.shape)
         if scored is None:
@@ -397,51 +423,12 @@ class Pipeline:
             return Scored.nothing(*shaped.values.shape)
         if self.detector is not before:
             self._expect()
-        self._note_deadline()
-        self._note_regimes(shaped)
-        done = int(np.count_nonzero(~np.isnan(scored.raw)))
-        if done and self._failing:
-            self._health.clear("model.failed", self.name)
-            self._failing = False
+        self._teach()
+        calibration = None if self.detector is None else self.detector.calibration
+        done = self._sight.note(shaped, scored, slow=self.succession.slow, calibration=calibration)
         self._scored.add(done)
         self._unscored.add(len(shaped) - done)
-        if done:
-            self._refused = self._starting_rows = 0
-        elif self._starting_rows > 0:
-            self._starting_rows -= len(shaped)
-        else:
-            self._refused += scored.refused
-        if self._refused >= _BLIND_AFTER:
-            text = f"too many channels are missing or bad: {', '.join(self._absent(shaped)) or 'none now'}"
-            self._health.raise_condition("pipeline.blind", self.name, text)
-        elif done:
-            self._health.clear("pipeline.blind", self.name)
         return scored
-
-    def _note_deadline(self) -> None:
-        if self.succession.slow:
-            detail = f"a batch took longer than the deadline of {self.section.deadline / NS_PER_S:g} s"
-            self._health.raise_condition("model.slow", self.name, detail)
-        else:
-            self._health.clear("model.slow", self.name)
-
-    def _note_regimes(self, shaped: Rows) -> None:
-        """Say so when the machine runs in a way that was never learned: nothing can be said about it."""
-        calibration = None if self.detector is None else self.detector.calibration
-        if self.section.by is None or calibration is None or not len(shaped):
-            return
-        column = shaped.values[:, matching([self.section.by], self.stages.schema.channels)[0]]
-        seen = column[~np.isnan(column)]
-        new = seen[~np.isin(seen, calibration.regimes)]
-        if len(new):
-            detail = f"{self.section.by} is {new[-1]:g}, which was never learned: not scored meanwhile"
-            self._health.raise_condition("regime.unknown", self.name, detail)
-        elif len(seen):
-            self._health.clear("regime.unknown", self.name)
-
-    def _absent(self, shaped: Rows) -> list[str]:
-        gone = np.isnan(shaped.values[-1])
-        return [channel.id for place, channel in enumerate(self.stages.schema.channels) if gone[place]]
 
     def _remember(self, shaped: Rows, scored: Scored) -> None:
         """Keep the rows and what was said of them: for queries, evidence, the next model's first window."""

@@ -64,6 +64,11 @@ class ChannelCheck:
         self._unchanged = np.zeros(n, dtype=np.int64)
         self._fresh = np.zeros(n, dtype=np.int64)
 
+    @property
+    def watched(self) -> int:
+        """Rows of running since it began to learn, as many as the channel has that came most often."""
+        return int(self._fresh.max(initial=0))
+
     def learned(self) -> dict[str, int]:
         """By channel: after how many rows without change it is stuck; states and set-points are left out."""
         restless = self._unchanged <= _RESTLESS * self._fresh

@@ -535,3 +535,34 @@ def test_a_recorder_that_is_full_and_still_there_holds_nothing_up(plant, normal_
     plant.feed(normal_rows(60), cut=20)
     plant.feed(normal_rows(200), cut=20)
     assert plant.pipeline.rows.sealed == plant.pipeline.rows.start + 260
+
+
+# What a baseline cannot learn beforehand.
+
+
+def test_a_pipeline_without_a_learned_model_finds_out_for_itself_when_a_sensor_is_stuck(plant, normal_rows):
+    plant.pipeline.offer(zscore.ZScore(zscore.Config(type="zscore", warm_up=50)))
+    rows = normal_rows(1300)
+    assert plant.feed(rows[:900], cut=100) == []
+    standing = rows[900:1000].copy()
+    standing[20:, 1] = standing[20, 1]
+    assert plant.feed(standing, cut=10) == [], "too little was seen to say how still it may stand"
+    assert plant.feed(rows[1000:1200], cut=100) == []
+    standing = rows[1200:].copy()
+    standing[:, 1] = standing[0, 1]
+    told = plant.feed(np.repeat(standing, 5, axis=0), cut=50)
+    assert [event.data["kind"] for event in told][:1] == ["sensor"]
+    assert told[0].data["contributors"][0]["trouble"] == "stuck"
+
+
+def test_a_sensor_that_is_stuck_for_long_costs_no_more_than_others(plant, learned, normal_rows):
+    plant.pipeline.offer(learned(plant))
+    judged: list[int] = []
+    judge = plant.pipeline._judge
+    plant.pipeline._judge = lambda rows, *others: judged.append(len(rows)) or judge(rows, *others)
+    rows = normal_rows(1000, seed=1)
+    rows[:, 1] = rows[0, 1]
+    plant.feed(rows, cut=250)
+    assert plant.pipeline.watch.in_doubt
+    assert len(judged) < 20, "a few stretches, not a thousand rows"
+    assert sum(judged) == 1000
