@@ -235,6 +235,19 @@ async def test_a_pipeline_whose_rows_change_begins_where_the_old_one_ended(tmp_p
         assert rig.seen("a")[-1] == -(rig.pushed - 1.0)
 
 
+async def test_rows_that_come_between_the_build_and_the_swap_are_not_called_lost(tmp_path):
+    async with fed(tmp_path) as rig:
+        edits = {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]}
+        prepared = rig.assembly.prepare(rig.config(edited(**edits)))
+        await rig.feed(100)
+        await rig.idle()
+        await rig.assembly.apply(prepared, rig.supervisor)
+        await rig.feed_on()
+        assert rig.rows("b") == rig.pushed
+        found = rig.assembly.pipelines["b"].snapshot()
+        assert (found["lost"], found["lost_by"]) == (0, {})
+
+
 async def test_conditions_of_what_is_gone_are_over(tmp_path):
     async with fed(tmp_path) as rig:
         rig.health.raise_condition("source.down", "b", "gone")
