@@ -311,7 +311,7 @@ class Pipeline:
         events: list[Event] = []
         for begin, end in self._steps(doubtful):
             here = slice(begin, end)
-            piece = Rows(shaped.first + begin, shaped.period, shaped.values[here], shaped.states[here])
+            piece = _part(shaped, begin, end)
             troubles = self.check.troubles_at(end - 1)
             events += self._judge(piece, counts[here], doubtful[here], troubles)
         return events
@@ -338,14 +338,43 @@ class Pipeline:
     def _judge(
         self, shaped: Rows, counts: Bools, doubtful: Bools, troubles: Sequence[Trouble]
     ) -> list[Event]:
-        scored = self._score(shaped, counts)
+        """Score rows and watch them; a window never reaches across those that do not count."""
+        if counts.all():
+            return self._watched(shaped, self._score(shaped), doubtful, troubles, idle=~counts)
+        events: list[Event] = []
+        for begin, end, running in stretches(counts):
+            piece = _part(shaped, begin, end)
+            if running:
+                scored = self._score(piece)
+            else:
+                self.succession.restart()
+                self._idle.add(end - begin)
+                scored = Scored.nothing(*piece.values.shape)
+            events += self._watched(piece, scored, doubtful[begin:end], troubles, idle=~counts[begin:end])
+        return events
+
+    def _watched(
+        self, shaped: Rows, scored: Scored, doubtful: Bools, troubles: Sequence[Trouble], *, idle: Bools
+    ) -> list[Event]:
+        """Hold rows against what was known at each of them: a model may have ended its warm-up in between."""
         self._remember(shaped, scored)
         detector = self.detector
         self._remembered.model = None if detector is None else detector.model.version
-        return self.watch.update(
-            shaped, scored.judged, doubtful, troubles, idle=~counts, limit=self.limit,
-            calibration=None if detector is None else detector.calibration,
-        )  # fmt: skip
+        calibration = None if detector is None else detector.calibration
+        known = 0
+        if calibration is not None and calibration.since is not None:
+            known = min(max(0, calibration.since - shaped.first), len(shaped))
+        events: list[Event] = []
+        for begin, end, limit, by in (
+            (0, known, self.configured_limit, None),
+            (known, len(shaped), self.limit, calibration),
+        ):
+            if begin < end:
+                events += self.watch.update(
+                    _part(shaped, begin, end), scored.judged[begin:end], doubtful[begin:end], troubles,
+                    idle=idle[begin:end], limit=limit, calibration=by,
+                )  # fmt: skip
+        return events
 
     def _swap(self) -> None:
         if self.succession.settle(self._past):
@@ -391,22 +420,7 @@ class Pipeline:
             self._gate.restart()
             self.succession.restart()
 
-    def _score(self, shaped: Rows, counts: Bools) -> Scored:
-        """Score the rows that count; a window never reaches across those that do not."""
-        if counts.all():
-            return self._score_running(shaped)
-        width, parts = shaped.values.shape[1], []
-        for begin, end, running in stretches(counts):
-            if running:
-                values, states = shaped.values[begin:end], shaped.states[begin:end]
-                parts.append(self._score_running(Rows(shaped.first + begin, shaped.period, values, states)))
-            else:
-                self.succession.restart()
-                self._idle.add(end - begin)
-                parts.append(Scored.nothing(end - begin, width))
-        return Scored.joined(parts)
-
-    def _score_running(self, shaped: Rows) -> Scored:
+    def _score(self, shaped: Rows) -> Scored:
         before = self.detector
         try:
             scored = self.succession.apply(shaped)
@@ -463,3 +477,8 @@ class Pipeline:
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             **self.watch.snapshot(),
         }
+
+
+def _part(rows: Rows, begin: int, end: int) -> Rows:
+    """Rows of the same, as views."""
+    return Rows(rows.first + begin, rows.period, rows.values[begin:end], rows.states[begin:end])

@@ -101,10 +101,10 @@ class ProcessEpisode(Episode):
     ) -> list[Event]:
         events: list[Event] = []
         if self.incident is not None and self._score.alarm.active and score >= 2 * self._told_peak:
-            events += self._grown(slot, score, calibration)
+            events += self._grown(slot, score, calibration.at(slot))
         told = [(each.tag, transition) for each in busy for transition in each.step(slot, row)]
         self._climb()
-        return events + self.transit(told, calibration) if told else events
+        return events + self.transit(told, calibration.at(slot)) if told else events
 
     def _grown(self, slot: int, score: float, calibration: Calibration) -> list[Event]:
         """Tell anew each time the score has doubled: an upset that gets worse is news, its noise is not."""
