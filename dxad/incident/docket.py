@@ -3,13 +3,16 @@
     Watch ── admit ──▶ told, within the budget
                    └─▶ merged: counted, and told of in one `dxad.incident.flood` when the hour is over
 
+Hours are hours of stream time: a wall clock that is wrong for a while makes no budget last longer.
 Everything but `closed` and `windows` is for the inference thread, on which all pipelines are stepped.
 """
 
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Final
 
 from dxad.alarmsection import IncidentsSection, Severity
+from dxad.errors import ModelError
 from dxad.event import Event, identity
 from dxad.incident.evidence import Window
 from dxad.runtime.health import Health
@@ -50,8 +53,13 @@ class Docket:
         self._gateway = gateway
         self._boot = boot
         self._health = health
-        self._hour = 0
+        self._begins = 0
+        """Stream time at which the hour began."""
+        self._zero = 0
+        """The wall time of stream time 0, as it was told last."""
         self._told = 0
+        self._summed = 0
+        """How often what was merged within the hour has been told of."""
         self._merged: Counter[tuple[str, str, str]] = Counter()
         self._summaries: list[Event] = []
 
@@ -60,9 +68,9 @@ class Docket:
         self.section = section
         self.config_hash = config_hash
 
-    def admit(self, pipeline: str, kind: str, severity: Severity, *, utc: int) -> bool:
-        """Whether one more incident may be told at `utc`; if not, it is counted as merged."""
-        self._turn(utc // _HOUR)
+    def admit(self, pipeline: str, kind: str, severity: Severity, *, at: int, utc: int) -> bool:
+        """Whether one more incident may be told at stream time `at`, which is `utc`; if not, it is merged."""
+        self._turn(at, utc)
         most = self.section.budget_per_hour
         if severity == "critical":
             most = max(most, self.section.critical_per_hour)
@@ -75,22 +83,25 @@ class Docket:
             self._health.raise_condition("incidents.flood", self._gateway, text)
         return False
 
-    def due(self, utc: int) -> list[Event]:
-        """The summaries of hours that are over by `utc` and in which something was merged."""
-        self._turn(utc // _HOUR)
+    def due(self, at: int, utc: int) -> list[Event]:
+        """The summaries of hours that are over by `at`, which is `utc`, and in which something was merged."""
+        self._turn(at, utc)
         events, self._summaries = self._summaries, []
         return events
 
     def flush(self) -> list[Event]:
         """The gateway ends: what was merged so far."""
         self._summarize()
-        return self.due(self._hour * _HOUR)
+        events, self._summaries = self._summaries, []
+        return events
 
-    def _turn(self, hour: int) -> None:
-        if hour <= self._hour:  # an hour that comes twice, since a clock was set back, has one budget
+    def _turn(self, at: int, utc: int) -> None:
+        self._zero = utc - at
+        if at - self._begins < _HOUR:  # a pipeline that lags behind the others has their hour
             return
         self._summarize()
-        self._hour, self._told = hour, 0
+        self._begins += (at - self._begins) // _HOUR * _HOUR
+        self._told = self._summed = 0
         if self._health is not None:
             self._health.clear("incidents.flood", self._gateway)
 
@@ -102,7 +113,7 @@ class Docket:
             {"pipeline": pipeline, "kind": kind, "severity": severity, "count": count}
             for (pipeline, kind, severity), count in merged.most_common(_SUMMARY_MOST)
         ]
-        end = (self._hour + 1) * _HOUR
+        end = self._begins + _HOUR + self._zero
         data = {
             "phase": "flood",
             "from_utc_ns": end - _HOUR,
@@ -112,7 +123,8 @@ class Docket:
             "most": counts,
         }
         severe = any(severity in ("high", "critical") for _, _, severity in merged)
-        id_ = identity(self._gateway, self._boot, "flood", self._hour)
+        id_ = identity(self._gateway, self._boot, "flood", self._begins, self._summed)
+        self._summed += 1
         self._summaries.append(
             Event(
                 id_, "dxad.incident.flood", f"/{self._gateway}", end, data, subject=id_,
@@ -135,15 +147,38 @@ class Docket:
         if self.keeps_windows:
             self.windows.append(window)
 
-    def save(self) -> Document:
-        """The hour so far, as JSON."""
+    # -- restarts -----------------------------------------------------------------------------------------
+
+    def save(self, utc: Callable[[int], int]) -> Document:
+        """The hour so far, as JSON; `utc` tells the wall time of a stream time. Empty while nothing was told."""
+        if not (self._told or self._merged):
+            return {}
         return {
-            "hour": self._hour,
+            "version": 1,
+            "begins_utc_ns": utc(self._begins),
             "told": self._told,
-            "merged": [[*key, count] for key, count in self._merged.items()],
+            "summed": self._summed,
+            "merged": [[*key, count] for key, count in sorted(self._merged.items())],
         }
 
-    def restore(self, saved: Document) -> None:
-        """Take up what `save` has given."""
-        self._hour, self._told = saved["hour"], saved["told"]
-        self._merged = Counter({tuple(key): count for *key, count in saved["merged"]})
+    def restore(self, saved: Document, *, now: int, utc: int) -> None:
+        """Take up what `save` has given, at the stream time `now`, which is `utc`, before the first row.
+
+        An hour that is over by then is over: what was merged in it is told of by the next `due`. One that
+        has yet to begin, since the wall clock is behind, begins now.
+
+        Raises:
+            ModelError: it is no such document.
+        """
+        if not saved:
+            return
+        try:
+            version, gone = saved["version"], utc - saved["begins_utc_ns"]
+            told, summed = int(saved["told"]), int(saved["summed"])
+            merged = Counter({(str(a), str(b), str(c)): int(count) for a, b, c, count in saved["merged"]})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the state of the incidents' budget is damaged: {error!r}") from error
+        if version != 1:
+            raise ModelError("the state of the incidents' budget is of another version")
+        self._begins, self._told, self._summed, self._merged = now - max(gone, 0), told, summed, merged
+        self._turn(now, utc)

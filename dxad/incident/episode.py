@@ -147,8 +147,9 @@ class Episode(ABC):
             begin = max(first.onset - before, slot + 1 - self._past.reach, 0)
             self._tape = Tape(self._past.rows.channels, begin)
         incident, self._last = self.incident, None
+        at = self._time((slot + 1) * self._period)
         incident.merged = not self._docket.admit(
-            self._identity.pipeline, self.kind, incident.severity, utc=self._utc((slot + 1) * self._period)
+            self._identity.pipeline, self.kind, incident.severity, at=at, utc=self._clock.utc(at)
         )
         phase: Phase = "reopened" if incident.announced else "opened"
         if incident.merged:
@@ -277,9 +278,12 @@ class Episode(ABC):
             self._docket.keep(self._tape.window(self._last.id, self._period, first))
         self._taped_until = 0
 
-    def _utc(self, at: int) -> int:
+    def _time(self, at: int) -> int:
         """A grid that counts messages, with a period of 1, has no time but now."""
-        return self._clock.utc(at if self._period > 1 else self._clock.now())
+        return at if self._period > 1 else self._clock.now()
+
+    def _utc(self, at: int) -> int:
+        return self._clock.utc(self._time(at))
 
     # -- restarts -----------------------------------------------------------------------------------------
 

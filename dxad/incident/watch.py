@@ -122,7 +122,8 @@ class Watch:
             limit: what the scores are held against; None while nobody knows.
             calibration: how they were judged; None without a model.
         """
-        events = self._docket.due(self._clock.utc(rows.first * self._period))
+        at = self._time(rows.first)
+        events = self._docket.due(at, self._clock.utc(at))
         events += self._sensor.update(rows.first, doubtful, troubles)
         if self._sensor.news:
             self._process.forget_pending()
@@ -220,8 +221,11 @@ class Watch:
             },
         }
 
+    def _time(self, slot: int) -> int:
+        return slot * self._period if self._period > 1 else self._clock.now()
+
     def _utc(self, slot: int) -> int:
-        return self._clock.utc(slot * self._period if self._period > 1 else self._clock.now())
+        return self._clock.utc(self._time(slot))
 
     # -- restarts -----------------------------------------------------------------------------------------
 

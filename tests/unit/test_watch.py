@@ -34,6 +34,11 @@ def told(events: list[Event]) -> list[tuple]:
     ]
 
 
+def an_hour_of_quiet(site: Plant) -> list[Event]:
+    """Rows within all limits, until another hour has begun; returns what is told."""
+    return site.feed(np.random.default_rng(0).normal(5.0, 0.1, (36_000, 3)), cut=250)
+
+
 BUDGET = {"budget_per_hour": 2, "critical_per_hour": 3, "reopen_within": "0s"}
 UPSET = [5] * 5 + [9] * 6 + [5] * 6
 
@@ -221,8 +226,7 @@ class TestFloods:
         assert (site.counted("incidents"), site.counted("incidents_merged")) == (2, 4)
         assert site.conditions.keys() == {"incidents.flood"}
         assert site.docket.closed[-1]["merged"]
-        site.clock._utc_offset += 3600 * NS_PER_S  # an hour later
-        (flood,) = site.feed(rows([5]))
+        (flood,) = an_hour_of_quiet(site)
         assert (flood.type, flood.data["told"], flood.data["merged"]) == ("dxad.incident.flood", 2, 4)
         assert flood.data["most"] == [{"pipeline": "p", "kind": "process", "severity": "high", "count": 4}]
         assert site.conditions == {}
@@ -234,9 +238,20 @@ class TestFloods:
         assert [each.data["phase"] for each in events] == ["opened", "closed"]
         site.feed(rows([5] * 200))
         assert site.feed(rows(UPSET)) == []
-        site.clock._utc_offset += 3600 * NS_PER_S
+        site.docket._begins -= 3600 * NS_PER_S  # the hour is over
         events = site.feed(rows(UPSET))
         assert [each.data["phase"] for each in events] == ["flood", "opened", "closed"]
+
+    def test_a_wall_clock_that_was_wrong_for_a_while_mutes_nothing(self):
+        site = plant(incidents=BUDGET)
+        assert len(site.feed(rows(UPSET))) == 2
+        site.clock._utc_offset += 10 * 365 * 86_400 * NS_PER_S
+        assert len(site.feed(rows(UPSET * 2))) == 2, "nor is it another hour"
+        site.clock._utc_offset -= 10 * 365 * 86_400 * NS_PER_S
+        (flood,) = an_hour_of_quiet(site)
+        began = site.clock.utc(0)
+        assert (flood.data["from_utc_ns"], flood.data["until_utc_ns"]) == (began, began + 3600 * NS_PER_S)
+        assert [each.data["phase"] for each in site.feed(rows(UPSET))] == ["opened", "closed"]
 
     def test_critical_ones_are_told_up_to_a_second_cap(self):
         site = plant(HIGH | {"severity": "critical"}, incidents=BUDGET)
@@ -248,6 +263,14 @@ class TestFloods:
         site.feed(rows(UPSET * 3))
         assert [each.type for each in site.docket.flush()] == ["dxad.incident.flood"]
         assert site.docket.flush() == []
+
+    def test_what_is_merged_in_an_hour_that_was_told_of_already_is_another_event(self):
+        site = plant(incidents=BUDGET)
+        site.feed(rows(UPSET * 3))
+        (first,) = site.docket.flush()
+        site.feed(rows(UPSET))
+        (second,) = site.docket.flush()
+        assert first.id != second.id
 
 
 class TestPeople:
