@@ -9,6 +9,7 @@ one incident, not four hundred.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -33,6 +34,9 @@ _POINTS: Final = 60
 """Of each channel in an event."""
 _SERIES: Final = 3
 """Channels whose points are in an event."""
+_UPDATES_MOST: Final = 6
+"""Of an incident, within a minute: an upset of many alarms that come one after the other is one story."""
+_MINUTE: Final = 60 * NS_PER_S
 _AT_ONCE: Final = 64
 """Rows that are read from the rings to a tape."""
 
@@ -84,6 +88,10 @@ class Episode(ABC):
         """The row at which that was over."""
         self._tape: Tape | None = None
         self._taped_until = 0
+        self._updated: deque[int] = deque(maxlen=_UPDATES_MOST)
+        """When the last updates were told."""
+        self._untold = False
+        """Whether there is news that the next event has to tell."""
 
     @property
     def active(self) -> bool:
@@ -115,15 +123,15 @@ class Episode(ABC):
         incident = self.incident
         assert incident is not None
         news = any(tag.id not in incident.alarms for tag, _ in raised)
+        severity = incident.severity
         worst = max((tag.severity for tag, _ in raised), key=SEVERITIES.index)
-        incident.severity = max(incident.severity, worst, key=SEVERITIES.index)
+        incident.severity = max(severity, worst, key=SEVERITIES.index)
         for tag, each in raised:
             self._listed(tag, onset=each.onset)
         self._blame(incident, raised, calibration)
         if phase == "updated":
-            if not news:  # an alarm that comes and goes while the incident lasts
-                return []
-            incident.updates += 1
+            # An alarm that comes and goes while the incident lasts is no news.
+            return self._news(slot, urgent=incident.severity != severity) if news else []
         return self._tell(phase, slot)
 
     def _begin(self, raised: Sequence[Told], calibration: Calibration) -> Phase:
@@ -198,9 +206,26 @@ class Episode(ABC):
 
     # -- what is told -------------------------------------------------------------------------------------
 
+    def _news(self, slot: int, *, urgent: bool = False) -> list[Event]:
+        """There is news of the open incident: tell it, or with the next update if there were many lately."""
+        incident, now = self.incident, self._time((slot + 1) * self._period)
+        assert incident is not None
+        many = len(self._updated) == _UPDATES_MOST and now - self._updated[0] < _MINUTE
+        if many and not urgent:
+            self._untold = True
+            return []
+        self._updated.append(now)
+        incident.updates += 1
+        return self._tell("updated", slot)
+
+    def _overdue(self, slot: int) -> list[Event]:
+        """News that had to wait, once it need not wait any longer."""
+        return self._news(slot) if self._untold and self.incident is not None else []
+
     def _tell(self, phase: Phase, slot: int) -> list[Event]:
         incident = self.incident
         assert incident is not None
+        self._untold = False
         for tag in self.tags:
             if tag.id in incident.alarms and tag.alarm.active:
                 self._listed(tag)

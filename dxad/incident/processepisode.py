@@ -104,7 +104,9 @@ class ProcessEpisode(Episode):
             events += self._grown(slot, score, calibration)
         told = [(each.tag, transition) for each in busy for transition in each.step(slot, row)]
         self._climb()
-        return events + self.transit(told, calibration) if told else events
+        if told:
+            events += self.transit(told, calibration)
+        return events or self._overdue(slot)
 
     def _grown(self, slot: int, score: float, calibration: Calibration) -> list[Event]:
         """Tell anew each time the score has doubled: an upset that gets worse is news, its noise is not."""
@@ -112,8 +114,7 @@ class ProcessEpisode(Episode):
         assert incident is not None
         self._told_peak = incident.peak_score = score
         incident.contributors = self._with_channels(self._ranked(slot, slot, calibration), calibration)
-        incident.updates += 1
-        return self._tell("updated", slot)
+        return self._news(slot)
 
     def _climb(self) -> None:
         incident, peak = self.incident, self._score.peak

@@ -8,8 +8,9 @@ import pytest
 
 from dxad.errors import ConfigError, ModelError
 from dxad.event import Event
+from dxad.incident import fitted
 from dxad.models.zscore import PLUGIN
-from dxad.types import NS_PER_S, State
+from dxad.types import NS_PER_S, Rows, State
 from tests.unit.conftest import PERIOD, Plant
 
 NAN = float("nan")
@@ -184,6 +185,62 @@ class TestGroups:
         events = site.feed(rows([9] * 200, UPSET * 11 + [5] * 13))
         assert [each.data["phase"] for each in events] == ["opened", "updated"]
 
+    def test_a_step_worse_at_the_row_of_an_update_is_an_event_of_its_own(self):
+        site = plant(
+            {"channel": "s.b", "high": 8.0, "on_delay": "0s", "severity": "critical"}, alarm={"on_delay": "0s"}
+        )
+        slot = site.ring.sealed
+        judged = np.array([2.0, 5.0])
+        values = np.array([[5.0, 5.0, 5.0], [5.0, 9.0, 5.0]])
+        site.seal(values)
+        site.pipeline.rows.append(slot, values, np.zeros((2, 3), dtype=np.uint8))
+        site.pipeline.scores.append(slot, np.column_stack((judged, judged)), np.zeros((2, 2), dtype=np.uint8))
+        site.pipeline.parts.append(slot, np.ones((2, 3)), np.zeros((2, 3), dtype=np.uint8))
+        events = site.pipeline.watch.update(
+            Rows(slot, PERIOD, values, np.zeros((2, 3), dtype=np.uint8)), judged,
+            np.zeros((2, 3), dtype=bool), [], idle=np.zeros(2, dtype=bool), limit=1.0, calibration=None,
+        )  # fmt: skip
+        assert [(each.data["phase"], each.data["severity"]) for each in events] == [
+            ("opened", "high"),
+            ("updated", "high"),
+            ("updated", "critical"),
+        ]
+        assert len({each.id for each in events}) == 3
+
+    @pytest.mark.parametrize("cut", [1, 7, None])
+    def test_news_that_come_thick_and_fast_are_told_six_times_a_minute_and_by_the_close(self, cut):
+        names = [f"s.{n}" for n in range(40)]
+        site = Plant(
+            names, model=None,
+            alarms=[{"channel": name, "high": 8.0, "on_delay": "0s", "off_delay": "0s"} for name in names],
+        )  # fmt: skip
+        values = np.random.default_rng(3).normal(5.0, 0.1, (900, 40))
+        for n in range(40):
+            values[10 + 2 * n : 800, n] += 9.0
+        events = site.feed(values, cut=cut)
+        phases = [each.data["phase"] for each in events]
+        assert phases == ["opened", *["updated"] * 7, "closed"]
+        first = events[0].time_utc
+        rows_after = [round((each.time_utc - first) / PERIOD) for each in events]
+        assert rows_after == [0, 2, 4, 6, 8, 10, 12, 602, 790], "the seventh waits for the minute to be over"
+        assert len(site.docket.closed[-1]["alarms"]) > 20
+        assert len({each.id for each in events}) == len(events)
+
+    def test_a_severity_that_rises_does_not_wait(self):
+        names = [f"s.{n}" for n in range(20)]
+        site = Plant(
+            names, model=None,
+            alarms=[
+                {"channel": name, "high": 8.0, "on_delay": "0s", "severity": "critical" if n == 19 else "low"}
+                for n, name in enumerate(names)
+            ],
+        )  # fmt: skip
+        values = np.random.default_rng(3).normal(5.0, 0.1, (100, 20))
+        for n in range(20):
+            values[10 + n :, n] += 9.0
+        events = site.feed(values)
+        assert [each.data["severity"] for each in events] == ["low"] * 7 + ["critical"]
+
     @pytest.mark.parametrize("cut", [1, 2, 7, 64])
     def test_what_is_told_is_the_same_to_the_bit_however_rows_are_cut(self, cut):
         rng = np.random.default_rng(4)
@@ -327,6 +384,30 @@ class TestPeople:
 
 
 class TestEvidence:
+    @pytest.mark.parametrize(("blamed", "alarms"), [(5, 5000), (5000, 1), (3000, 3000), (0, 5000), (60, 50)])
+    def test_of_thousands_of_alarms_as_many_are_told_as_fit_and_few_are_written_in_vain(
+        self, blamed, alarms, monkeypatch
+    ):
+        data = {
+            "phase": "opened",
+            "contributors": [{"channel": f"s.{n}", "share": 0.5} for n in range(blamed)],
+            "alarms": [{"id": f"p.s.{n}.high", "worst": 9.25, "what": "x" * 100} for n in range(alarms)],
+        }
+        lengths = []
+        monkeypatch.setattr(
+            "dxad.incident.orjson.dumps", lambda each: (lengths.append(1), json.dumps(each).encode())[1]
+        )
+        found = fitted(data)
+        assert len(lengths) < 20
+        assert found["cut"]
+        n, m = len(found["contributors"]), len(found["alarms"])
+        assert len(json.dumps(found)) <= 6000
+        assert (found["contributors"], found["alarms"]) == (data["contributors"][:n], data["alarms"][:m])
+        more = {**found, "alarms": data["alarms"][: m + 1]}
+        if n < blamed and n < m:
+            more = {**found, "contributors": data["contributors"][: n + 1]}
+        assert len(json.dumps(more)) > 6000 or m == alarms
+
     def test_fits_into_6_kb_whatever_the_names(self):
         names = [f"s.{'x' * 120}{n}" for n in range(12)]
         alarms = [
