@@ -111,7 +111,7 @@ class Episode(ABC):
         if cleared and self.incident is not None:
             for tag, _ in cleared:
                 self._listed(tag, cleared=True)
-            if not any(tag.alarm.active for tag in self.tags):
+            if not any(tag.alarm.stands for tag in self.tags):
                 events += self._close(cleared[-1][1])
         return events
 
@@ -193,14 +193,17 @@ class Episode(ABC):
         return events
 
     def interrupt(self, slot: int) -> list[Event]:
-        """The gateway ends after row `slot`: close the incident, if one is open, and say why."""
+        """Nobody looks after row `slot`: close the incident, if one is open, and say why.
+
+        Alarms stay as they are, for whoever goes on with them (ISA-18.2: what is latched or unacknowledged
+        waits for an operator, not for a gateway).
+        """
         events: list[Event] = []
         if self.incident is not None:
             self.incident.remarks["interrupted"] = True
             events = self._close(Transition("cleared", slot, slot))
-            for tag in self.tags:
-                if tag.alarm.lasts or tag.alarm.active:
-                    tag.alarm.reset()
+        for tag in self.tags:
+            tag.alarm.interrupt()
         self._keep_window(slot + 1)
         return events
 
@@ -227,7 +230,7 @@ class Episode(ABC):
         assert incident is not None
         self._untold = False
         for tag in self.tags:
-            if tag.id in incident.alarms and tag.alarm.active:
+            if tag.id in incident.alarms and tag.alarm.stands:
                 self._listed(tag)
         utc = self._utc((slot + 1) * self._period)
         event = incident.event(phase, utc=utc, slot=slot, evidence=self._evidence(incident, slot))
@@ -338,7 +341,8 @@ class Episode(ABC):
             if tag.id in before:
                 old = before.pop(tag.id)
                 tag.peak = old.peak
-                tag.alarm, tag.alarm.rule = old.alarm, tag.alarm.rule
+                old.alarm.adjust(tag.alarm.rule)
+                tag.alarm = old.alarm
         gone = [tag for tag in before.values() if tag.alarm.active]
         self.tags = list(tags)
         ended = [(tag, Transition("cleared", slot, tag.alarm.onset, "removed")) for tag in gone]

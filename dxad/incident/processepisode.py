@@ -100,7 +100,7 @@ class ProcessEpisode(Episode):
         self, slot: int, row: int, score: float, busy: Sequence[Seen], calibration: Calibration
     ) -> list[Event]:
         events: list[Event] = []
-        if self.incident is not None and self._score.alarm.active and score >= 2 * self._told_peak:
+        if self.incident is not None and self._score.alarm.stands and score >= 2 * self._told_peak:
             events += self._grown(slot, score, calibration)
         told = [(each.tag, transition) for each in busy for transition in each.step(slot, row)]
         self._climb()
@@ -118,7 +118,7 @@ class ProcessEpisode(Episode):
 
     def _climb(self) -> None:
         incident, peak = self.incident, self._score.peak
-        if incident is not None and peak is not None and self._score.alarm.active:
+        if incident is not None and peak is not None and self._score.alarm.stands:
             incident.peak_score = max(peak, incident.peak_score or 0.0)
 
     def _limit(self) -> float | None:
@@ -144,7 +144,7 @@ class ProcessEpisode(Episode):
     def _with_channels(self, ranked: Sequence[Contributor], calibration: Calibration) -> list[Contributor]:
         """The channels whose own alarms are active named too, if the score has not named them."""
         named = {each.channel for each in ranked}
-        active = {tag.channel.id: tag for tag in reversed(self._channels) if tag.alarm.active}
+        active = {tag.channel.id: tag for tag in reversed(self._channels) if tag.alarm.stands}
         further = [tag for name, tag in active.items() if name not in named][::-1]
         share = 0.0 if ranked else 1.0 / max(len(further), 1)
         found = list(ranked[: max(TOP - len(further), TOP - _ROOM)])

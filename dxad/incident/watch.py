@@ -250,8 +250,8 @@ class Watch:
         """Take up, before the first row, what `state` has given; returns what is to be told.
 
         An incident that was open goes on under its id if the gateway was away for no longer than
-        `reopen_within` or the off-delay; else it is closed, `interrupted`. Shelves and what is out of service
-        stay, as does what waits to be acknowledged.
+        `reopen_within` or the off-delay; else it is closed, `interrupted`. However long that was, alarms are
+        in the state in which they were: latched, acknowledged or not, shelved, out of service.
 
         Args:
             saved: of a pipeline of this name.

@@ -517,6 +517,69 @@ class TestRestarts:
         until = shown["p.s.a.high"]["shelved_until_utc_ns"] - after.clock.utc(after.clock.now())
         assert until == pytest.approx(3599 * NS_PER_S, abs=PERIOD)
 
+    STATES = {"p.s.a.high": "latched", "p.s.b.high": "acknowledged", "p.s.c.high": "unacknowledged"}
+
+    def alarmed(self) -> tuple[Plant, list[dict]]:
+        """A plant with one alarm in each of `STATES`."""
+        alarms = [HIGH | {"latch": True}, HIGH | {"channel": "s.b"}, HIGH | {"channel": "s.c"}]
+        site = plant(*alarms, incidents={"reopen_within": "10min"})
+        site.feed(rows(UPSET[:10] + [5] * 10, [9] * 20, [9] * 20))
+        site.pipeline.watch.act("p.s.b.high", "ack")
+        return self.at_the_end(site), alarms
+
+    def states(self, site: Plant) -> dict[str, str]:
+        return {each["id"]: each["state"] for each in site.pipeline.watch.alarms() if each["kind"] == "high"}
+
+    @pytest.mark.parametrize("clean", [False, True])
+    @pytest.mark.parametrize("away_s", [1.0, 7200.0])
+    def test_alarms_are_in_the_state_in_which_they_were_however_the_gateway_ended(self, clean, away_s):
+        before, alarms = self.alarmed()
+        assert self.states(before) == self.STATES
+        if clean:
+            (closed,) = before.pipeline.interrupt()
+            assert closed.data["interrupted"]
+        after, _ = self.restarted(before, *alarms, away_s=away_s, incidents={"reopen_within": "10min"})
+        assert self.states(after) == self.STATES
+        after.feed(rows([5] * 10))
+        assert self.states(after) == self.STATES | {"p.s.b.high": "normal", "p.s.c.high": "returned"}
+
+    @pytest.mark.parametrize("cut", [1, 3, None])
+    @pytest.mark.parametrize(("away_s", "phase"), [(1.0, "reopened"), (7200.0, "opened")])
+    def test_what_lasts_after_a_stop_is_told_after_its_delay_and_stays_acknowledged(self, away_s, phase, cut):
+        before, alarms = self.alarmed()
+        before.pipeline.interrupt()
+        after, told_ = self.restarted(before, *alarms, away_s=away_s, incidents={"reopen_within": "10min"})
+        assert told_ == []
+        again = after.feed(rows([5] * 9, [9] * 2 + [5] + [9] * 6, [5] * 9), cut=cut)
+        assert [each.data["phase"] for each in again] == [phase]
+        assert again[0].time_utc == after.clock.utc((500 + 6) * PERIOD), "three rows in a row"
+        assert self.states(after) == self.STATES | {"p.s.c.high": "returned"}
+        (closed,) = after.feed(rows([5] * 9))
+        assert (closed.data["phase"], closed.subject) == ("closed", again[0].subject), "the latch opened nothing"
+
+    def test_what_is_latched_and_comes_back_after_a_stop_is_told(self):
+        before, alarms = self.alarmed()
+        before.pipeline.interrupt()
+        after, _ = self.restarted(before, *alarms, away_s=7200.0)
+        after.feed(rows([5] * 10))
+        assert told(after.feed(rows([9] * 3))) == [("opened", "p.s.a.high", "high")]
+        assert after.feed(rows([5] * 9)) == []
+        (closed,) = after.pipeline.watch.act("p.s.a.high", "ack")
+        assert closed.data["ended_by"] == "acknowledged"
+
+    def test_what_was_shelved_while_interrupted_is_told_when_it_is_seen_again(self):
+        before, alarms = self.alarmed()
+        before.pipeline.interrupt()
+        after, _ = self.restarted(before, *alarms, away_s=7200.0)
+        watch = after.pipeline.watch
+        for name in self.STATES:
+            assert watch.act(name, "shelve", until=after.clock.now() + 3600 * NS_PER_S) == []
+        assert after.feed(rows([5] * 10, [9] * 10, [5] * 10)) == []
+        assert after.feed(rows([9] * 10, [9] * 10, [9] * 10)) == []
+        assert after.counted("alarms_withheld") == 3
+        phases = [each.data["phase"] for name in self.STATES for each in watch.act(name, "unshelve")]
+        assert phases == ["opened", "updated", "updated"]
+
     def test_as_long_as_nothing_happens_the_state_is_the_same(self):
         site = plant()
         state = site.pipeline.watch.state()
