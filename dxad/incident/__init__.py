@@ -96,7 +96,9 @@ class Incident:
     first_out: Document = field(default_factory=dict)
     """The alarm that was raised first, and its channel."""
     remarks: Document = field(default_factory=dict)
-    """What else there is to say: `interrupted`, `resumed`."""
+    """What else there is to say: `interrupted`, `resumed`, `ended_by`.
+
+    `held_by` names the alarm of sensors because of which the score's alarm could not clear for a while."""
     updates: int = 0
     reopened: int = 0
     merged: bool = False

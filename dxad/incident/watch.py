@@ -130,8 +130,11 @@ class Watch:
             self._forgive()
         self._calibration = calibration or _UNKNOWN
         # With a sensor missing, the others' correlation says nothing that could be trusted.
-        believed = None if limit is None or self._sensor.lasts else judged
-        return events + self._process.update(rows, believed, limit or 0.0, self._calibration, idle=idle)
+        doubted = self._sensor.lasts
+        believed = None if limit is None or doubted else judged
+        return events + self._process.update(
+            rows, believed, limit or 0.0, self._calibration, idle=idle, doubted=doubted
+        )
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
@@ -203,9 +206,13 @@ class Watch:
         }
 
     def open_incidents(self) -> list[Document]:
-        """What was told last of each incident that is open."""
-        opened = [each.incident for each in self.episodes if each.incident is not None]
-        return [{**each.told, "merged": each.merged} for each in opened]
+        """What was told last of each incident that is open; `held_by` where a sensor keeps it as it is."""
+        shown = []
+        for episode in self.episodes:
+            incident = episode.incident  # once: the inference thread may close it meanwhile
+            if incident is not None:
+                shown.append({**incident.told, **incident.remarks, "merged": incident.merged})
+        return shown
 
     def snapshot(self) -> Document:
         """How many alarms are active, and the incidents that are open."""

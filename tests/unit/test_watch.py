@@ -383,6 +383,51 @@ class TestPeople:
             plant().pipeline.watch.act(alarm, action)
 
 
+class TestDoubt:
+    """A sensor that stays missing: no score can be believed, but time passes."""
+
+    def doubted(self, cut: int | None = None, **options) -> Plant:
+        """A plant whose score has been beyond its limit since before a sensor went missing."""
+        site = Plant(alarm={"on_delay": "0s", "off_delay": "1s", "limit": 3.0}, **options)
+        site.pipeline.offer(PLUGIN.build(PLUGIN.config(type="zscore"), state_dir=None))
+        rng = np.random.default_rng(0)
+        values = rng.normal(5.0, 0.1, (1200, 3))
+        values[1150:, 0] += 9.0
+        site.feed(values, cut=cut)
+        assert [each["alarms"] for each in site.pipeline.snapshot()["incidents"]] == [["p.score"]]
+        return site
+
+    def missing(self, n: int) -> np.ndarray:
+        values = np.random.default_rng(1).normal(5.0, 0.1, (n, 3))
+        values[:, 1] = NAN
+        return values
+
+    def test_what_is_open_says_what_holds_it(self):
+        site = self.doubted()
+        site.feed(self.missing(600), cut=50)
+        process, sensor = site.pipeline.snapshot()["incidents"]
+        assert (process["held_by"], sensor["kind"]) == ("p.sensor", "sensor")
+        assert [each.get("held_by") for each in site.pipeline.watch.open_incidents()] == ["p.sensor", None]
+        (closed,) = [
+            each
+            for each in site.feed(np.random.default_rng(2).normal(5.0, 0.1, (600, 3)), cut=50)
+            if each.data["kind"] == "process"
+        ]
+        assert (closed.data["phase"], closed.data["held_by"]) == ("closed", "p.sensor")
+
+    @pytest.mark.parametrize("cut", [1, 7, 100])
+    def test_shelving_ends_in_time_and_tells_what_lasts(self, cut):
+        site = self.doubted()
+        site.feed(self.missing(600), cut=50)
+        watch = site.pipeline.watch
+        (closed,) = watch.act("p.score", "shelve", until=site.ring.sealed * PERIOD + NS_PER_S)
+        assert closed.data["ended_by"] == "shelved"
+        begun = site.ring.sealed
+        (again,) = site.feed(self.missing(100), cut=cut)
+        assert (again.data["phase"], again.time_utc) == ("opened", site.clock.utc((begun + 11) * PERIOD))
+        assert {each["id"]: each["state"] for each in watch.alarms()}["p.score"] == "unacknowledged"
+
+
 class TestEvidence:
     @pytest.mark.parametrize(("blamed", "alarms"), [(5, 5000), (5000, 1), (3000, 3000), (0, 5000), (60, 50)])
     def test_of_thousands_of_alarms_as_many_are_told_as_fit_and_few_are_written_in_vain(
