@@ -438,16 +438,22 @@ class Alarm:
             "above": [time_of(each) for each in self._above],
         }
 
-    def restore(self, saved: Document, slot_of: Callable[[int], int]) -> None:
-        """Take up what `save` has given; `slot_of` is the inverse of its `time_of`."""
+    def restore(self, saved: Document, slot_of: Callable[[int], int], next_slot: int) -> None:
+        """Take up what `save` has given, before row `next_slot`; `slot_of` is the inverse of its `time_of`.
+
+        What a clock that has been set would place at rows to come was seen at the last row before.
+        """
+
+        def past(time: int) -> int:
+            return min(slot_of(time), next_slot - 1)
 
         def slot(name: str) -> int | None:
-            return None if saved[name] is None else slot_of(saved[name])
+            return None if saved[name] is None else past(saved[name])
 
         self._told = AlarmState(saved["told"])
         self.lasts, self.in_service, self.inhibited = saved["lasts"], saved["in_service"], saved["inhibited"]
-        self.onset = slot_of(saved["onset"])
-        self.shelved_until, self._seen, self._since = slot("shelved_until"), slot("seen"), slot("since")
-        self._above = tuple(map(slot_of, saved["above"]))
+        self.onset, self._seen, self._since = past(saved["onset"]), slot("seen"), slot("since")
+        self.shelved_until = None if saved["shelved_until"] is None else slot_of(saved["shelved_until"])
+        self._above = tuple(map(past, saved["above"]))
         self.interrupted = saved.get("interrupted", False)  # older files do not tell
         self._afresh = Alarm(self.rule) if self.interrupted and self.lasts else None

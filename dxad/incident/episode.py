@@ -353,10 +353,10 @@ class Episode(ABC):
         for tag in self.tags:
             if tag.id in saved["alarms"]:
                 found = saved["alarms"][tag.id]
-                tag.alarm.restore(found, slot_of)
+                tag.alarm.restore(found, slot_of, slot)
                 tag.peak = found["peak"]
         if saved["closed_at"] is not None:
-            self._closed_at = slot_of(saved["closed_at"])
+            self._closed_at = min(slot_of(saved["closed_at"]), slot - 1)
         self.incident = self._restored(saved["incident"], slot_of)
         self._last = self._restored(saved["last"], slot_of)
         if self.incident is not None or self._last is not None:

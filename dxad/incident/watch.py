@@ -258,7 +258,8 @@ class Watch:
 
         An incident that was open goes on under its id if the gateway was away for no longer than
         `reopen_within` or the off-delay; else it is closed, `interrupted`. However long that was, alarms are
-        in the state in which they were: latched, acknowledged or not, shelved, out of service.
+        in the state in which they were: latched, acknowledged or not, shelved, out of service. Where the wall
+        clock is behind what was saved, no time has passed: how much did is not known.
 
         Args:
             saved: of a pipeline of this name.
@@ -272,17 +273,18 @@ class Watch:
         self._kept = True
         if saved.get("version") != 1:
             raise ModelError(f"the state of {self._identity.pipeline!r} is of another version")
-        zero, period = self._clock.utc(now) - now, self._period
-        slot = self._past.rows.sealed
-
-        def slot_of(utc: int) -> int:
-            return round((utc - zero) / period)
-
+        slot, period = self._past.rows.sealed, self._period
         try:
+            saved_utc = int(saved.get("saved_utc_ns", 0))
+            away = max(0, self._clock.utc(now) - saved_utc)
+            zero = max(self._clock.utc(now), saved_utc) - now
+
+            def slot_of(utc: int) -> int:
+                return round((utc - zero) / period)
+
             for episode in self.episodes:
                 if episode.kind in saved:
                     episode.restore(saved[episode.kind], slot_of, slot)
-            away = self._clock.utc(now) - saved.get("saved_utc_ns", 0)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
         return [] if away <= self._grace else self._outdated(slot)

@@ -562,6 +562,30 @@ class TestRestarts:
         until = shown["p.s.a.high"]["shelved_until_utc_ns"] - after.clock.utc(after.clock.now())
         assert until == pytest.approx(3599 * NS_PER_S, abs=PERIOD)
 
+    @pytest.mark.parametrize("behind_s", [0, 3600, 10 * 365 * 86_400])
+    def test_a_wall_clock_that_is_behind_after_a_power_cut_holds_nothing_open(self, behind_s):
+        slow = HIGH | {"off_delay": "5s"}
+        before = plant(slow)
+        (opened,) = before.feed(rows(UPSET + [5] * 20))
+        until = before.ring.sealed * PERIOD + 60 * NS_PER_S
+        before.pipeline.watch.act("p.sensor", "shelve", until=until)
+        after, events = self.restarted(self.at_the_end(before), slow, away_s=0.5 - behind_s)
+        assert events == []
+        (closed,) = after.feed(rows([5] * 51))
+        assert (closed.data["phase"], closed.subject) == ("closed", opened.subject)
+        after.feed(rows([5] * 600))
+        states = {each["id"]: each["state"] for each in after.pipeline.watch.alarms()}
+        assert states == {"p.s.a.high": "returned", "p.sensor": "normal"}, "nor shelved for longer"
+
+    def test_what_a_damaged_time_places_at_rows_to_come_was_seen_before(self):
+        before = plant(HIGH | {"off_delay": "5s"})
+        before.feed(rows(UPSET + [5] * 20))
+        saved = self.at_the_end(before).pipeline.watch.state()
+        saved["process"]["alarms"]["p.s.a.high"]["since"] += 3600 * NS_PER_S
+        after = plant(HIGH | {"off_delay": "5s"}, start=before.ring.sealed)
+        assert after.pipeline.watch.restore(saved, now=after.clock.now()) == []
+        assert [each.data["phase"] for each in after.feed(rows([5] * 51))] == ["closed"]
+
     STATES = {"p.s.a.high": "latched", "p.s.b.high": "acknowledged", "p.s.c.high": "unacknowledged"}
 
     def alarmed(self) -> tuple[Plant, list[dict]]:
