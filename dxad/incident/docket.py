@@ -22,6 +22,7 @@ __all__ = ["CLOSED_KEPT", "Docket"]
 
 CLOSED_KEPT: Final = 100
 _HOUR: Final = 3600 * NS_PER_S
+_MINUTE: Final = 60 * NS_PER_S
 _WINDOWS_MOST: Final = 4
 """That wait for a disk."""
 _SUMMARY_MOST: Final = 20
@@ -50,6 +51,8 @@ class Docket:
         """Whether somebody takes `windows` and stores them."""
         self.windows: deque[Window] = deque(maxlen=_WINDOWS_MOST)
         """The rows of incidents that are over and not stored yet."""
+        self.windows_lost = 0
+        """How many had to go before they were stored, since more came."""
         self._gateway = gateway
         self._boot = boot
         self._health = health
@@ -62,6 +65,8 @@ class Docket:
         """How often what was merged within the hour has been told of."""
         self._merged: Counter[tuple[str, str, str]] = Counter()
         self._summaries: list[Event] = []
+        self._kept = False
+        """Whether there has ever been something to keep, which what there is now must replace."""
 
     def adjust(self, section: IncidentsSection, config_hash: str) -> None:
         """Go on as `section` says, under a configuration of this hash."""
@@ -145,17 +150,24 @@ class Docket:
     def keep(self, window: Window) -> None:
         """Hand a window to whoever has a disk; without anybody, it is gone."""
         if self.keeps_windows:
+            self.windows_lost += len(self.windows) == self.windows.maxlen
             self.windows.append(window)
 
     # -- restarts -----------------------------------------------------------------------------------------
 
     def save(self, utc: Callable[[int], int]) -> Document:
-        """The hour so far, as JSON; `utc` tells the wall time of a stream time. Empty while nothing was told."""
-        if not (self._told or self._merged):
+        """The hour so far, as JSON; `utc` tells the wall time of a stream time.
+
+        The same as long as nothing is told, though clocks drift, so that it need not be written again; empty
+        if nothing ever was.
+        """
+        begun = bool(self._told or self._summed or self._merged)
+        self._kept |= begun
+        if not self._kept:
             return {}
         return {
             "version": 1,
-            "begins_utc_ns": utc(self._begins),
+            "begins_utc_ns": utc(self._begins) // _MINUTE * _MINUTE if begun else 0,
             "told": self._told,
             "summed": self._summed,
             "merged": [[*key, count] for key, count in sorted(self._merged.items())],
@@ -180,5 +192,6 @@ class Docket:
             raise ModelError(f"the state of the incidents' budget is damaged: {error!r}") from error
         if version != 1:
             raise ModelError("the state of the incidents' budget is of another version")
+        self._kept = True
         self._begins, self._told, self._summed, self._merged = now - max(gone, 0), told, summed, merged
         self._turn(now, utc)
