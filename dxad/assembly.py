@@ -13,6 +13,7 @@ A reload swaps parts of this picture while the others run:
                    └───── an error: what was stopped runs again ◀┘
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -120,7 +121,7 @@ class Assembly:
         self.docket = Docket(
             config.incidents, gateway=config.gateway.id, boot=boot, config_hash=hash_of(config), health=health
         )
-        self.archive = _archive(config, self.docket, clock, health) if ring_rows is None else None
+        self.archive = _archive(config, self.docket, clock, health, metrics) if ring_rows is None else None
         self._builder = Builder(
             docket=self.docket, boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox,
             on_rows=self._wake,
@@ -200,10 +201,10 @@ class Assembly:
         for pipeline in self.pipelines.values():
             for event in pipeline.interrupt():
                 self.tell(event)
+            if self.archive is not None:  # now: the docket holds the rows of a few incidents only
+                self.archive.store()
         for event in self.docket.flush():
             self.tell(event)
-        if self.archive is not None:
-            self.archive.store()
 
     async def act(self, alarm: str, action: Action, *, until: int | None = None) -> None:
         """Do to an alarm what somebody has decided, and tell what comes of it.
@@ -331,9 +332,11 @@ class Assembly:
         for pipeline in _gone(old.pipelines, self.pipelines):
             new = self.pipelines.get(pipeline.name)
             goes_on = set() if new is None else {each["id"] for each in new.snapshot()["incidents"]}
-            for event in pipeline.interrupt():
+            for event in await self.worker.run(pipeline.interrupt):  # where the docket is at home
                 if event.subject not in goes_on:
                     self.tell(event)
+            if self.archive is not None and self.docket.windows:
+                await asyncio.to_thread(self.archive.store)
             await self.worker.run(pipeline.succession.close)
         await self.forget_removed_sinks(old.delivers)
 
@@ -399,11 +402,11 @@ async def _stop_again(supervisor: Supervisor, services: Mapping[str, Run]) -> No
     await supervisor.stop(*services)
 
 
-def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Archive:
+def _archive(config: Config, docket: Docket, clock: Clock, health: Health, metrics: Metrics) -> Archive:
     section = config.incidents
     folder = config.state_dir / "evidence"
     evidence = Evidence(folder, files=section.evidence_files, size=section.evidence_size)
-    return Archive(docket, evidence, clock=clock, health=health)
+    return Archive(docket, evidence, clock=clock, health=health, metrics=metrics)
 
 
 def hash_of(config: Config) -> str:

@@ -117,7 +117,6 @@ class ScoreTag(Tag):
             return None
         return Seen(self, judged.tolist(), levels(judged, limit, self._off_share * limit), inhibited)
 
-
     def look_away(self, rows: int, inhibited: Bools | None) -> Seen | None:
         """Consecutive rows whose scores cannot be believed: time passes all the same."""
         if self.alarm.at_ease:

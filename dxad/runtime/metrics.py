@@ -29,6 +29,7 @@ METRICS: Final = {
     "dxad_incidents_total": "incidents opened",
     "dxad_incidents_reopened_total": "incidents that came back soon after they were over",
     "dxad_incidents_merged_total": "incidents beyond the budget, which are only counted",
+    "dxad_evidence_lost_total": "incidents whose rows were not stored, since a disk failed or was too slow",
     "dxad_alarms_withheld_total": "alarms that would have been raised, but were shelved",
     "dxad_records_stored_total": "records durable in the outbox",
     "dxad_records_delivered_total": "records a sink has acknowledged",

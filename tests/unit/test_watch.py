@@ -1,6 +1,7 @@
 """All alarms and incidents of one pipeline: limits, groups, floods, what people decide, restarts."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,7 @@ def an_hour_of_quiet(site: Plant) -> list[Event]:
     return site.feed(np.random.default_rng(0).normal(5.0, 0.1, (36_000, 3)), cut=250)
 
 
+STATES = {"p.s.a.high": "latched", "p.s.b.high": "acknowledged", "p.s.c.high": "unacknowledged"}
 BUDGET = {"budget_per_hour": 2, "critical_per_hour": 3, "reopen_within": "0s"}
 UPSET = [5] * 5 + [9] * 6 + [5] * 6
 
@@ -187,7 +189,8 @@ class TestGroups:
 
     def test_a_step_worse_at_the_row_of_an_update_is_an_event_of_its_own(self):
         site = plant(
-            {"channel": "s.b", "high": 8.0, "on_delay": "0s", "severity": "critical"}, alarm={"on_delay": "0s"}
+            {"channel": "s.b", "high": 8.0, "on_delay": "0s", "severity": "critical"},
+            alarm={"on_delay": "0s"},
         )
         slot = site.ring.sealed
         judged = np.array([2.0, 5.0])
@@ -262,7 +265,7 @@ class TestGroups:
                 },
             )
             site.docket.keeps_windows = True
-            site.docket.windows = list(site.docket.windows)
+            site.docket.windows = deque()  # all of them
             events = [(each.id, each.time_utc, each.data) for each in site.feed(values, states, cut=n)]
             windows = [
                 (each.incident, each.every, each.slots.tolist(), each.values.tobytes())
@@ -586,8 +589,6 @@ class TestRestarts:
         assert after.pipeline.watch.restore(saved, now=after.clock.now()) == []
         assert [each.data["phase"] for each in after.feed(rows([5] * 51))] == ["closed"]
 
-    STATES = {"p.s.a.high": "latched", "p.s.b.high": "acknowledged", "p.s.c.high": "unacknowledged"}
-
     def alarmed(self) -> tuple[Plant, list[dict]]:
         """A plant with one alarm in each of `STATES`."""
         alarms = [HIGH | {"latch": True}, HIGH | {"channel": "s.b"}, HIGH | {"channel": "s.c"}]
@@ -603,14 +604,14 @@ class TestRestarts:
     @pytest.mark.parametrize("away_s", [1.0, 7200.0])
     def test_alarms_are_in_the_state_in_which_they_were_however_the_gateway_ended(self, clean, away_s):
         before, alarms = self.alarmed()
-        assert self.states(before) == self.STATES
+        assert self.states(before) == STATES
         if clean:
             (closed,) = before.pipeline.interrupt()
             assert closed.data["interrupted"]
         after, _ = self.restarted(before, *alarms, away_s=away_s, incidents={"reopen_within": "10min"})
-        assert self.states(after) == self.STATES
+        assert self.states(after) == STATES
         after.feed(rows([5] * 10))
-        assert self.states(after) == self.STATES | {"p.s.b.high": "normal", "p.s.c.high": "returned"}
+        assert self.states(after) == STATES | {"p.s.b.high": "normal", "p.s.c.high": "returned"}
 
     @pytest.mark.parametrize("cut", [1, 3, None])
     @pytest.mark.parametrize(("away_s", "phase"), [(1.0, "reopened"), (7200.0, "opened")])
@@ -622,9 +623,11 @@ class TestRestarts:
         again = after.feed(rows([5] * 9, [9] * 2 + [5] + [9] * 6, [5] * 9), cut=cut)
         assert [each.data["phase"] for each in again] == [phase]
         assert again[0].time_utc == after.clock.utc((500 + 6) * PERIOD), "three rows in a row"
-        assert self.states(after) == self.STATES | {"p.s.c.high": "returned"}
+        assert self.states(after) == STATES | {"p.s.c.high": "returned"}
         (closed,) = after.feed(rows([5] * 9))
-        assert (closed.data["phase"], closed.subject) == ("closed", again[0].subject), "the latch opened nothing"
+        assert (closed.data["phase"], closed.subject) == ("closed", again[0].subject), (
+            "the latch opened nothing"
+        )
 
     def test_what_is_latched_and_comes_back_after_a_stop_is_told(self):
         before, alarms = self.alarmed()
@@ -641,12 +644,12 @@ class TestRestarts:
         before.pipeline.interrupt()
         after, _ = self.restarted(before, *alarms, away_s=7200.0)
         watch = after.pipeline.watch
-        for name in self.STATES:
+        for name in STATES:
             assert watch.act(name, "shelve", until=after.clock.now() + 3600 * NS_PER_S) == []
         assert after.feed(rows([5] * 10, [9] * 10, [5] * 10)) == []
         assert after.feed(rows([9] * 10, [9] * 10, [9] * 10)) == []
         assert after.counted("alarms_withheld") == 3
-        phases = [each.data["phase"] for name in self.STATES for each in watch.act(name, "unshelve")]
+        phases = [each.data["phase"] for name in STATES for each in watch.act(name, "unshelve")]
         assert phases == ["opened", "updated", "updated"]
 
     def test_as_long_as_nothing_happens_the_state_is_the_same(self):
