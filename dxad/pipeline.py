@@ -24,6 +24,7 @@ from dxad.incident.channelcheck import ChannelCheck, Trouble
 from dxad.incident.docket import Docket
 from dxad.incident.episode import Past
 from dxad.incident.watch import Watch
+from dxad.plausibility import Plausibility
 from dxad.recorder import Recorder
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
@@ -113,6 +114,12 @@ class Pipeline:
             self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._plausible = Plausibility(
+            self._transforms,
+            stages.frame.schema.channels,
+            stages.schema.channels,
+            missing_rows=self._rows(section.alarm.on_delay),
+        )
         self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
@@ -202,6 +209,7 @@ class Pipeline:
         self.section = section
         self._sight.adjust(section)
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self._plausible.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
         return self.watch.adjust(section)
 
@@ -303,6 +311,9 @@ class Pipeline:
             shaped = transform.apply(shaped)
         if self._foreign:
             self._tell_of_faults()
+        if self._plausible.watches:
+            doubtful = self._plausible.apply(shaped, doubtful)
+            doubted = doubted or bool(doubtful.any())
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -313,6 +324,8 @@ class Pipeline:
             here = slice(begin, end)
             piece = Rows(shaped.first + begin, shaped.period, shaped.values[here], shaped.states[here])
             troubles = self.check.troubles_at(end - 1)
+            if self._plausible.watches:
+                troubles += self._plausible.troubles_at(end - 1, troubles)
             events += self._judge(piece, counts[here], doubtful[here], troubles)
         return events
 

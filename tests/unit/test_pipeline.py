@@ -597,3 +597,27 @@ def test_nobody_knows_what_the_machine_did_in_rows_that_were_lost(make_plant, no
     plant.pipeline.step()
     assert plant.counted("rows_lost") > 0
     assert plant.counted("rows_scored") == scored + 50, "it has to settle again"
+
+
+@pytest.mark.parametrize(
+    "judging",
+    [
+        {"type": "validate", "channels": ["s.b"], "high": 100.0},
+        {"type": "clip", "channels": ["s.b"], "high": 100.0, "outside": "bad"},
+    ],
+)
+def test_what_a_transform_calls_implausible_is_a_sensor_incident(make_plant, normal_rows, judging):
+    plants = [
+        make_plant(transforms=[judging], alarm={"on_delay": "500ms", "off_delay": "1s"}) for _ in range(2)
+    ]
+    rows = normal_rows(300)
+    rows[100:200, 1] = 5000.0
+    told = []
+    for plant, cut in zip(plants, (1, 97), strict=True):
+        plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=50)))
+        told.append([(event.id, event.type, event.data) for event in plant.feed(rows, cut=cut)])
+    assert told[0] == told[1]
+    (_, opened, data), (_, closed, _) = told[0]
+    assert (opened, closed) == ("dxad.incident.opened", "dxad.incident.closed")
+    assert data["kind"] == "sensor"
+    assert [(each["channel"], each["trouble"]) for each in data["contributors"]] == [("s.b", "invalid")]
