@@ -335,6 +335,7 @@ class Assembly:
                 if event.subject not in goes_on:
                     self.tell(event)
             await self.worker.run(pipeline.succession.close)
+            await self.desk.follow(pipeline)
         await self.forget_removed_sinks(old.delivers)
 
     # -- events -------------------------------------------------------------------------------------------
