@@ -187,8 +187,6 @@ class Detector:
     def _answer(self, windows: Windows) -> tuple[F8, F8 | F4 | None, int]:
         """What the model says of windows, in finite numbers or NaN; how many answers are unsound.
 
-        Whether all are finite is asked of their sum of squares, which is one call (BLAS, `dot`).
-
         Raises:
             ModelError: inference failed, in whatever way.
         """
@@ -198,11 +196,11 @@ class Detector:
             values, parts = np.minimum(scores.values, _SCORE_MOST), scores.contributions
             if values.shape != (n,) or (parts is not None and parts.shape != (n, self._width)):
                 raise ModelError(f"its scores of {n} windows of {self._width} channels have another shape")
-            if parts is not None and not math.isfinite(np.vdot(parts, parts)):
+            if parts is not None and not _finite(parts.reshape(-1)):
                 parts = np.nan_to_num(parts.astype(np.float64), nan=0.0, posinf=_SCORE_MOST)
         except FOREIGN_FAULTS as error:
             raise ModelError(f"{type(error).__name__}: {error}") from error
-        if math.isfinite(np.vdot(values, values)):
+        if _finite(values):
             return values, parts, 0
         unsound = np.isneginf(values)
         values[unsound] = np.nan
@@ -258,6 +256,11 @@ class Detector:
                 return np.full(len(raw), np.nan)
             self._judge = Judge(self.calibration)
         return self._judge.apply(raw)
+
+
+def _finite(values: F8 | F4) -> bool:
+    """Whether all of (n,) are finite and no square overflows: their sum of squares is (`dot`, one call)."""
+    return math.isfinite(values.dot(values))
 
 
 def _refuse_another_period(model: Model, period: int) -> None:
