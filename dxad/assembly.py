@@ -111,6 +111,7 @@ class Assembly:
             ConfigError: it needs more memory than it may, or a plug-in refuses its section.
         """
         self.outbox = outbox
+        self._metrics = metrics
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
         self.listeners: list[Callable[[Event], None]] = []
@@ -337,6 +338,15 @@ class Assembly:
             await self.worker.run(pipeline.succession.close)
             await self.desk.follow(pipeline)
         await self.forget_removed_sinks(old.delivers)
+        for name in old.pipelines.keys() - self.pipelines.keys():
+            self._metrics.forget(pipeline=name)
+            for place in (f"pipelines.{name}", f"pipelines.{name}.features"):
+                self._metrics.forget(place=place)
+        for name in old.ingests.keys() - self.ingests.keys():
+            self._metrics.forget(source=name)
+            self._metrics.forget(place=f"sources.{name}")
+        for name in old.delivers.keys() - self.delivers.keys():
+            self._metrics.forget(sink=name)
 
     # -- events -------------------------------------------------------------------------------------------
 

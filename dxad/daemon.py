@@ -37,11 +37,11 @@ from dxad.runtime.metrics import Metrics
 from dxad.runtime.supervisor import Supervisor
 from dxad.types import NS_PER_S
 
-__all__ = ["run", "serve"]
+__all__ = ["SWITCH_S", "run", "serve"]
 
 log = logging.getLogger(__name__)
 
-_SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.0005
 """With Python's default of 5 ms, a busy inference thread delays the event loop by 11 ms at p99."""
 _STALLED_S: Final = {"the event loop": 10.0, "inference": 10.0, "the disk": 30.0}
 """What takes longer than this is a hang, and the watchdog shall see it; an SD card may take seconds."""
@@ -80,7 +80,7 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
     health, metrics = Health(clock), Metrics()
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(max_workers=2, thread_name_prefix="resolver"))
-    sys.setswitchinterval(_SWITCH_S)
+    sys.setswitchinterval(SWITCH_S)
     outbox = Outbox(
         config.state_dir / config.outbox.path,
         max_bytes=config.outbox.max_size,

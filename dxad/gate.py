@@ -51,6 +51,10 @@ class Gate:
         counts: Bools = running & (run > self._settle_rows)
         return counts
 
+    def restart(self) -> None:
+        """Rows were lost: who knows what the machine did meanwhile."""
+        self._run = 0
+
     @property
     def open(self) -> bool:
         """Whether the last row counted."""

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import orjson
 
+from dxad import bundle
 from dxad.bundle import shelf as shelves
 from dxad.bundle.trial import ensure_tried_now, try_bundle
 from dxad.config import LearnSection
@@ -102,7 +103,9 @@ class Learning:
     @property
     def wanted(self) -> bool:
         """Whether there is reason to learn unasked."""
-        return self._section.start == "if_missing" and not self._pipeline.has_model
+        if self._section.start != "if_missing" or self._pipeline.has_model:
+            return False
+        return bundle.current(self._shelf) is None  # one that is there and damaged is for somebody to look at
 
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""

@@ -24,6 +24,7 @@ from dxad.incident.channelcheck import ChannelCheck, Trouble
 from dxad.incident.docket import Docket
 from dxad.incident.episode import Past
 from dxad.incident.watch import Watch
+from dxad.plausibility import Plausibility
 from dxad.recorder import Recorder
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
@@ -48,8 +49,6 @@ __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
 BATCH: Final = 256
 """Rows taken at once, unless said otherwise: enough to catch up fast, few enough to stop soon."""
-_TAUGHT_ROWS: Final = 1000
-"""Rows of running that tell how still channels may stand, where no model has learned it."""
 _SCORE: Final = (Channel("score.raw"), Channel("score.judged"))
 
 
@@ -97,7 +96,9 @@ class Pipeline:
             clock=clock,
         )
         self.check = ChannelCheck(
-            stages.frame.schema.channels, missing_rows=self._rows(section.alarm.on_delay)
+            stages.frame.schema.channels,
+            missing_rows=self._rows(section.alarm.on_delay),
+            self_taught=section.learn is None,
         )
         self._gate = Gate(
             None if section.when is None else compile_expression(section.when),
@@ -113,6 +114,12 @@ class Pipeline:
             self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._plausible = Plausibility(
+            self._transforms,
+            stages.frame.schema.channels,
+            stages.schema.channels,
+            missing_rows=self._rows(section.alarm.on_delay),
+        )
         self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
@@ -127,10 +134,9 @@ class Pipeline:
         self._forget = False
         self._run_began = start
         """Since this slot all rows have counted, and none was lost."""
+        self._untold: list[Event] = []
         self._lost_before = 0
         self._sight = Sightedness(name, section, stages.schema, health)
-        self._taught: Detector | None = None
-        """For which the check has found out by itself when a channel is stuck."""
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)
@@ -205,6 +211,7 @@ class Pipeline:
         self.section = section
         self._sight.adjust(section)
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self._plausible.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
         return self.watch.adjust(section)
 
@@ -212,6 +219,8 @@ class Pipeline:
         """Begin where `old`, which this one replaces, has ended: no row is seen twice or by neither."""
         if old.stages.frame.schema.period == self.stages.frame.schema.period:
             self.stages.frame.begin(old.stages.frame.next)
+            for ring in (self.rows, self.scores, self.parts):
+                ring.begin(self.stages.frame.next)
 
     def state(self) -> Document:
         """What shall survive a restart, as JSON without NaN; empty where there is nothing."""
@@ -256,18 +265,22 @@ class Pipeline:
         for feature in self.stages.features:
             feature.advance()
         self._feature_ledger.follow("overwritten", sum(each.lost for each in self.stages.features))
-        events: list[Event] = []
         if self._backlog is not None:
             self.stages.frame.shed(self._backlog, self.section.overflow)
         left = self.stages.frame.waiting
         while left > 0 and (rows := self.stages.frame.read(min(self._most, left))) is not None:
             left -= len(rows)
             recording = self._wanted > 0
-            events += self._take(rows)
+            self._untold += self._take(rows)
             if recording and not self._wanted:
                 break
             if self.stages.frame.lost == self._lost_before and not self.stages.frame.waiting:
                 self._health.clear("pipeline.behind", self.name)
+        return self.untold()
+
+    def untold(self) -> list[Event]:
+        """What was found and not told yet: also before a step that broke."""
+        events, self._untold = self._untold, []
         return events
 
     @property
@@ -300,6 +313,9 @@ class Pipeline:
             shaped = transform.apply(shaped)
         if self._foreign:
             self._tell_of_faults()
+        if self._plausible.watches:
+            doubtful = self._plausible.apply(shaped, doubtful)
+            doubted = doubted or bool(doubtful.any())
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -310,6 +326,8 @@ class Pipeline:
             here = slice(begin, end)
             piece = Rows(shaped.first + begin, shaped.period, shaped.values[here], shaped.states[here])
             troubles = self.check.troubles_at(end - 1)
+            if self._plausible.watches:
+                troubles += self._plausible.troubles_at(end - 1, troubles)
             events += self._judge(piece, counts[here], doubtful[here], troubles)
         return events
 
@@ -354,16 +372,6 @@ class Pipeline:
         if detector is not None and detector.calibration is not None:
             self.check.expect(detector.calibration.stuck_rows)
 
-    def _teach(self) -> None:
-        """A model that never learned how still channels may stand lets the check find it out for itself."""
-        detector = self.detector
-        calibration = None if detector is None else detector.calibration
-        if self._taught is detector or calibration is None or calibration.stuck_rows:
-            return
-        if self.check.watched >= _TAUGHT_ROWS:
-            self._taught = detector
-            self.check.expect(self.check.learned())
-
     def _past(self, rows: int) -> Rows:
         """The newest rows, so many at most, across which a window may reach."""
         past = self.rows.read(max(self._run_began, self.rows.sealed - rows), self.rows.sealed)
@@ -397,6 +405,7 @@ class Pipeline:
             self._transforms = list(self.stages.transforms())
             self._foreign = self._fallible()
             self._run_began = first
+            self._gate.restart()
             self.succession.restart()
 
     def _score(self, shaped: Rows, counts: Bools) -> Scored:
@@ -428,7 +437,6 @@ class Pipeline:
             return Scored.nothing(*shaped.values.shape)
         if self.detector is not before:
             self._expect()
-        self._teach()
         calibration = None if self.detector is None else self.detector.calibration
         done = self._sight.note(shaped, scored, slow=self.succession.slow, calibration=calibration)
         self._scored.add(done)

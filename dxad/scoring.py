@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import Counter
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -17,6 +17,8 @@ __all__ = ["Scoring"]
 log = logging.getLogger(__name__)
 
 _FAILURES_MOST: Final = 5
+_FORGIVEN: Final = 0.01
+"""Of a failure, by each step that goes well: a pipeline that breaks once a day goes on for years."""
 
 
 class Scoring:
@@ -37,7 +39,8 @@ class Scoring:
         self._health = health
         self._on_event = on_event
         self._wake = asyncio.Event()
-        self._failures: Counter[str] = Counter()
+        self._failures: defaultdict[str, float] = defaultdict(float)
+        """By pipeline: how often it broke of late; each step that goes well forgives a little."""
         self._stepping = asyncio.Lock()
 
     def tick(self, _now: int) -> None:
@@ -78,7 +81,7 @@ class Scoring:
         self._all = list(pipelines)
         for name, old in before.items():
             if old not in self._all:
-                del self._failures[name]
+                self._failures.pop(name, None)
                 self._health.clear("service.failed", f"pipeline {name}", "it is there no more")
         self._pipelines = [each for each in self._all if self._failures[each.name] < _FAILURES_MOST]
         self._wake.set()
@@ -92,7 +95,9 @@ class Scoring:
         for pipeline, answer in zip(stepped, answers, strict=True):
             if isinstance(answer, BaseException):
                 self._failed(pipeline, answer)
-                continue
+                answer = pipeline.untold()  # noqa: PLW2901 - what it found before it broke
+            elif self._failures[pipeline.name]:
+                self._failures[pipeline.name] = max(0.0, self._failures[pipeline.name] - _FORGIVEN)
             for event in answer:
                 self._on_event(event)
 
@@ -101,7 +106,7 @@ class Scoring:
         self._failures[pipeline.name] += 1
         count = self._failures[pipeline.name]
         text = f"{type(error).__name__}: {error}"
-        log.error("pipeline %s failed: %s", pipeline.name, text, exc_info=error if count == 1 else None)
+        log.error("pipeline %s failed: %s", pipeline.name, text, exc_info=error if count <= 1 else None)
         if count >= _FAILURES_MOST:
             self._pipelines.remove(pipeline)
             self._health.raise_condition("service.failed", f"pipeline {pipeline.name}", text)

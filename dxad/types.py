@@ -25,6 +25,7 @@ __all__ = [
     "Channel",
     "Detailed",
     "Document",
+    "Doubting",
     "Fallible",
     "Fold",
     "Forgiving",
@@ -304,6 +305,15 @@ class Fallible(Protocol):
     @property
     def fault(self) -> str | None:
         """What went wrong in the batch before; None when nothing did."""
+
+
+@runtime_checkable
+class Doubting(Protocol):
+    """A transform that tells values which cannot be believed: it makes them BAD."""
+
+    @property
+    def doubted(self) -> Sequence[str]:
+        """The ids of the channels it judges so, once `outputs` was asked."""
 
 
 class Model(Protocol):

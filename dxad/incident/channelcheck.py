@@ -18,6 +18,7 @@ __all__ = ["ChannelCheck", "Trouble"]
 _STUCK_FACTOR: Final = 5
 """How many times the longest stillness of normal running a channel may stand still."""
 _STUCK_ROWS_MIN: Final = 10
+_TAUGHT_ROWS: Final = 1000
 _RESTLESS: Final = 0.5
 """A channel that stands still in a larger share of rows is never called stuck: a state, a set-point."""
 
@@ -27,7 +28,7 @@ class Trouble:
     """One channel that cannot be believed now."""
 
     channel: str
-    kind: Literal["stuck", "missing"]
+    kind: Literal["stuck", "missing", "invalid"]
     since: int
     """The row at which it began."""
 
@@ -35,16 +36,30 @@ class Trouble:
 class ChannelCheck:
     """Watches consecutive rows; also learns how long each channel stands still in normal running."""
 
-    def __init__(self, channels: Sequence[Channel], *, missing_rows: int) -> None:
-        """Call a channel missing after `missing_rows` rows without a good or held value."""
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        *,
+        missing_rows: int,
+        self_taught: bool = False,
+        absent: Literal["missing", "invalid"] = "missing",
+    ) -> None:
+        """Call a channel missing, or what `absent` says, after `missing_rows` rows without a valid value.
+
+        With `self_taught`, it judges by what it has learned itself after a thousand rows of running, unless
+        somebody knows better by then.
+        """
         n = len(channels)
         self._channels = tuple(channels)
         self._missing_rows = missing_rows
+        self._kind_of_absence: Literal["missing", "invalid"] = absent
         self._stuck_rows = np.full(n, np.iinfo(np.int64).max, dtype=np.int64)
         self._value = np.full(n, np.nan)
         nothing, never = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
         self._calm = _Counts(nothing, nothing, nothing, never, never)
         self._everyone = np.ones(n, dtype=np.bool_)
+        self._untaught = _TAUGHT_ROWS if self_taught else 0
+        """Rows of running after which it will teach itself; 0 where it will not."""
         self._last = self._calm
         self._seen = np.zeros(n, dtype=np.bool_)
         """A channel that never came is its source's trouble: the condition `source.down` tells of it."""
@@ -64,11 +79,6 @@ class ChannelCheck:
         self._unchanged = np.zeros(n, dtype=np.int64)
         self._fresh = np.zeros(n, dtype=np.int64)
 
-    @property
-    def watched(self) -> int:
-        """Rows of running since it began to learn, as many as the channel has that came most often."""
-        return int(self._fresh.max(initial=0))
-
     def learned(self) -> dict[str, int]:
         """By channel: after how many rows without change it is stuck; states and set-points are left out."""
         restless = self._unchanged <= _RESTLESS * self._fresh
@@ -81,6 +91,8 @@ class ChannelCheck:
 
     def expect(self, stuck_rows: Mapping[str, int]) -> None:
         """Judge by what a model has learned."""
+        if stuck_rows:
+            self._untaught = 0
         never = np.iinfo(np.int64).max
         self._stuck_rows = np.array(
             [stuck_rows.get(each.id, never) for each in self._channels], dtype=np.int64
@@ -95,6 +107,27 @@ class ChannelCheck:
             rows: what came.
             running: (n,) the rows in which the machine runs: in the others a channel may well stand still.
         """
+        if self._untaught:
+            return self._teaching(rows, running)
+        return self._watched(rows, running)
+
+    def _teaching(self, rows: Rows, running: Bools | None) -> Bools:
+        """Watch, and begin to judge by what was learned at the very row with which there is enough of it."""
+        ran = np.ones(len(rows), dtype=np.bool_) if running is None else running
+        enough = np.flatnonzero(np.cumsum(ran) >= self._untaught)
+        if not len(enough):
+            self._untaught -= int(np.count_nonzero(ran))
+            return self._watched(rows, running)
+        until = int(enough[0]) + 1
+        doubtful = self._watched(_cut(rows, 0, until), None if running is None else running[:until])
+        changes = self._changes
+        self._untaught = 0
+        self.expect(self.learned())
+        rest = self._watched(_cut(rows, until, len(rows)), None if running is None else running[until:])
+        self._changes = [*changes, *((until + row, troubles) for row, troubles in self._changes)]
+        return np.concatenate((doubtful, rest))
+
+    def _watched(self, rows: Rows, running: Bools | None) -> Bools:
         if not len(rows):
             self._changes = [(0, self.troubles)]
             return np.zeros(rows.values.shape, dtype=np.bool_)
@@ -197,7 +230,7 @@ class ChannelCheck:
         found = [
             Trouble(
                 channel.id,
-                "missing" if counts.missing[place] else "stuck",
+                self._kind_of_absence if counts.missing[place] else "stuck",
                 int(following - (counts.absent if counts.missing[place] else counts.still_rows)[place]),
             )
             for place, channel in enumerate(self._channels)
@@ -227,3 +260,7 @@ class _Counts:
         return _Counts(
             self.still[row], self.still_rows[row], self.absent[row], self.stuck[row], self.missing[row]
         )
+
+
+def _cut(rows: Rows, begin: int, end: int) -> Rows:
+    return Rows(rows.first + begin, rows.period, rows.values[begin:end], rows.states[begin:end])

@@ -71,6 +71,11 @@ class RingBuffer:
         """The first slot that can still be read."""
         return max(self.start, self._claimed - self.slots)
 
+    def begin(self, slot: int) -> None:
+        """The first row to come is this one; before anything was appended."""
+        assert self.sealed == self.start, "rows are there already"
+        self.start = self.sealed = self._claimed = max(slot, self.start)
+
     def keep_newest(self) -> Newest | None:
         """Keep the newest samples of each channel too, from now on: for rows finer than the ring's slots.
 

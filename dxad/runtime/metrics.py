@@ -86,6 +86,12 @@ class Metrics:
             raise KeyError(name)
         return self._counters.setdefault((name, tuple(sorted(labels.items()))), Counter())
 
+    def forget(self, **labels: str) -> None:
+        """What these labels are of is there no more: let go of all counters that have them."""
+        gone = set(labels.items())
+        for key in [key for key in self._counters if gone <= set(key[1])]:
+            del self._counters[key]
+
     def total(self, name: str, **labels: str) -> int:
         """The sum of all counters of this name that have at least these labels."""
         asked = set(labels.items())

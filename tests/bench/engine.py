@@ -19,6 +19,7 @@ All but `live` is processor time of one thread: the least of several rounds, in 
 
 import argparse
 import asyncio
+import gc
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ from dxad.assembly import Assembly
 from dxad.bundle import trial
 from dxad.bundle.manifest import Manifest, OutputRule, ReconstructionRule
 from dxad.config import Config, PipelineSection, parse
+from dxad.daemon import SWITCH_S
 from dxad.detector import BAD_MOST
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
@@ -346,6 +348,9 @@ async def _live(folder: Path, seconds: float) -> list[float]:
         async with Supervisor(clock, health) as supervisor:
             for name, run in assembly.services().items():
                 supervisor.start(name, run)
+            sys.setswitchinterval(SWITCH_S)  # as the daemon does, and the next two lines
+            gc.collect()
+            gc.freeze()
             rng = np.random.default_rng(0)
             end = clock.now() + int(seconds * NS_PER_S)
             while clock.now() < end:

@@ -48,7 +48,8 @@ def flipped(path: Path, bit: int) -> bytes:
 
 def test_what_was_written_is_read(sound):
     found = bundle.read(sound)
-    assert found.version == hashlib.sha256(found.blob).hexdigest()[:12]
+    assert found.manifest.sha256 == hashlib.sha256(found.blob).hexdigest()
+    assert found.version == found.contents[:12]
     assert found.manifest.channels == ("s.a", "s.b")
     assert bundle.read(sound).manifest == found.manifest
 
@@ -275,3 +276,9 @@ def test_a_file_that_is_overwritten_later_cannot_hurt(folder):
     (folder / "model.tflite").write_bytes(b"")
     assert model.load(CHANNELS, None) == 3
     model.close()
+
+
+def test_the_same_net_with_another_limit_is_another_version(tmp_path, sound):
+    found = bundle.read(sound)
+    other = found.manifest.model_copy(update={"limit": 2 * found.manifest.limit})
+    assert bundle.write(tmp_path / "other", other, found.blob).version != found.version

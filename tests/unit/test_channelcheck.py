@@ -192,3 +192,31 @@ def test_it_doubts_what_a_slow_check_doubts_however_the_rows_are_cut(cells, cuts
         for row in range(end - begin):
             assert bool(check.troubles_at(row)) == expected[begin + row]
     assert found == expected
+
+
+@given(cuts=st.lists(st.integers(0, 1400), max_size=5), seed=st.integers(0, 99))
+def test_it_teaches_itself_at_one_row_however_the_rows_are_cut(cuts, seed):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=1400)
+    values[1100:1200] = 5.0
+    running = rng.random(1400) < 0.95
+    whole, pieces = (ChannelCheck(CHANNELS[:1], missing_rows=5, self_taught=True) for _ in range(2))
+    expected = whole.apply(rows_from(0, values), running)
+    assert not expected[:1100].any()
+    assert expected[1150, 0] or not running[1100:1150].all()
+    edges = [0, *sorted(cuts), 1400]
+    found = [
+        pieces.apply(rows_from(begin, values[begin:end]), running[begin:end])
+        for begin, end in pairwise(edges)
+    ]
+    np.testing.assert_array_equal(np.concatenate(found), expected)
+    assert pieces.troubles == whole.troubles
+
+
+def test_what_a_model_has_learned_counts_for_more():
+    check = ChannelCheck(CHANNELS[:1], missing_rows=5, self_taught=True)
+    check.expect({"s.a": 500})
+    values = np.random.default_rng(1).normal(size=1100)
+    check.apply(rows_from(0, values))
+    assert not check.apply(rows_from(1100, [3.0] * 400)).any()
+    assert check.apply(rows_from(1500, [3.0] * 200)).any()

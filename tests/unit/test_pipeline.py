@@ -627,3 +627,58 @@ def test_a_sensor_that_is_stuck_for_long_costs_no_more_than_others(plant, learne
     assert plant.pipeline.watch.in_doubt
     assert len(judged) < 20, "a few stretches, not a thousand rows"
     assert sum(judged) == 1000
+
+
+def test_what_was_found_before_a_step_broke_is_told_all_the_same(make_plant, normal_rows):
+    plant = make_plant(batch=100, alarms=[{"channel": "s.a", "high": 100.0, "on_delay": "100ms"}])
+    rows = normal_rows(200)
+    rows[20:, 0] = 500.0
+    gate, taken = plant.pipeline._gate.apply, []
+
+    def breaks(rows):
+        taken.append(rows.first)
+        if len(taken) == 2:
+            raise ZeroDivisionError
+        return gate(rows)
+
+    plant.pipeline._gate.apply = breaks
+    with pytest.raises(ZeroDivisionError):
+        plant.feed(rows)
+    assert [event.type for event in plant.pipeline.untold()] == ["dxad.incident.opened"]
+    assert plant.pipeline.untold() == []
+
+
+def test_nobody_knows_what_the_machine_did_in_rows_that_were_lost(make_plant, normal_rows):
+    plant = make_plant(when="s.c == 1", settle="5s", slots=100)
+    plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=10)))
+    plant.feed(with_mode(normal_rows, 80, 1.0))
+    scored = plant.counted("rows_scored")
+    for _ in range(4):
+        plant.seal(with_mode(normal_rows, 60, 1.0))
+    plant.pipeline.step()
+    assert plant.counted("rows_lost") > 0
+    assert plant.counted("rows_scored") == scored + 50, "it has to settle again"
+
+
+@pytest.mark.parametrize(
+    "judging",
+    [
+        {"type": "validate", "channels": ["s.b"], "high": 100.0},
+        {"type": "clip", "channels": ["s.b"], "high": 100.0, "outside": "bad"},
+    ],
+)
+def test_what_a_transform_calls_implausible_is_a_sensor_incident(make_plant, normal_rows, judging):
+    plants = [
+        make_plant(transforms=[judging], alarm={"on_delay": "500ms", "off_delay": "1s"}) for _ in range(2)
+    ]
+    rows = normal_rows(300)
+    rows[100:200, 1] = 5000.0
+    told = []
+    for plant, cut in zip(plants, (1, 97), strict=True):
+        plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=50)))
+        told.append([(event.id, event.type, event.data) for event in plant.feed(rows, cut=cut)])
+    assert told[0] == told[1]
+    (_, opened, data), (_, closed, _) = told[0]
+    assert (opened, closed) == ("dxad.incident.opened", "dxad.incident.closed")
+    assert data["kind"] == "sensor"
+    assert [(each["channel"], each["trouble"]) for each in data["contributors"]] == [("s.b", "invalid")]

@@ -24,8 +24,8 @@ def health():
     return Health(SteppedClock())
 
 
-def _pipeline(step, name="p"):
-    return SimpleNamespace(due=True, step=step, name=name)
+def _pipeline(step, name="p", untold=()):
+    return SimpleNamespace(due=True, step=step, name=name, untold=lambda: list(untold))
 
 
 async def _turns(until) -> None:
@@ -110,3 +110,21 @@ async def test_it_steps_only_when_something_is_due(worker, health):
     await _turns(lambda: len(steps) == 1)
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_what_a_step_found_before_it_broke_is_told_and_good_steps_are_forgiving(worker, health):
+    told, steps = [], []
+
+    def sometimes():
+        steps.append(1)
+        if len(steps) % 200 == 0:
+            raise ZeroDivisionError
+        return ["step"]
+
+    pipeline = _pipeline(sometimes, untold=["before it broke"])
+    scoring = Scoring([pipeline], worker, health=health, on_event=told.append)
+    for _ in range(2000):
+        await scoring.finish([pipeline])
+    assert len(steps) == 2000, "ten failures, far apart, do not end it"
+    assert told.count("before it broke") == 10
+    assert health.active == ()

@@ -78,7 +78,9 @@ async def test_what_runs_afterwards_is_what_a_fresh_start_would_run(tmp_path, ed
         for name, pipeline in rig.assembly.pipelines.items():
             assert pipeline.section == rig.assembly.config.pipelines[name]
             assert rig.seen(name)[-1] in {rig.pushed - 1.0, 2.0 * (rig.pushed - 1.0)}  # one edit scales
-        assert rig.outbox.sinks == rig.assembly.delivers.keys()
+        async with asyncio.timeout(5):  # the store tells of it a moment after it has done it
+            while rig.outbox.sinks != rig.assembly.delivers.keys():
+                await asyncio.to_thread(lambda: None)
 
 
 async def test_edits_one_after_the_other_lead_to_the_same_and_back(tmp_path):
@@ -251,6 +253,30 @@ async def test_a_pipeline_whose_rows_change_begins_where_the_old_one_ended(tmp_p
         await rig.feed_while(asyncio.create_task(rig.reload(**edits)))
         assert rig.rows("a") == rig.pushed
         assert rig.seen("a")[-1] == -(rig.pushed - 1.0)
+
+
+async def test_rows_that_come_between_the_build_and_the_swap_are_not_called_lost(tmp_path):
+    async with fed(tmp_path) as rig:
+        edits = {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]}
+        prepared = rig.assembly.prepare(rig.config(edited(**edits)))
+        await rig.feed(100)
+        await rig.idle()
+        await rig.assembly.apply(prepared, rig.supervisor)
+        await rig.feed_on()
+        assert rig.rows("b") == rig.pushed
+        found = rig.assembly.pipelines["b"].snapshot()
+        assert (found["lost"], found["lost_by"]) == (0, {})
+
+
+async def test_counters_of_what_is_gone_go_with_it(tmp_path):
+    async with fed(tmp_path) as rig:
+        before = len(list(rig.metrics.samples()))
+        for number in range(5):
+            added = {f"pipelines__n{number}": {**PIPELINE, "channels": ["b.*"]}}
+            await rig.reload(**added)
+            await rig.feed_on()
+        await rig.reload()
+        assert len(list(rig.metrics.samples())) <= before + 5
 
 
 async def test_conditions_of_what_is_gone_are_over(tmp_path):
