@@ -339,6 +339,7 @@ class Assembly:
             if self.archive is not None and self.docket.windows:
                 await asyncio.to_thread(self.archive.store)
             await self.worker.run(pipeline.succession.close)
+            await self.desk.follow(pipeline)
         await self.forget_removed_sinks(old.delivers)
         for name in old.pipelines.keys() - self.pipelines.keys():
             self._metrics.forget(pipeline=name)

@@ -132,6 +132,8 @@ class Pipeline:
             forgive=self._forgive,
         )  # fmt: skip
         self._forget = False
+        self._run_began = start
+        """Since this slot all rows have counted, and none was lost."""
         self._untold: list[Event] = []
         self._lost_before = 0
         self._sight = Sightedness(name, section, stages.schema, health)
@@ -195,7 +197,7 @@ class Pipeline:
         key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
             model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
-            required=matching(section.required, schema.channels),
+            period=schema.period, required=matching(section.required, schema.channels),
         )  # fmt: skip
 
     # -- over a reload and a restart ----------------------------------------------------------------------
@@ -371,7 +373,8 @@ class Pipeline:
             self.check.expect(detector.calibration.stuck_rows)
 
     def _past(self, rows: int) -> Rows:
-        past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
+        """The newest rows, so many at most, across which a window may reach."""
+        past = self.rows.read(max(self._run_began, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
     def _fallible(self) -> list[Fallible]:
@@ -401,6 +404,7 @@ class Pipeline:
             self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
             self._foreign = self._fallible()
+            self._run_began = first
             self._gate.restart()
             self.succession.restart()
 
@@ -414,6 +418,7 @@ class Pipeline:
                 values, states = shaped.values[begin:end], shaped.states[begin:end]
                 parts.append(self._score_running(Rows(shaped.first + begin, shaped.period, values, states)))
             else:
+                self._run_began = shaped.first + end
                 self.succession.restart()
                 self._idle.add(end - begin)
                 parts.append(Scored.nothing(end - begin, width))

@@ -4,7 +4,7 @@ Times are `int` nanoseconds on the stream clock (boot time, see `runtime.clock`)
 Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its start.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -32,6 +32,7 @@ __all__ = [
     "Lane",
     "Model",
     "Overflow",
+    "Paced",
     "Quality",
     "Reason",
     "Record",
@@ -342,6 +343,9 @@ class Model(Protocol):
     def score(self, windows: Windows) -> Scores:
         """Score each window.
 
+        Once it is calibrated, a window that is whole and of known regimes has a score, unless the model is
+        `Forgiving` and learns anew: a NaN says there that the model does not do.
+
         Raises:
             ModelError: inference failed.
         """
@@ -361,8 +365,17 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """What a model has besides, if it was made for rows that are so far apart and no others."""
+
+    @property
+    def periods(self) -> Collection[int]:
+        """Nanoseconds from one row to the next, those of its members if it has some; 1 is any."""
+
+
+@runtime_checkable
 class Forgiving(Protocol):
-    """What a model has besides, if it sums up over rows what it has seen."""
+    """What a model has besides, if it sums up over rows what it has seen, and may have to learn anew."""
 
     def forgive(self) -> None:
         """A sensor was lying, or rows are missing: what was summed up of late is void."""

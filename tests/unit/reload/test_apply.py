@@ -10,7 +10,7 @@ import pytest
 from dxad.errors import ConfigError
 from dxad.runtime.supervisor import Supervisor
 from dxad.sources.memory import Memory
-from tests.unit.reload.rig import BASE, Counting, Rig, detectors, edited, running
+from tests.unit.reload.rig import BASE, Counting, CountingConfig, Rig, detectors, edited, running
 
 SOURCE = {"type": "memory", "period": "10ms", "lateness": "0ms", "channels": {"x": {}}}
 PIPELINE = {"channels": ["c.*"], "model": {"type": "counting"}}
@@ -168,6 +168,24 @@ class TestTheModel:
             await rig.feed_while(asyncio.create_task(rig.reload(pipelines__a__hop=2)))
             assert rig.assembly.pipelines["a"] is pipeline
             assert model(rig, "a").first == 0.0
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"pipelines__b__required": ["b.x"]},
+            {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]},
+        ],
+    )
+    async def test_a_shadow_that_has_to_go_with_the_one_it_was_beside_is_told_of(self, tmp_path, edit):
+        async with fed(tmp_path) as rig:
+            shadow = Counting(CountingConfig(type="counting"))
+            pipeline = rig.assembly.pipelines["b"]
+            pipeline.succession.shadow(pipeline.fitted(shadow))
+            await rig.feed_on()
+            await rig.reload(**edit)
+            await rig.feed_on()
+            assert shadow.closed
+            assert ("b", "dxad.model.dismissed") in rig.told
 
     async def test_one_that_is_refused_is_no_reason_to_lose_the_old_one(self, tmp_path):
         async with fed(tmp_path) as rig:
