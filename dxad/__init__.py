@@ -27,6 +27,7 @@ Where things live, in the order of the data:
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
+    plausibility.py                channels that transforms have called implausible
     sightedness.py                 what is told of the gateway when rows are not scored
     query.py excerpt.py            answers; rows by cursor
     gateway.py control/ client.py  the running system as others see it; HTTP on a Unix socket; its client

@@ -1,5 +1,7 @@
 """`dxad` on the command line: the table of its commands."""
 
+import os
+import sys
 from importlib import import_module
 from typing import Final
 
@@ -7,6 +9,8 @@ import click
 from click.shell_completion import CompletionItem
 
 __all__ = ["COMMANDS", "main"]
+
+_PIPED_COLUMNS: Final = "200"
 
 COMMANDS: Final = {
     "run": "Run the daemon in the foreground.",
@@ -62,6 +66,8 @@ def main() -> None:
 
     Try it: dxad demo. Use it: dxad check -c dxad.toml, dxad run -c dxad.toml, dxad top.
     """
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", _PIPED_COLUMNS)  # rich's tables: no id is cut where nobody looks
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """What a configuration says of alarms and incidents."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
@@ -50,6 +51,16 @@ def k_of_n(text: str) -> tuple[int, int]:
     if not 1 <= k <= n:
         raise ValueError(f"{text!r}: the first number is at least 1 and at most the second")
     return k, n
+
+
+def _limit(value: object) -> object:
+    """One mistake, where a union of types would tell one for each."""
+    sound = (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )
+    if sound or value == "auto":
+        return value
+    raise ValueError(f'{value!r} is neither "auto" nor a number above 0')
 
 
 class _Rules(Section):
@@ -97,7 +108,11 @@ class _Rules(Section):
 class AlarmSection(_Rules):
     """When a score becomes an alarm."""
 
-    limit: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+    limit: Annotated[
+        float | Literal["auto"],
+        BeforeValidator(_limit),
+        WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"const": "auto"}]}),
+    ] = Field(
         "auto", description="the score above which the alarm is pending; auto: as the model was calibrated"
     )
     off_limit: Annotated[float, Field(gt=0, le=1)] = Field(

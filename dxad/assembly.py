@@ -13,6 +13,7 @@ A reload swaps parts of this picture while the others run:
                    └───── an error: what was stopped runs again ◀┘
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -111,6 +112,7 @@ class Assembly:
             ConfigError: it needs more memory than it may, or a plug-in refuses its section.
         """
         self.outbox = outbox
+        self._metrics = metrics
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
         self.listeners: list[Callable[[Event], None]] = []
@@ -120,7 +122,7 @@ class Assembly:
         self.docket = Docket(
             config.incidents, gateway=config.gateway.id, boot=boot, config_hash=hash_of(config), health=health
         )
-        self.archive = _archive(config, self.docket, clock, health) if ring_rows is None else None
+        self.archive = _archive(config, self.docket, clock, health, metrics) if ring_rows is None else None
         self._builder = Builder(
             docket=self.docket, boot=boot, clock=clock, health=health, metrics=metrics, outbox=outbox,
             on_rows=self._wake,
@@ -200,10 +202,10 @@ class Assembly:
         for pipeline in self.pipelines.values():
             for event in pipeline.interrupt():
                 self.tell(event)
+            if self.archive is not None:  # now: the docket holds the rows of a few incidents only
+                self.archive.store()
         for event in self.docket.flush():
             self.tell(event)
-        if self.archive is not None:
-            self.archive.store()
 
     async def act(self, alarm: str, action: Action, *, until: int | None = None) -> None:
         """Do to an alarm what somebody has decided, and tell what comes of it.
@@ -331,11 +333,23 @@ class Assembly:
         for pipeline in _gone(old.pipelines, self.pipelines):
             new = self.pipelines.get(pipeline.name)
             goes_on = set() if new is None else {each["id"] for each in new.snapshot()["incidents"]}
-            for event in pipeline.interrupt():
+            for event in await self.worker.run(pipeline.interrupt):  # where the docket is at home
                 if event.subject not in goes_on:
                     self.tell(event)
+            if self.archive is not None and self.docket.windows:
+                await asyncio.to_thread(self.archive.store)
             await self.worker.run(pipeline.succession.close)
+            await self.desk.follow(pipeline)
         await self.forget_removed_sinks(old.delivers)
+        for name in old.pipelines.keys() - self.pipelines.keys():
+            self._metrics.forget(pipeline=name)
+            for place in (f"pipelines.{name}", f"pipelines.{name}.features"):
+                self._metrics.forget(place=place)
+        for name in old.ingests.keys() - self.ingests.keys():
+            self._metrics.forget(source=name)
+            self._metrics.forget(place=f"sources.{name}")
+        for name in old.delivers.keys() - self.delivers.keys():
+            self._metrics.forget(sink=name)
 
     # -- events -------------------------------------------------------------------------------------------
 
@@ -399,11 +413,11 @@ async def _stop_again(supervisor: Supervisor, services: Mapping[str, Run]) -> No
     await supervisor.stop(*services)
 
 
-def _archive(config: Config, docket: Docket, clock: Clock, health: Health) -> Archive:
+def _archive(config: Config, docket: Docket, clock: Clock, health: Health, metrics: Metrics) -> Archive:
     section = config.incidents
     folder = config.state_dir / "evidence"
     evidence = Evidence(folder, files=section.evidence_files, size=section.evidence_size)
-    return Archive(docket, evidence, clock=clock, health=health)
+    return Archive(docket, evidence, clock=clock, health=health, metrics=metrics)
 
 
 def hash_of(config: Config) -> str:

@@ -93,6 +93,8 @@ class Client:
     async def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
         """Change which model counts: install, shadow, promote, rollback or dismiss.
 
+        The answer's `in_force` is false where no row came within a second: it is done with the next one.
+
         Raises:
             RequestRefusedError: we may not, or the model is refused, 409: nothing has changed.
         """

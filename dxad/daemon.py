@@ -101,7 +101,7 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         await assembly.forget_removed_sinks()
         keeping = Keeping(
             lambda: assembly.pipelines, config.state_dir / "pipelines", tell=assembly.tell,
-            worker=assembly.worker, clock=clock, health=health, metrics=metrics,
+            worker=assembly.worker, clock=clock, health=health, metrics=metrics, docket=assembly.docket,
         )  # fmt: skip
         await keeping.restore()
         assembly.listeners.append(keeping.note)

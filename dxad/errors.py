@@ -21,8 +21,10 @@ Anything else is a bug: the supervisor logs it once, restarts the service, and g
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 __all__ = [
+    "FOREIGN_FAULTS",
     "Backoff",
     "ConfigError",
     "DecodeError",
@@ -37,6 +39,25 @@ __all__ = [
     "RequestRefusedError",
     "ResourceUnavailableError",
 ]
+
+
+FOREIGN_FAULTS: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    StopIteration,
+    SystemExit,
+    TypeError,
+    ValueError,
+)
+"""What code of the user's own raises, a function or a model; anything else is a bug of dxad's."""
 
 
 class DxadError(Exception):

@@ -94,6 +94,8 @@ class Ingest:
         self._down_since: int | None = None
         self._newest: int | None = None
         self._rejected_at: int | None = None
+        self._overflowed = 0
+        self._overflowed_at: int | None = None
         self._late_blocks = 0
         self._count = {
             name: metrics.counter(f"dxad_{name}_total", source=self.name)
@@ -268,11 +270,23 @@ class Ingest:
         """Seal every slot whose time has passed, also when nothing came."""
         if not self._by_message:
             self._seal(now - self._lateness)
-        self.ledger.follow("queue", self.overflowed)
+        self._note_overflow(now)
         self._note_skew(now)
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
+
+    def _note_overflow(self, now: int) -> None:
+        """Say so when samples come faster than they are taken in, until it has been over for a while."""
+        overflowed = self.overflowed
+        if overflowed > self._overflowed:
+            self.ledger.follow("queue", overflowed)
+            self._overflowed, self._overflowed_at = overflowed, now
+            detail = f"its queue of {self._section.queue} samples was full; lost so far: {overflowed}"
+            self._health.raise_condition("source.overflow", self.name, detail)
+        elif self._overflowed_at is not None and now - self._overflowed_at > _REJECTING_CLEARS_NS:
+            self._overflowed_at = None
+            self._health.clear("source.overflow", self.name)
 
     def believe_arrivals(self) -> None:
         """Samples arrive at their own times, whatever clock is configured: so do rows of the past."""

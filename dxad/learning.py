@@ -16,9 +16,11 @@ from typing import Literal
 import numpy as np
 import orjson
 
+from dxad import bundle
 from dxad.bundle import shelf as shelves
 from dxad.bundle.trial import ensure_tried_now, try_bundle
 from dxad.config import LearnSection
+from dxad.detector import Detector
 from dxad.errors import ConfigError, ModelError
 from dxad.fields import matching
 from dxad.pipeline import Pipeline
@@ -102,7 +104,9 @@ class Learning:
     @property
     def wanted(self) -> bool:
         """Whether there is reason to learn unasked."""
-        return self._section.start == "if_missing" and not self._pipeline.has_model
+        if self._section.start != "if_missing" or self._pipeline.has_model:
+            return False
+        return bundle.current(self._shelf) is None  # one that is there and damaged is for somebody to look at
 
     async def run(self) -> None:
         """Learn whenever there is reason to, until cancelled."""
@@ -156,7 +160,7 @@ class Learning:
                 if trial.refused is not None:
                     raise ModelError(trial.refused)
                 await asyncio.to_thread(shelves.install, self._shelf, folder / "bundle", why="learned")
-                self._take_over(await asyncio.to_thread(self._load))
+                self._take_over(await self._fitted())
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as error:
@@ -204,11 +208,25 @@ class Learning:
             shelves.install(self._shelf, folder / "bundle", why="learned")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._take_over(self._load())
+        self._take_over(self._pipeline.fitted(self._load()))
         return made.version
 
-    def _take_over(self, model: Model) -> None:
-        self._pipeline.offer(model)
+    async def _fitted(self) -> Detector:
+        """The model of the shelf, made ready beside the event loop: a large graph takes 0.1 s.
+
+        Raises:
+            ModelError: it is not for these rows.
+        """
+        while True:
+            section = self._pipeline.section
+            model = await asyncio.to_thread(self._load)
+            detector = await asyncio.to_thread(self._pipeline.fitted, model, section)
+            if self._pipeline.section is section:
+                return detector
+            model.close()  # a reload wants it otherwise
+
+    def _take_over(self, detector: Detector) -> None:
+        self._pipeline.succession.offer(detector)
         self.error = None
         self._health.clear("model.failed", self._pipeline.name)
         self._health.clear("model.missing", self._pipeline.name)

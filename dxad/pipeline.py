@@ -24,6 +24,7 @@ from dxad.incident.channelcheck import ChannelCheck, Trouble
 from dxad.incident.docket import Docket
 from dxad.incident.episode import Past
 from dxad.incident.watch import Watch
+from dxad.plausibility import Plausibility
 from dxad.recorder import Recorder
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
@@ -32,17 +33,7 @@ from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
 from dxad.sightedness import Sightedness
 from dxad.succession import Succession
-from dxad.types import (
-    Bools,
-    Channel,
-    Document,
-    Fallible,
-    Model,
-    Rows,
-    Schema,
-    State,
-    Transform,
-)
+from dxad.types import Bools, Channel, Document, Fallible, Model, Rows, Schema, State, Transform
 
 __all__ = ["BATCH", "Pipeline", "Recorder", "Stages"]
 
@@ -113,6 +104,12 @@ class Pipeline:
             self._backlog = self._rows(section.backlog)
         self._health = health
         self._transforms = list(stages.transforms())
+        self._plausible = Plausibility(
+            self._transforms,
+            stages.frame.schema.channels,
+            stages.schema.channels,
+            missing_rows=self._rows(section.alarm.on_delay),
+        )
         self._foreign = self._fallible()
         start = stages.frame.next
         period, channels = stages.schema.period, stages.schema.channels
@@ -125,6 +122,8 @@ class Pipeline:
             forgive=self._forgive,
         )  # fmt: skip
         self._forget = False
+        self._run_began = start
+        """Since this slot all rows have counted, and none was lost."""
         self._untold: list[Event] = []
         self._lost_before = 0
         self._sight = Sightedness(name, section, stages.schema, health)
@@ -188,7 +187,7 @@ class Pipeline:
         key = {"model": section.model.model_dump(mode="json"), "period_ns": schema.period, "by": section.by}
         return Detector(
             model, schema.channels, rows=rows, hop=section.hop, by=by, key=key,
-            required=matching(section.required, schema.channels),
+            period=schema.period, required=matching(section.required, schema.channels),
         )  # fmt: skip
 
     # -- over a reload and a restart ----------------------------------------------------------------------
@@ -202,6 +201,7 @@ class Pipeline:
         self.section = section
         self._sight.adjust(section)
         self.check.adjust(missing_rows=self._rows(section.alarm.on_delay))
+        self._plausible.adjust(missing_rows=self._rows(section.alarm.on_delay))
         self.succession.adjust(section.promotion, deadline=section.deadline, period=self.stages.schema.period)
         return self.watch.adjust(section)
 
@@ -303,6 +303,9 @@ class Pipeline:
             shaped = transform.apply(shaped)
         if self._foreign:
             self._tell_of_faults()
+        if self._plausible.watches:
+            doubtful = self._plausible.apply(shaped, doubtful)
+            doubted = doubted or bool(doubtful.any())
         recorder = self.recorder  # once: the event loop takes it away when it has enough
         if recorder is not None:
             recorder.push(shaped, counts)
@@ -311,8 +314,10 @@ class Pipeline:
         events: list[Event] = []
         for begin, end in self._steps(doubtful):
             here = slice(begin, end)
-            piece = _part(shaped, begin, end)
+            piece = shaped.part(begin, end)
             troubles = self.check.troubles_at(end - 1)
+            if self._plausible.watches:
+                troubles += self._plausible.troubles_at(end - 1, troubles)
             events += self._judge(piece, counts[here], doubtful[here], troubles)
         return events
 
@@ -343,10 +348,11 @@ class Pipeline:
             return self._watched(shaped, self._score(shaped), doubtful, troubles, idle=~counts)
         events: list[Event] = []
         for begin, end, running in stretches(counts):
-            piece = _part(shaped, begin, end)
+            piece = shaped.part(begin, end)
             if running:
                 scored = self._score(piece)
             else:
+                self._run_began = piece.first + len(piece)
                 self.succession.restart()
                 self._idle.add(end - begin)
                 scored = Scored.nothing(*piece.values.shape)
@@ -371,7 +377,7 @@ class Pipeline:
         ):
             if begin < end:
                 events += self.watch.update(
-                    _part(shaped, begin, end), scored.judged[begin:end], doubtful[begin:end], troubles,
+                    shaped.part(begin, end), scored.judged[begin:end], doubtful[begin:end], troubles,
                     idle=idle[begin:end], limit=limit, calibration=by,
                 )  # fmt: skip
         return events
@@ -387,7 +393,8 @@ class Pipeline:
             self.check.expect(detector.calibration.stuck_rows)
 
     def _past(self, rows: int) -> Rows:
-        past = self.rows.read(max(0, self.rows.sealed - rows), self.rows.sealed)
+        """The newest rows, so many at most, across which a window may reach."""
+        past = self.rows.read(max(self._run_began, self.rows.sealed - rows), self.rows.sealed)
         return Rows(past.first, self.rows.period, past.values, past.states)
 
     def _fallible(self) -> list[Fallible]:
@@ -417,6 +424,7 @@ class Pipeline:
             self._lost.add(lost + failed)
             self._transforms = list(self.stages.transforms())
             self._foreign = self._fallible()
+            self._run_began = first
             self._gate.restart()
             self.succession.restart()
 
@@ -477,8 +485,3 @@ class Pipeline:
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             **self.watch.snapshot(),
         }
-
-
-def _part(rows: Rows, begin: int, end: int) -> Rows:
-    """Rows of the same, as views."""
-    return Rows(rows.first + begin, rows.period, rows.values[begin:end], rows.states[begin:end])

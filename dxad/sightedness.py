@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from dxad.config import PipelineSection
-from dxad.detector import Scored
+from dxad.detector import NOT_FINITE, Scored
 from dxad.errors import ModelError
 from dxad.fields import matching
 from dxad.runtime.health import Health
@@ -53,10 +53,12 @@ class Sightedness:
         if self._by is not None and calibration is not None:
             self._note_regimes(rows, self._by, calibration)
         done = len(rows) - int(np.count_nonzero(np.isnan(scored.raw)))
-        if done:
-            if self._failing:
-                self._health.clear("model.failed", self._name)
+        if scored.unsound:
+            self.failed(ModelError(NOT_FINITE))
+        elif done and self._failing:
+            self._health.clear("model.failed", self._name)
             self._failing = False
+        if done:
             self._refused = self._starting_rows = 0
         elif self._starting_rows > 0:
             self._starting_rows -= len(rows)

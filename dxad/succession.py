@@ -7,24 +7,26 @@
                                one does not: rolled back                       probation over: alone
 
 Both score the same rows, so nothing is lost at a swap, and what the other one would have said is known. All
-of it happens on the inference thread, between two batches; the event loop only leaves a wish.
+of it happens on the inference thread, between two batches; the event loop only leaves wishes, which are
+fulfilled in order.
 """
 
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
 
 from dxad.config import PromotionSection
-from dxad.detector import Detector, Scored
+from dxad.detector import NOT_FINITE, Detector, Scored
 from dxad.errors import ModelError
 from dxad.runtime.clock import Clock
 from dxad.types import NS_PER_S, Document, Rows
 
-__all__ = ["Comparison", "Succession", "Turn"]
+__all__ = ["Comparison", "Settled", "Succession", "Turn"]
 
 _SLOW_MOST: Final = 3
 """Batches over the deadline that a model on probation may take."""
@@ -36,7 +38,22 @@ _RATIO_MOST: Final = 10.0
 _TURNS_KEPT: Final = 100
 
 Role = Literal["none", "shadow", "retired"]
-Wish = Literal["install", "shadow", "promote", "rollback", "alone"]
+Settled = Future[str | None]
+"""None once a wish is fulfilled; why it was not, otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What somebody wants, and waits for."""
+
+    kind: Literal["install", "shadow", "promote", "rollback", "alone"]
+    detector: Detector | None = None
+    settled: Settled = field(default_factory=Future)
+
+    def settle(self, refused: str | None) -> None:
+        """Tell whoever still waits."""
+        if self.settled.set_running_or_notify_cancel():
+            self.settled.set_result(refused)
 
 
 @dataclass(slots=True)
@@ -125,13 +142,13 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Another model counts from now on."""
+    """Another model counts from now on, or the one beside it is there no more."""
 
-    kind: Literal["installed", "promoted", "rolled_back"]
+    kind: Literal["installed", "promoted", "rolled_back", "dismissed"]
     version: str
     """Of the one that counts now."""
     replaced: str | None
-    """Of the one that counted before."""
+    """Of the one that counted before, or was beside it."""
     reason: str
 
 
@@ -159,10 +176,7 @@ class Succession:
         self.adjust(rule, deadline=deadline, period=period)
         self._configured_limit = configured_limit
         self._clock = clock
-        self._wish: (
-            tuple[Literal["install", "shadow", "promote", "rollback", "alone"], Detector | None] | None
-        )
-        self._wish = None
+        self._wishes: deque[_Wish] = deque()
 
     def adjust(self, rule: PromotionSection, *, deadline: int, period: int) -> None:
         """Judge by another rule from the next row on, of a pipeline whose rows are `period` ns apart."""
@@ -173,69 +187,78 @@ class Succession:
 
     # -- wishes, from the event loop ----------------------------------------------------------------------
 
-    def offer(self, detector: Detector) -> None:
+    def offer(self, detector: Detector) -> Settled:
         """Let `detector` count from the next row on; the one before stays beside it for its probation."""
-        self._wish = ("install", detector)
+        return self._want(_Wish("install", detector))
 
-    def shadow(self, detector: Detector) -> None:
+    def shadow(self, detector: Detector) -> Settled:
         """Score beside the live model from the next row on."""
-        self._wish = ("shadow", detector)
+        return self._want(_Wish("shadow", detector))
 
-    def promote(self) -> None:
+    def promote(self) -> Settled:
         """Let the shadow count from the next row on."""
-        self._wish = ("promote", None)
+        return self._want(_Wish("promote"))
 
-    def roll_back(self) -> None:
+    def roll_back(self) -> Settled:
         """Let the one that was replaced count again."""
-        self._wish = ("rollback", None)
+        return self._want(_Wish("rollback"))
 
-    def dismiss(self) -> None:
+    def dismiss(self) -> Settled:
         """Let go of the one beside."""
-        self._wish = ("alone", None)
+        return self._want(_Wish("alone"))
+
+    def _want(self, wish: _Wish) -> Settled:
+        self._wishes.append(wish)
+        return wish.settled
 
     @property
     def expected(self) -> bool:
         """Whether a model counts, or will from the next row on."""
-        wish = self._wish
-        return self.live is not None or (wish is not None and wish[0] == "install")
+        return self.upcoming is not None
 
     @property
     def upcoming(self) -> Detector | None:
         """What counts, or will from the next row on."""
-        wish = self._wish
-        return wish[1] if wish is not None and wish[0] == "install" else self.live
+        offered = [wish.detector for wish in list(self._wishes) if wish.kind == "install"]
+        return offered[-1] if offered else self.live
 
     # -- between two batches, on the inference thread -----------------------------------------------------
 
     def settle(self, past: Callable[[int], Rows | None]) -> bool:
-        """Fulfil the wish, if there is one; `past` gives so many rows of the past for a first window.
+        """Fulfil all wishes in order; `past` gives so many rows of the past for a first window.
 
         Returns whether another model counts now.
         """
-        wish, self._wish = self._wish, None
-        if wish is None:
-            return False
-        kind, detector = wish
-        if detector is not None:
-            rows = past(detector.rows - 1) if detector.rows > 1 else None
-            if rows is not None and len(rows):
-                detector.prime(rows)
+        before = self.live
+        while self._wishes:
+            wish = self._wishes.popleft()
+            if wish.detector is not None and wish.detector.rows > 1:
+                rows = past(wish.detector.rows - 1)
+                if rows is not None and len(rows):
+                    wish.detector.prime(rows)
+            wish.settle(self._fulfil(wish))
+        return self.live is not before
+
+    def _fulfil(self, wish: _Wish) -> str | None:
+        """Returns why not, if it cannot be."""
+        kind, detector = wish.kind, wish.detector
         if kind == "install" and detector is not None:
-            self._let_go()
+            self._displace(f"{detector.model.version} was installed")
             self._replace(detector, "installed", "it was installed")
-            return True
-        if kind == "shadow" and detector is not None:
-            self._let_go()
-            self.beside, self.role, self.comparison = detector, "shadow", Comparison()
-        elif kind == "promote" and self.role == "shadow":
+        elif kind == "shadow" and detector is not None:
+            self._displace(f"{detector.model.version} takes its place")
+            self.beside, self.role = detector, "shadow"
+        elif kind == "promote":
+            if self.role != "shadow":
+                return "there is no shadow any more"
             self._promote("it was promoted")
-            return True
-        elif kind == "rollback" and self.role == "retired":
+        elif kind == "rollback":
+            if self.role != "retired":
+                return "the model before it is gone: the probation is over"
             self._roll_back("it was rolled back")
-            return True
-        elif kind == "alone":
-            self._let_go()
-        return False
+        else:
+            self._displace("it was dismissed")
+        return None
 
     def apply(self, rows: Rows) -> Scored | None:
         """Score consecutive rows; None while there is no model.
@@ -247,16 +270,20 @@ class Succession:
         if live is None:
             return None
         begin = self._clock.now()
+        fault = NOT_FINITE
         try:
             scored = live.apply(rows)
         except ModelError as error:
-            if self.role != "retired" or self.beside is None:
+            if self.role != "retired":
                 if self.beside is not None:
                     self.beside.restart()  # it will not see these rows
                 raise
-            self._roll_back(f"it failed: {error}")
+            scored, fault = None, f"it failed: {error}"
+        if self.role == "retired" and (scored is None or scored.unsound):
+            self._roll_back(fault)
             assert self.live is not None
             return self.live.apply(rows)
+        assert scored is not None
         took = self._clock.now() - begin
         self.slow = took > self._deadline
         if self.beside is not None:
@@ -268,13 +295,14 @@ class Succession:
         live, beside, seen = self.live, self.beside, self.comparison
         assert live is not None
         assert beside is not None
+        seen.offered += len(rows)
         begin = self._clock.now()
         try:
             other = beside.apply(rows)
-        except ModelError:
-            seen.failures += 1
-            return scored
-        seen.offered += len(rows)
+        except ModelError as error:
+            return self._beside_failed(scored, str(error))
+        if other.unsound:
+            return self._beside_failed(scored, NOT_FINITE)
         seen.live_ns += took
         seen.beside_ns += self._clock.now() - begin
         seen.slow += self.slow
@@ -285,6 +313,13 @@ class Succession:
             return self._on_probation(scored, other)
         if self._rule.automatic and self._deserves():
             self._promote(f"it agreed on {seen.agreement or 0:.2%} of {seen.rows} rows")
+        return scored
+
+    def _beside_failed(self, scored: Scored, why: str) -> Scored:
+        """A shadow is not ready to count; to a model that was replaced there is no way back."""
+        self.comparison.failures += 1
+        if self.role == "retired":
+            self._let_go(f"it failed beside its successor: {why}")
         return scored
 
     def _on_probation(self, scored: Scored, other: Scored) -> Scored:
@@ -333,9 +368,17 @@ class Succession:
         failed.model.close()
         self._note(Turn("rolled_back", old.model.version, failed.model.version, reason))
 
-    def _let_go(self) -> None:
-        if self.beside is not None:
-            self.beside.model.close()
+    def _displace(self, reason: str) -> None:
+        """Let go of the one beside for another's sake: of a shadow somebody may still expect something."""
+        self._let_go(reason if self.role == "shadow" else None)
+
+    def _let_go(self, told: str | None = None) -> None:
+        """Close the one beside, and tell why if there is more to it than that its time has come."""
+        live, beside = self.live, self.beside
+        if beside is not None:
+            beside.model.close()
+            if live is not None and told is not None:
+                self._note(Turn("dismissed", live.model.version, beside.model.version, told))
         self.beside, self.role, self.comparison = None, "none", Comparison()
 
     def _note(self, turn: Turn) -> None:
@@ -354,8 +397,13 @@ class Succession:
                 detector.forgive()
 
     def close(self) -> None:
-        """Let go of all models."""
-        self._let_go()
+        """Let go of all models, and of those that wait: whoever wished for them is told."""
+        while self._wishes:
+            wish = self._wishes.popleft()
+            if wish.detector is not None:
+                wish.detector.model.close()
+            wish.settle("the pipeline is there no more")
+        self._displace("its pipeline is there no more")
         if self.live is not None:
             self.live.model.close()
 

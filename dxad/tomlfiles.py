@@ -60,14 +60,26 @@ def _override(text: str, document: dict[str, Any], lines: dict[Key, str]) -> lis
     except ValueError as error:
         return [Problem(where, "", str(error).partition(" (at line ")[0])]
     table: Any = document
-    for name in path[:-1]:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            return [Problem(where, ".".join(path), f"{name} is no table")]
-    table[path[-1]] = value
-    for key in [each for each in lines if each[: len(path)] == path]:
+    place: Key = ()
+    for name, following in zip(path, [*path[1:], None], strict=True):
+        step: str | int = name
+        if isinstance(table, list):
+            if not name.isdigit() or int(name) >= len(table):
+                known = f"0 to {len(table) - 1}" if table else "none"
+                return [Problem(where, ".".join(path), f"{name!r} is no place in it; there are {known}")]
+            step = int(name)
+        elif not isinstance(table, dict):
+            return [Problem(where, ".".join(path), f"{place[-1]} is no table")]
+        place = (*place, step)
+        if following is None:
+            table[step] = value
+        elif isinstance(table, list):
+            table = table[int(name)]
+        else:
+            table = table.setdefault(name, {})
+    for key in [each for each in lines if each[: len(place)] == place]:
         del lines[key]
-    lines[path] = where
+    lines[place] = where
     return []
 
 

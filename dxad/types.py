@@ -4,7 +4,7 @@ Times are `int` nanoseconds on the stream clock (boot time, see `runtime.clock`)
 Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its start.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -25,12 +25,14 @@ __all__ = [
     "Channel",
     "Detailed",
     "Document",
+    "Doubting",
     "Fallible",
     "Fold",
     "Forgiving",
     "Lane",
     "Model",
     "Overflow",
+    "Paced",
     "Quality",
     "Reason",
     "Record",
@@ -166,6 +168,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def part(self, begin: int, end: int) -> "Rows":
+        """Those from one place up to another, as views."""
+        return Rows(self.first + begin, self.period, self.values[begin:end], self.states[begin:end])
 
     def with_values(self, values: F8, states: U1 | None = None) -> "Rows":
         """The same slots with other numbers, and other states where given."""
@@ -313,6 +319,15 @@ class Fallible(Protocol):
         """What went wrong in the batch before; None when nothing did."""
 
 
+@runtime_checkable
+class Doubting(Protocol):
+    """A transform that tells values which cannot be believed: it makes them BAD."""
+
+    @property
+    def doubted(self) -> Sequence[str]:
+        """The ids of the channels it judges so, once `outputs` was asked."""
+
+
 class Model(Protocol):
     """Scores windows."""
 
@@ -340,6 +355,9 @@ class Model(Protocol):
     def score(self, windows: Windows) -> Scores:
         """Score each window.
 
+        Once it is calibrated, a window that is whole and of known regimes has a score, unless the model is
+        `Forgiving` and learns anew: a NaN says there that the model does not do.
+
         Raises:
             ModelError: inference failed.
         """
@@ -359,8 +377,17 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """What a model has besides, if it was made for rows that are so far apart and no others."""
+
+    @property
+    def periods(self) -> Collection[int]:
+        """Nanoseconds from one row to the next, those of its members if it has some; 1 is any."""
+
+
+@runtime_checkable
 class Forgiving(Protocol):
-    """What a model has besides, if it sums up over rows what it has seen."""
+    """What a model has besides, if it sums up over rows what it has seen, and may have to learn anew."""
 
     def forgive(self) -> None:
         """A sensor was lying, or rows are missing: what was summed up of late is void."""

@@ -34,6 +34,7 @@ class WindowBuffer:
         self._held = 0
         """Rows of the tail, at the head of the buffer."""
         self._buffer: F4 = np.empty((rows - 1 + _ROWS_AT_ONCE, channels), dtype=np.float32)
+        self._same: _Views | None = None
         self._bad: I8 = np.zeros(len(self._buffer), dtype=np.int64)
         """By row of the buffer: how many of its cells are bad or empty."""
         self._whole = 0
@@ -77,11 +78,12 @@ class WindowBuffer:
         if not n:
             nothing = np.empty((0, self.rows, self._channels), dtype=np.float32)
             return Windows(np.empty(0, np.int64), nothing, np.empty(0, np.float32), period=self._period)
-        base = self._buffer[first : first + (n - 1) * hop + self.rows]
         last = np.arange(self._last, self._last + n * hop, hop, dtype=np.int64)
         whole = self._whole >= self._held - first
-        bad = np.zeros(n, dtype=np.float32) if whole else self._shares(first, n)
-        return Windows(last, self._views(base, n), bad, base, hop, self._period, whole=whole)
+        views = self._views(first, n)
+        bad = views.none_bad if whole else self._shares(first, n)
+        question = False  # by place: names would cost as much as a tenth of all this
+        return Windows(last, views.values, bad, views.base, hop, self._period, question, whole)
 
     def clear(self) -> None:
         """Forget all rows: the next one follows none of them."""
@@ -94,6 +96,7 @@ class WindowBuffer:
         tail, bad = self._buffer[self._held - kept : self._held], self._bad[self._held - kept : self._held]
         if kept + n > len(self._buffer):
             buffer = np.empty((kept + n, self._channels), dtype=np.float32)
+            self._same = None
             counts = np.zeros(kept + n, dtype=np.int64)
         else:
             buffer, counts = self._buffer, self._bad
@@ -118,13 +121,11 @@ class WindowBuffer:
             finite = ~np.isnan(single)
         self._bad[begin:stop] = self._channels - finite.sum(axis=1)
 
-    def _views(self, base: F4, n: int) -> F4:
-        per_row = base.strides[0]
-        view: F4 = np.ndarray(
-            (n, self.rows, self._channels), np.float32, base, 0, (self.hop * per_row, per_row, 4)
-        )
-        view.flags.writeable = False
-        return view
+    def _views(self, first: int, n: int) -> "_Views":
+        """Of `n` windows from this row of the buffer on: mostly those of the last time, at the same place."""
+        if self._same is None or (self._same.first, self._same.n) != (first, n):
+            self._same = _Views(self._buffer, first, n, self.rows, self.hop)
+        return self._same
 
     def _shares(self, first: int, n: int) -> F4:
         """Of each window, the share of cells that are bad: whole numbers, so a running sum is exact."""
@@ -133,3 +134,17 @@ class WindowBuffer:
         counts = sums[self.rows :: self.hop] - sums[: -self.rows : self.hop]
         shares: F4 = counts.astype(np.float32) / np.float32(self.rows * self._channels)
         return shares
+
+
+class _Views:
+    """Windows as a reader may have them; what changes from push to push is what the buffer holds."""
+
+    def __init__(self, buffer: F4, first: int, n: int, rows: int, hop: int) -> None:
+        self.first, self.n = first, n
+        per_row = buffer.strides[0]
+        self.base: F4 = buffer[first : first + (n - 1) * hop + rows]
+        self.base.flags.writeable = False
+        shape = (n, rows, buffer.shape[1])
+        self.values: F4 = np.ndarray(shape, np.float32, self.base, 0, (hop * per_row, per_row, 4))
+        self.none_bad: F4 = np.zeros(n, dtype=np.float32)
+        self.none_bad.flags.writeable = False

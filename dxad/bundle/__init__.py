@@ -49,8 +49,8 @@ class Bundle:
 
     @property
     def version(self) -> str:
-        """The head of the model's hash."""
-        return self.manifest.sha256[:12]
+        """The head of the hash of all it says: the same net with another limit is another version."""
+        return (self.contents or self.manifest.sha256)[:12]
 
 
 def refuse_what_is_no_bundle(path: Path) -> None:

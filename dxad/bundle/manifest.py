@@ -30,6 +30,18 @@ __all__ = [
 
 _FORMAT: Final = 2
 _UNSIGNED: Final = frozenset({"checksum", "signature"})
+_SPAN_MOST: Final = 100_000
+"""Rows: so many scores are remembered, and gone through with every batch."""
+_SPANS_MOST: Final = 16
+_LARGEST: Final = 3.4e38
+"""What single precision holds: cells and scores are in it."""
+_SMALLEST: Final = 1e-30
+"""A score over less than this could be no number any more."""
+
+Span: TypeAlias = Annotated[int, Field(ge=1, le=_SPAN_MOST)]
+Divisor: TypeAlias = Annotated[float, Field(ge=_SMALLEST, le=_LARGEST)]
+Cell: TypeAlias = Annotated[float, Field(ge=-_LARGEST, le=_LARGEST)]
+Spread: TypeAlias = Annotated[float, Field(ge=0, le=_LARGEST)]
 
 Layout = Literal["flat", "rows_channels", "channels_rows"]
 
@@ -123,15 +135,17 @@ class Manifest(_Part):
     units: tuple[str, ...]
     rows: int = Field(ge=1, description="rows of a window")
     period: int = Field(gt=0, description="nanoseconds per row")
-    fill: tuple[float, ...] = Field(description="by channel: what stands for a bad cell, the training median")
+    fill: tuple[Cell, ...] = Field(description="by channel: what stands for a bad cell, the training median")
     input: InputSpec = InputSpec()
     score: Rule = OutputRule()
-    limit: float = Field(gt=0)
-    spans: tuple[int, ...]
-    scales: tuple[float, ...]
-    normal: dict[str, tuple[float, float]] = Field(description="mean and standard deviation in training")
-    usual: dict[str, float] = Field({}, description="what a channel adds to the score of a normal row")
-    stuck_rows: dict[str, int] = Field({}, description="rows without change that mean a stuck sensor")
+    limit: Divisor
+    spans: tuple[Span, ...] = Field(max_length=_SPANS_MOST)
+    scales: tuple[Divisor, ...] = Field(max_length=_SPANS_MOST)
+    normal: dict[str, tuple[Cell, Spread]] = Field(description="mean and standard deviation in training")
+    usual: dict[str, Cell] = Field({}, description="what a channel adds to the score of a normal row")
+    stuck_rows: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {}, description="rows without change that mean a stuck sensor"
+    )
     by: str = Field("", description="the channel whose value says in which regime the machine runs")
     regimes: tuple[Regime, ...] = ()
     left_out: dict[str, str] = Field({}, description="channels that were offered and not learned, and why")
@@ -159,8 +173,8 @@ class Manifest(_Part):
             raise ValueError("channels names one twice")
         if not len(self.units) == len(self.fill) == width:
             raise ValueError("units and fill want one value for each channel")
-        if not len(self.spans) == len(self.scales) > 0 or min(*self.spans, *self.scales) <= 0:
-            raise ValueError("spans and scales want the same number of positive values")
+        if not len(self.spans) == len(self.scales) > 0:
+            raise ValueError("spans and scales want the same number of values")
         self._check_score(width)
         self._check_golden(width)
         self._check_regimes(width)

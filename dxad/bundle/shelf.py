@@ -27,7 +27,7 @@ from dxad.errors import ModelRefusedError
 from dxad.runtime.clock import SystemClock
 from dxad.types import Document
 
-__all__ = ["Version", "Why", "activate", "install", "rollback", "versions"]
+__all__ = ["Version", "Why", "activate", "find", "install", "previous", "versions"]
 
 Why = Literal["learned", "installed", "promoted", "activated", "rolled back"]
 
@@ -103,29 +103,35 @@ def activate(shelf: Path, version: str, *, why: Why = "activated") -> Path:
         OSError: the shelf cannot be written.
     """
     with _locked(shelf):
-        found = [each for each in _folders(shelf) if _is_called(each, version)]
-        if len(found) != 1:
-            known = ", ".join(each.name for each in _folders(shelf)) or "none"
-            fault = "more than one version is" if found else "no version is"
-            raise ModelRefusedError(f"{shelf}: {fault} called {version!r}; there is {known}")
-        bundle.read(found[0])
-        _make_current(shelf, found[0].name, why)
+        found = find(shelf, version)
+        bundle.read(found)
+        _make_current(shelf, found.name, why)
+    return found
+
+
+def find(shelf: Path, version: str) -> Path:
+    """The version that is meant by its name, its number or the head of its hash; nothing changes.
+
+    Raises:
+        ModelRefusedError: there is none of that name, or more than one.
+    """
+    found = [each for each in _folders(shelf) if _is_called(each, version)]
+    if len(found) != 1:
+        known = ", ".join(each.name for each in _folders(shelf)) or "none"
+        fault = "more than one version is" if found else "no version is"
+        raise ModelRefusedError(f"{shelf}: {fault} called {version!r}; there is {known}")
     return found[0]
 
 
-def rollback(shelf: Path) -> Path:
-    """Make the version current that was so before this one.
+def previous(shelf: Path) -> Path:
+    """The version that was current before this one; nothing changes.
 
     Raises:
-        ModelRefusedError: there is none, or it is damaged.
-        OSError: the shelf cannot be written.
+        ModelRefusedError: there is none.
     """
-    with _locked(shelf):
-        before = _before(shelf)
-        if before is None:
-            raise ModelRefusedError(f"{shelf}: there is no version before the current one")
-        bundle.read(before)
-        _make_current(shelf, before.name, "rolled back")
+    before = _before(shelf)
+    if before is None:
+        raise ModelRefusedError(f"{shelf}: there is no version before the current one")
     return before
 
 

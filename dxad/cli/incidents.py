@@ -54,7 +54,7 @@ def incidents(context: click.Context, socket: Path, as_json: bool) -> None:
     Console(width=None if made.row_count == 0 else max(Console().width, 150)).print(made)
 
 
-@incidents.command(epilog="Example: dxad incidents show 5b0c… --json | jq .contributors")
+@incidents.command(epilog="Example: dxad incidents show 5b0c --json | jq .contributors")
 @click.argument("incident", metavar="ID")
 @click.option(
     "--window", type=click.Path(path_type=Path, dir_okay=False, writable=True), metavar="FILE.csv",
@@ -63,10 +63,12 @@ def incidents(context: click.Context, socket: Path, as_json: bool) -> None:
 @as_json
 @to_daemon
 def show(socket: Path, incident: str, window: Path | None, as_json: bool) -> None:
-    """Show all that was told of an incident."""
+    """Show all that was told of an incident; the head of its ID will do, where there is one such."""
     from dxad.client import SyncClient
 
     client = SyncClient(socket)
+    heads = [each["incident"] for each in client.incidents() if each["incident"].startswith(incident)]
+    incident = heads[0] if len(heads) == 1 else incident
     rows = None if window is None else client.window_csv(incident)
     found = client.incident(incident) if window is None or as_json else None
     if window is not None and rows is not None:

@@ -22,6 +22,7 @@ __all__ = ["record"]
 _POLL_S: Final = 0.5
 _AWAY_S: Final = 1.0
 """Between two looks whether a daemon that went away is back."""
+_SUFFIXES: Final = (".csv", ".npz", ".jsonl")
 _OVERTIME_S: Final = 5.0
 """How long after the end a last answer may take."""
 
@@ -36,9 +37,15 @@ _OVERTIME_S: Final = 5.0
 )
 @click.option("--pipeline", metavar="NAME", help="Instead, a pipeline's rows, as its model sees them.")
 @click.option("--for", "span", metavar="DURATION", help="How long.  [default: until Ctrl-C]")
+@click.option("--force", is_flag=True, help="Replace the file, if there is one.")
 @to_daemon
 def record(
-    socket: Path, output: Path, sources: tuple[str, ...], pipeline: str | None, span: str | None
+    socket: Path,
+    output: Path,
+    sources: tuple[str, ...],
+    pipeline: str | None,
+    span: str | None,
+    force: bool,
 ) -> None:
     """Write rows from the running daemon into a file.
 
@@ -49,6 +56,10 @@ def record(
 
     if sources and pipeline is not None:
         raise click.UsageError("--source and --pipeline exclude each other")
+    if output.suffix not in _SUFFIXES:
+        raise click.UsageError(f"{output}: write {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}")
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} is there already; --force replaces it")
     kind: Literal["sources", "pipelines"] = "sources" if pipeline is None else "pipelines"
     names = sources if pipeline is None else (pipeline,)
     rows, lost = asyncio.run(_record(socket, output, kind, names, nanoseconds(span, "--for")))

@@ -96,7 +96,9 @@ class Incident:
     first_out: Document = field(default_factory=dict)
     """The alarm that was raised first, and its channel."""
     remarks: Document = field(default_factory=dict)
-    """What else there is to say: `interrupted`, `resumed`."""
+    """What else there is to say: `interrupted`, `resumed`, `ended_by`.
+
+    `held_by` names the alarm of sensors because of which the score's alarm could not clear for a while."""
     updates: int = 0
     reopened: int = 0
     merged: bool = False
@@ -123,10 +125,11 @@ class Incident:
         Args:
             phase: `updated` may come any number of times.
             utc: now, UTC nanoseconds.
-            slot: the row at which it was decided, which tells one update from the next.
+            slot: the row at which it was decided. It makes part of an update's id, with the number of the
+                update: of two at one row, and of one that a power cut has made forgotten, each is told.
             evidence: what the rows say.
         """
-        number = slot if phase == "updated" else self.reopened
+        number = (slot, self.updates) if phase == "updated" else (self.reopened,)
         data: Document = {
             "incident": self.id,
             "phase": phase,
@@ -145,7 +148,7 @@ class Incident:
         }
         self.told = fitted(data)
         return Event(
-            id=identity(self.id, phase, number),
+            id=identity(self.id, phase, *number),
             type=f"dxad.incident.{phase}",
             source=self.identity.source,
             subject=self.id,
@@ -157,21 +160,47 @@ class Incident:
 
 def fitted(data: Document) -> Document:
     """The same in at most 6 kB: the series lose every second point, then go; then all lists are cut."""
-    while len(orjson.dumps(data)) > EVIDENCE_BYTES_MAX:
+    while _too_large(data):
         series = data.get("series")
-        if series is not None:
-            data = {name: value for name, value in data.items() if name != "series"}
-            if len(series["after_onset_s"]) > _POINTS_MIN:
-                data["series"] = {
-                    "after_onset_s": series["after_onset_s"][1::2],
-                    "channels": {name: each[1::2] for name, each in series["channels"].items()},
-                }
-            continue
-        longest = max(("contributors", "alarms"), key=lambda name: len(data[name]))
-        if not data[longest]:
-            return data  # names so long that nothing helps
-        data = {**data, longest: data[longest][:-1], "cut": True}
+        if series is None:
+            return _cut(data)
+        data = {name: value for name, value in data.items() if name != "series"}
+        if len(series["after_onset_s"]) > _POINTS_MIN:
+            data["series"] = {
+                "after_onset_s": series["after_onset_s"][1::2],
+                "channels": {name: each[1::2] for name, each in series["channels"].items()},
+            }
     return data
+
+
+def _too_large(data: Document) -> bool:
+    return len(orjson.dumps(data)) > EVIDENCE_BYTES_MAX
+
+
+def _cut(data: Document) -> Document:
+    """As much of both lists as fits, the longer one cut first; without both, where names are so long.
+
+    How much that is, is found by bisection: thousands of alarms are written a dozen times, not each one.
+    """
+    blamed, alarms = data["contributors"], data["alarms"]
+    if not (blamed or alarms):
+        return data
+    shorter = min(len(blamed), len(alarms))
+
+    def keeping(total: int) -> Document:
+        n = total // 2
+        if total >= 2 * shorter:
+            n = shorter if len(blamed) == shorter else total - shorter
+        return {**data, "contributors": blamed[:n], "alarms": alarms[: total - n], "cut": True}
+
+    fits, too_many = 0, len(blamed) + len(alarms)
+    while too_many - fits > 1:
+        total = (fits + too_many) // 2
+        if _too_large(keeping(total)):
+            too_many = total
+        else:
+            fits = total
+    return keeping(fits)
 
 
 def contributors(

@@ -20,10 +20,13 @@ raised; what is active counts as below its off-limit, and so clears after the of
 Delays are times: rows are slots, so that neither a model that scores every fifth row nor a hole stretches
 them. A score stands for the rows since the one before; a hole that is longer than the delay begins it anew.
 K-of-n looks at the time of the last n scores. A row that is not known changes nothing.
+
+What has been *interrupted*, since nobody looked for too long, stays in its state; what was told of it counts
+no more. An excursion that lasts is told anew once it has been seen above the limit for the whole delay, and
+is as acknowledged as before; or it is over once it has been below for the other delay.
 """
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Final, Literal
@@ -163,8 +166,12 @@ class Alarm:
         """The last row that was known."""
         self._since: int | None = None
         """From which row on it has been above, or below, without a break."""
-        self._above: deque[int] = deque()
+        self._above: tuple[int, ...] = ()
         """The rows above the limit among those that k-of-n looks at."""
+        self.interrupted = False
+        """Whether nobody has looked for so long that what was told of it counts no more."""
+        self._afresh: Alarm | None = None
+        """Sees whether an excursion that was interrupted lasts."""
 
     @property
     def state(self) -> AlarmState:
@@ -181,6 +188,11 @@ class Alarm:
     def active(self) -> bool:
         """Whether it has been told of and has not cleared."""
         return self._told in _ACTIVE
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is active, and what was told of it still counts."""
+        return self.active and not self.interrupted
 
     @property
     def pending(self) -> bool:
@@ -225,7 +237,7 @@ class Alarm:
         if len(known):
             self._seen = first + int(known[-1])
             self._since = None
-            self._above = deque(self._recent(self._seen))
+            self._above = self._recent(self._seen)
         return True
 
     def update(self, first: int, found: U1, inhibited: Bools | None = None) -> list[Transition]:
@@ -248,9 +260,12 @@ class Alarm:
         self.inhibited = inhibited
         if self.lasts:
             # What the machine's state excuses is as good as back to normal.
-            if self._clears(slot, Level.BELOW if inhibited else level):
+            level = Level.BELOW if inhibited else level
+            if self._clears(slot, level):
                 self.lasts = False
                 told += self._over(slot)
+            elif self._afresh is not None:
+                told += self._resumed(self._afresh.step(slot, level))
         elif inhibited:
             self.forget_pending()
             self._seen = self._seen if level == Level.UNKNOWN else slot
@@ -267,8 +282,7 @@ class Alarm:
             return False
         if self.rule.on_count:
             self._seen = slot
-            self._above.append(slot)
-            self._above = deque(self._recent(slot), maxlen=self.rule.on_of)
+            self._above = (*self._recent(slot), slot)[-self.rule.on_of :]
             self.onset = self._above[0]
             enough = len(self._above) >= self.rule.on_count
         else:
@@ -278,8 +292,8 @@ class Alarm:
             self.forget_pending()
         return enough
 
-    def _recent(self, slot: int) -> list[int]:
-        return [each for each in self._above if each > slot - self.rule.on_of * self.rule.hop]
+    def _recent(self, slot: int) -> tuple[int, ...]:
+        return tuple(each for each in self._above if each > slot - self.rule.on_of * self.rule.hop)
 
     def _clears(self, slot: int, level: int) -> bool:
         if level == Level.UNKNOWN:
@@ -305,15 +319,36 @@ class Alarm:
         if self.shelved_until is not None:
             return [Transition("withheld", slot, self.onset)]
         latched, self._told = self._told is AlarmState.LATCHED, AlarmState.UNACKNOWLEDGED
-        return [] if latched else [Transition("raised", slot, self.onset)]
+        told = latched and not self.interrupted
+        self._end_interruption()
+        return [] if told else [Transition("raised", slot, self.onset)]
+
+    def _resumed(self, again: Sequence[Transition]) -> list[Transition]:
+        """An excursion that was interrupted has been seen for long enough, if anything is told `again`."""
+        if not again:
+            return []
+        (raised,) = again
+        self.onset = raised.onset
+        acknowledged = self._told is AlarmState.ACKNOWLEDGED
+        told = self._begun(raised.slot)
+        if acknowledged:
+            self._told = AlarmState.ACKNOWLEDGED
+        self._end_interruption()
+        return told
+
+    def _end_interruption(self) -> None:
+        self.interrupted, self._afresh = False, None
 
     def _over(self, slot: int) -> list[Transition]:
+        self._afresh = None
         if not self.active:  # it was shelved all the time
+            self.interrupted = False
             return []
         unseen = self._told is AlarmState.UNACKNOWLEDGED
         if unseen and self.rule.latch:
             self._told = AlarmState.LATCHED
             return []
+        self.interrupted = False
         self._told = AlarmState.RETURNED if unseen else AlarmState.NORMAL
         return [Transition("cleared", slot, self.onset)]
 
@@ -327,6 +362,8 @@ class Alarm:
         elif before in (AlarmState.RETURNED, AlarmState.LATCHED):
             self._told = AlarmState.NORMAL
         latched = before is AlarmState.LATCHED
+        if latched:
+            self._end_interruption()
         return [Transition("cleared", slot, self.onset, "acknowledged")] if latched else []
 
     def shelve(self, slot: int, until: int) -> list[Transition]:
@@ -339,7 +376,7 @@ class Alarm:
         if self.shelved_until is None:
             return []
         self.shelved_until = None
-        return self._begun(slot) if self.lasts and self.in_service else []
+        return self._begun(slot) if self.lasts and self.in_service and not self.interrupted else []
 
     def take_out_of_service(self, slot: int) -> list[Transition]:
         """Look at no rows, until it is put back into service by hand."""
@@ -354,6 +391,8 @@ class Alarm:
 
     def _silenced(self, slot: int, reason: str) -> list[Transition]:
         active, self._told = self.active, AlarmState.NORMAL
+        if not self.lasts:
+            self._end_interruption()
         return [Transition("cleared", slot, self.onset, reason)] if active else []
 
     @property
@@ -362,21 +401,25 @@ class Alarm:
         normal = self._told is AlarmState.NORMAL and not self.lasts
         return normal and self.in_service and self.shelved_until is None
 
-    def reset(self) -> None:
-        """Back to normal without a word; what people have decided stays."""
-        self._told, self.lasts, self.inhibited, self._seen = AlarmState.NORMAL, False, False, None
-        self.forget_pending()
+    def interrupt(self) -> None:
+        """Nobody has looked for too long: it stays in its state, as does what people have decided."""
+        if self.lasts or self.active:
+            self.interrupted = True
+            self._afresh = Alarm(self.rule) if self.lasts else None
+            self._seen = None
+            self.forget_pending()
 
-    def adjust(self, *, off_share: float, on_rows: int, off_rows: int) -> None:
-        """Go on in the same state with other delays."""
-        self._off_share = off_share
-        self._on_rows = max(1, on_rows)
-        self._off_rows = max(1, off_rows)
+    def adjust(self, rule: Rule) -> None:
+        """Go on in the same state under another rule."""
+        self.rule = rule
+        if self._afresh is not None:
+            self._afresh.rule = rule
 
     def forget_pending(self) -> None:
         """What has been seen so far does not count; an excursion that lasts goes on."""
-        self._since = None
-        self._above.clear()
+        self._since, self._above = None, ()
+        if self._afresh is not None:
+            self._afresh.forget_pending()
 
     # -- restarts -----------------------------------------------------------------------------------------
 
@@ -387,6 +430,7 @@ class Alarm:
             "lasts": self.lasts,
             "in_service": self.in_service,
             "inhibited": self.inhibited,
+            "interrupted": self.interrupted,
             "onset": time_of(self.onset),
             "shelved_until": None if self.shelved_until is None else time_of(self.shelved_until),
             "seen": None if self._seen is None else time_of(self._seen),
@@ -394,14 +438,22 @@ class Alarm:
             "above": [time_of(each) for each in self._above],
         }
 
-    def restore(self, saved: Document, slot_of: Callable[[int], int]) -> None:
-        """Take up what `save` has given; `slot_of` is the inverse of its `time_of`."""
+    def restore(self, saved: Document, slot_of: Callable[[int], int], next_slot: int) -> None:
+        """Take up what `save` has given, before row `next_slot`; `slot_of` is the inverse of its `time_of`.
+
+        What a clock that has been set would place at rows to come was seen at the last row before.
+        """
+
+        def past(time: int) -> int:
+            return min(slot_of(time), next_slot - 1)
 
         def slot(name: str) -> int | None:
-            return None if saved[name] is None else slot_of(saved[name])
+            return None if saved[name] is None else past(saved[name])
 
         self._told = AlarmState(saved["told"])
         self.lasts, self.in_service, self.inhibited = saved["lasts"], saved["in_service"], saved["inhibited"]
-        self.onset = slot_of(saved["onset"])
-        self.shelved_until, self._seen, self._since = slot("shelved_until"), slot("seen"), slot("since")
-        self._above = deque(map(slot_of, saved["above"]))
+        self.onset, self._seen, self._since = past(saved["onset"]), slot("seen"), slot("since")
+        self.shelved_until = None if saved["shelved_until"] is None else slot_of(saved["shelved_until"])
+        self._above = tuple(map(past, saved["above"]))
+        self.interrupted = saved.get("interrupted", False)  # older files do not tell
+        self._afresh = Alarm(self.rule) if self.interrupted and self.lasts else None

@@ -28,7 +28,7 @@ class Trouble:
     """One channel that cannot be believed now."""
 
     channel: str
-    kind: Literal["stuck", "missing"]
+    kind: Literal["stuck", "missing", "invalid"]
     since: int
     """The row at which it began."""
 
@@ -36,8 +36,15 @@ class Trouble:
 class ChannelCheck:
     """Watches consecutive rows; also learns how long each channel stands still in normal running."""
 
-    def __init__(self, channels: Sequence[Channel], *, missing_rows: int, self_taught: bool = False) -> None:
-        """Call a channel missing after `missing_rows` rows without a good or held value.
+    def __init__(
+        self,
+        channels: Sequence[Channel],
+        *,
+        missing_rows: int,
+        self_taught: bool = False,
+        absent: Literal["missing", "invalid"] = "missing",
+    ) -> None:
+        """Call a channel missing, or what `absent` says, after `missing_rows` rows without a valid value.
 
         With `self_taught`, it judges by what it has learned itself after a thousand rows of running, unless
         somebody knows better by then.
@@ -45,6 +52,7 @@ class ChannelCheck:
         n = len(channels)
         self._channels = tuple(channels)
         self._missing_rows = missing_rows
+        self._kind_of_absence: Literal["missing", "invalid"] = absent
         self._stuck_rows = np.full(n, np.iinfo(np.int64).max, dtype=np.int64)
         self._value = np.full(n, np.nan)
         nothing, never = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
@@ -222,7 +230,7 @@ class ChannelCheck:
         found = [
             Trouble(
                 channel.id,
-                "missing" if counts.missing[place] else "stuck",
+                self._kind_of_absence if counts.missing[place] else "stuck",
                 int(following - (counts.absent if counts.missing[place] else counts.still_rows)[place]),
             )
             for place, channel in enumerate(self._channels)

@@ -9,6 +9,7 @@ one incident, not four hundred.
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -33,6 +34,9 @@ _POINTS: Final = 60
 """Of each channel in an event."""
 _SERIES: Final = 3
 """Channels whose points are in an event."""
+_UPDATES_MOST: Final = 6
+"""Of an incident, within a minute: an upset of many alarms that come one after the other is one story."""
+_MINUTE: Final = 60 * NS_PER_S
 _AT_ONCE: Final = 64
 """Rows that are read from the rings to a tape."""
 
@@ -84,6 +88,10 @@ class Episode(ABC):
         """The row at which that was over."""
         self._tape: Tape | None = None
         self._taped_until = 0
+        self._updated: deque[int] = deque(maxlen=_UPDATES_MOST)
+        """When the last updates were told."""
+        self._untold = False
+        """Whether there is news that the next event has to tell."""
 
     @property
     def active(self) -> bool:
@@ -103,7 +111,7 @@ class Episode(ABC):
         if cleared and self.incident is not None:
             for tag, _ in cleared:
                 self._listed(tag, cleared=True)
-            if not any(tag.alarm.active for tag in self.tags):
+            if not any(tag.alarm.stands for tag in self.tags):
                 events += self._close(cleared[-1][1])
         return events
 
@@ -115,15 +123,15 @@ class Episode(ABC):
         incident = self.incident
         assert incident is not None
         news = any(tag.id not in incident.alarms for tag, _ in raised)
+        severity = incident.severity
         worst = max((tag.severity for tag, _ in raised), key=SEVERITIES.index)
-        incident.severity = max(incident.severity, worst, key=SEVERITIES.index)
+        incident.severity = max(severity, worst, key=SEVERITIES.index)
         for tag, each in raised:
             self._listed(tag, onset=each.onset)
         self._blame(incident, raised, calibration)
         if phase == "updated":
-            if not news:  # an alarm that comes and goes while the incident lasts
-                return []
-            incident.updates += 1
+            # An alarm that comes and goes while the incident lasts is no news.
+            return self._news(slot, urgent=incident.severity != severity) if news else []
         return self._tell(phase, slot)
 
     def _begin(self, raised: Sequence[Told], calibration: Calibration) -> Phase:
@@ -147,8 +155,9 @@ class Episode(ABC):
             begin = max(first.onset - before, slot + 1 - self._past.reach, 0)
             self._tape = Tape(self._past.rows.channels, begin)
         incident, self._last = self.incident, None
+        at = self._time((slot + 1) * self._period)
         incident.merged = not self._docket.admit(
-            self._identity.pipeline, self.kind, incident.severity, utc=self._utc((slot + 1) * self._period)
+            self._identity.pipeline, self.kind, incident.severity, at=at, utc=self._clock.utc(at)
         )
         phase: Phase = "reopened" if incident.announced else "opened"
         if incident.merged:
@@ -184,24 +193,44 @@ class Episode(ABC):
         return events
 
     def interrupt(self, slot: int) -> list[Event]:
-        """The gateway ends after row `slot`: close the incident, if one is open, and say why."""
+        """Nobody looks after row `slot`: close the incident, if one is open, and say why.
+
+        Alarms stay as they are, for whoever goes on with them (ISA-18.2: what is latched or unacknowledged
+        waits for an operator, not for a gateway).
+        """
         events: list[Event] = []
         if self.incident is not None:
             self.incident.remarks["interrupted"] = True
             events = self._close(Transition("cleared", slot, slot))
-            for tag in self.tags:
-                if tag.alarm.lasts or tag.alarm.active:
-                    tag.alarm.reset()
+        for tag in self.tags:
+            tag.alarm.interrupt()
         self._keep_window(slot + 1)
         return events
 
     # -- what is told -------------------------------------------------------------------------------------
 
+    def _news(self, slot: int, *, urgent: bool = False) -> list[Event]:
+        """There is news of the open incident: tell it, or with the next update if there were many lately."""
+        incident, now = self.incident, self._time((slot + 1) * self._period)
+        assert incident is not None
+        many = len(self._updated) == _UPDATES_MOST and now - self._updated[0] < _MINUTE
+        if many and not urgent:
+            self._untold = True
+            return []
+        self._updated.append(now)
+        incident.updates += 1
+        return self._tell("updated", slot)
+
+    def _overdue(self, slot: int) -> list[Event]:
+        """News that had to wait, once it need not wait any longer."""
+        return self._news(slot) if self._untold and self.incident is not None else []
+
     def _tell(self, phase: Phase, slot: int) -> list[Event]:
         incident = self.incident
         assert incident is not None
+        self._untold = False
         for tag in self.tags:
-            if tag.id in incident.alarms and tag.alarm.active:
+            if tag.id in incident.alarms and tag.alarm.stands:
                 self._listed(tag)
         utc = self._utc((slot + 1) * self._period)
         event = incident.event(phase, utc=utc, slot=slot, evidence=self._evidence(incident, slot))
@@ -277,9 +306,12 @@ class Episode(ABC):
             self._docket.keep(self._tape.window(self._last.id, self._period, first))
         self._taped_until = 0
 
-    def _utc(self, at: int) -> int:
+    def _time(self, at: int) -> int:
         """A grid that counts messages, with a period of 1, has no time but now."""
-        return self._clock.utc(at if self._period > 1 else self._clock.now())
+        return at if self._period > 1 else self._clock.now()
+
+    def _utc(self, at: int) -> int:
+        return self._clock.utc(self._time(at))
 
     # -- restarts -----------------------------------------------------------------------------------------
 
@@ -309,7 +341,8 @@ class Episode(ABC):
             if tag.id in before:
                 old = before.pop(tag.id)
                 tag.peak = old.peak
-                tag.alarm, tag.alarm.rule = old.alarm, tag.alarm.rule
+                old.alarm.adjust(tag.alarm.rule)
+                tag.alarm = old.alarm
         gone = [tag for tag in before.values() if tag.alarm.active]
         self.tags = list(tags)
         ended = [(tag, Transition("cleared", slot, tag.alarm.onset, "removed")) for tag in gone]
@@ -320,10 +353,10 @@ class Episode(ABC):
         for tag in self.tags:
             if tag.id in saved["alarms"]:
                 found = saved["alarms"][tag.id]
-                tag.alarm.restore(found, slot_of)
+                tag.alarm.restore(found, slot_of, slot)
                 tag.peak = found["peak"]
         if saved["closed_at"] is not None:
-            self._closed_at = slot_of(saved["closed_at"])
+            self._closed_at = min(slot_of(saved["closed_at"]), slot - 1)
         self.incident = self._restored(saved["incident"], slot_of)
         self._last = self._restored(saved["last"], slot_of)
         if self.incident is not None or self._last is not None:

@@ -36,6 +36,7 @@ class ProcessEpisode(Episode):
     ) -> None:
         super().__init__(identity, past, docket, clock, counts)
         self._told_peak = 0.0
+        self._doubted = False
         self._use(score, channels)
 
     def replace(self, score: ScoreTag, channels: Sequence[ChannelTag]) -> list[Event]:
@@ -62,31 +63,43 @@ class ProcessEpisode(Episode):
         self._score.alarm.forget_pending()
 
     def update(
-        self, rows: Rows, judged: F8 | None, limit: float, calibration: Calibration, *, idle: Bools
+        self,
+        rows: Rows,
+        judged: F8 | None,
+        limit: float,
+        calibration: Calibration,
+        *,
+        idle: Bools,
+        doubted: bool = False,
     ) -> list[Event]:
         """Take in consecutive rows, which the rings hold already.
 
         Args:
             rows: after the transforms.
-            judged: (n,) their scores, to be held against `limit`; None while no score can be believed.
+            judged: (n,) their scores, to be held against `limit`; None while no score can be believed: the
+                score's alarm stays as it is then, but time passes, so that shelving ends.
             limit: of the score.
             calibration: how the score was judged.
             idle: (n,) in which rows the score's alarm is inhibited, whatever its own section says.
+            doubted: whether a sensor in trouble is why no score can be believed.
         """
+        self._doubted = doubted
         inhibited = self._inhibitions.of(rows)
-        seen: list[Seen | None] = []
-        if judged is not None:
-            held = inhibited.get(self._score.inhibit)
-            if idle.any():
-                held = idle if held is None else held | idle
-            seen.append(self._score.see(judged, limit, held))
+        excused = inhibited.get(self._score.inhibit)
+        if idle.any():
+            excused = idle if excused is None else excused | idle
+        seen: list[Seen | None] = [
+            self._score.look_away(len(rows), excused)
+            if judged is None
+            else self._score.see(judged, limit, excused)
+        ]
         if self._channels:
             for tag, beyond in zip(self._channels, self._beyond.of(rows), strict=True):
-                held = inhibited.get(tag.inhibit)
+                excused = inhibited.get(tag.inhibit)
                 if beyond or not tag.alarm.at_ease:
-                    seen.append(tag.see(rows, held))
+                    seen.append(tag.see(rows, excused))
                 else:
-                    tag.passes(held)
+                    tag.passes(excused)
         busy = [each for each in seen if each is not None and not each.passed(rows.first)]
         events: list[Event] = []
         if busy:
@@ -96,15 +109,30 @@ class ProcessEpisode(Episode):
         self.follow(rows.first + len(rows))
         return events
 
+    @property
+    def held_by(self) -> str | None:
+        """The alarm because of which the score's can neither go up nor clear, and so holds the incident."""
+        held = self._doubted and self.incident is not None and self._score.alarm.stands
+        return f"{self._identity.pipeline}.sensor" if held else None
+
+    def snapshot(self) -> Document | None:
+        """The open incident, as it stands, and what holds it."""
+        found, holder = super().snapshot(), self.held_by
+        return found if found is None or holder is None else {**found, "held_by": holder}
+
     def _row(
         self, slot: int, row: int, score: float, busy: Sequence[Seen], calibration: Calibration
     ) -> list[Event]:
         events: list[Event] = []
-        if self.incident is not None and self._score.alarm.active and score >= 2 * self._told_peak:
+        if self.incident is not None and self.held_by is not None:
+            self.incident.remarks["held_by"] = self.held_by
+        if self.incident is not None and self._score.alarm.stands and score >= 2 * self._told_peak:
             events += self._grown(slot, score, calibration.at(slot))
         told = [(each.tag, transition) for each in busy for transition in each.step(slot, row)]
         self._climb()
-        return events + self.transit(told, calibration.at(slot)) if told else events
+        if told:
+            events += self.transit(told, calibration.at(slot))
+        return events or self._overdue(slot)
 
     def _grown(self, slot: int, score: float, calibration: Calibration) -> list[Event]:
         """Tell anew each time the score has doubled: an upset that gets worse is news, its noise is not."""
@@ -112,12 +140,11 @@ class ProcessEpisode(Episode):
         assert incident is not None
         self._told_peak = incident.peak_score = score
         incident.contributors = self._with_channels(self._ranked(slot, slot, calibration), calibration)
-        incident.updates += 1
-        return self._tell("updated", slot)
+        return self._news(slot)
 
     def _climb(self) -> None:
         incident, peak = self.incident, self._score.peak
-        if incident is not None and peak is not None and self._score.alarm.active:
+        if incident is not None and peak is not None and self._score.alarm.stands:
             incident.peak_score = max(peak, incident.peak_score or 0.0)
 
     def _limit(self) -> float | None:
@@ -143,7 +170,7 @@ class ProcessEpisode(Episode):
     def _with_channels(self, ranked: Sequence[Contributor], calibration: Calibration) -> list[Contributor]:
         """The channels whose own alarms are active named too, if the score has not named them."""
         named = {each.channel for each in ranked}
-        active = {tag.channel.id: tag for tag in reversed(self._channels) if tag.alarm.active}
+        active = {tag.channel.id: tag for tag in reversed(self._channels) if tag.alarm.stands}
         further = [tag for name, tag in active.items() if name not in named][::-1]
         share = 0.0 if ranked else 1.0 / max(len(further), 1)
         found = list(ranked[: max(TOP - len(further), TOP - _ROOM)])

@@ -100,10 +100,9 @@ class SensorEpisode(Episode):
         incident, names = self.incident, _names(self._troubles)
         if incident is not None and names - self._told_of and row == len(seen.signal) - 1:
             self._blame(incident, [], _NONE_KNOWN)
-            incident.updates += 1
             self.news = True
-            events += self._tell("updated", slot)
-        return events
+            events += self._news(slot)
+        return events or self._overdue(slot)
 
     def _limit(self) -> float | None:
         return _HALF

@@ -12,7 +12,7 @@ import numpy as np
 
 from dxad.alarmsection import SEVERITIES, AlarmSection, ChannelAlarmSection, Severity, k_of_n
 from dxad.expression import Expression, compile_expression
-from dxad.incident.alarm import Alarm, Rule, Transition, levels
+from dxad.incident.alarm import Alarm, Level, Rule, Transition, levels
 from dxad.types import F8, NS_PER_S, U1, Bools, Channel, Document, Rows, State
 
 __all__ = ["Beyond", "ChannelTag", "Inhibitions", "ScoreTag", "Seen", "Tag", "channel_tags", "rule_of"]
@@ -116,6 +116,13 @@ class ScoreTag(Tag):
             self.passes(inhibited)
             return None
         return Seen(self, judged.tolist(), levels(judged, limit, self._off_share * limit), inhibited)
+
+    def look_away(self, rows: int, inhibited: Bools | None) -> Seen | None:
+        """Consecutive rows whose scores cannot be believed: time passes all the same."""
+        if self.alarm.at_ease:
+            self.passes(inhibited)
+            return None
+        return Seen(self, [float("nan")] * rows, np.full(rows, Level.UNKNOWN, dtype=np.uint8), inhibited)
 
 
 class ChannelTag(Tag):

@@ -122,15 +122,19 @@ class Watch:
             limit: what the scores are held against; None while nobody knows.
             calibration: how they were judged; None without a model.
         """
-        events = self._docket.due(self._clock.utc(rows.first * self._period))
+        at = self._time(rows.first)
+        events = self._docket.due(at, self._clock.utc(at))
         events += self._sensor.update(rows.first, doubtful, troubles)
         if self._sensor.news:
             self._process.forget_pending()
             self._forgive()
         self._calibration = calibration or _UNKNOWN
         # With a sensor missing, the others' correlation says nothing that could be trusted.
-        believed = None if limit is None or self._sensor.lasts else judged
-        return events + self._process.update(rows, believed, limit or 0.0, self._calibration, idle=idle)
+        doubted = self._sensor.lasts
+        believed = None if limit is None or doubted else judged
+        return events + self._process.update(
+            rows, believed, limit or 0.0, self._calibration, idle=idle, doubted=doubted
+        )
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
@@ -203,9 +207,13 @@ class Watch:
         }
 
     def open_incidents(self) -> list[Document]:
-        """What was told last of each incident that is open."""
-        opened = [each.incident for each in self.episodes if each.incident is not None]
-        return [{**each.told, "merged": each.merged} for each in opened]
+        """What was told last of each incident that is open; `held_by` where a sensor keeps it as it is."""
+        shown = []
+        for episode in self.episodes:
+            incident = episode.incident  # once: the inference thread may close it meanwhile
+            if incident is not None:
+                shown.append({**incident.told, **incident.remarks, "merged": incident.merged})
+        return shown
 
     def snapshot(self) -> Document:
         """How many alarms are active, and the incidents that are open."""
@@ -221,8 +229,11 @@ class Watch:
             },
         }
 
+    def _time(self, slot: int) -> int:
+        return slot * self._period if self._period > 1 else self._clock.now()
+
     def _utc(self, slot: int) -> int:
-        return self._clock.utc(slot * self._period if self._period > 1 else self._clock.now())
+        return self._clock.utc(self._time(slot))
 
     # -- restarts -----------------------------------------------------------------------------------------
 
@@ -247,8 +258,9 @@ class Watch:
         """Take up, before the first row, what `state` has given; returns what is to be told.
 
         An incident that was open goes on under its id if the gateway was away for no longer than
-        `reopen_within` or the off-delay; else it is closed, `interrupted`. Shelves and what is out of service
-        stay, as does what waits to be acknowledged.
+        `reopen_within` or the off-delay; else it is closed, `interrupted`. However long that was, alarms are
+        in the state in which they were: latched, acknowledged or not, shelved, out of service. Where the wall
+        clock is behind what was saved, no time has passed: how much did is not known.
 
         Args:
             saved: of a pipeline of this name.
@@ -262,17 +274,18 @@ class Watch:
         self._kept = True
         if saved.get("version") != 1:
             raise ModelError(f"the state of {self._identity.pipeline!r} is of another version")
-        zero, period = self._clock.utc(now) - now, self._period
-        slot = self._past.rows.sealed
-
-        def slot_of(utc: int) -> int:
-            return round((utc - zero) / period)
-
+        slot, period = self._past.rows.sealed, self._period
         try:
+            saved_utc = int(saved.get("saved_utc_ns", 0))
+            away = max(0, self._clock.utc(now) - saved_utc)
+            zero = max(self._clock.utc(now), saved_utc) - now
+
+            def slot_of(utc: int) -> int:
+                return round((utc - zero) / period)
+
             for episode in self.episodes:
                 if episode.kind in saved:
                     episode.restore(saved[episode.kind], slot_of, slot)
-            away = self._clock.utc(now) - saved.get("saved_utc_ns", 0)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
         return [] if away <= self._grace else self._outdated(slot)

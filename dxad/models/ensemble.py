@@ -30,7 +30,20 @@ from dxad.errors import ModelError
 from dxad.fields import ModelSection
 from dxad.incident.alarm import Judge
 from dxad.plugin import Plugin
-from dxad.types import F4, F8, I8, Calibration, Channel, Detailed, Document, Forgiving, Model, Scores, Windows
+from dxad.types import (
+    F4,
+    F8,
+    I8,
+    Calibration,
+    Channel,
+    Detailed,
+    Document,
+    Forgiving,
+    Model,
+    Paced,
+    Scores,
+    Windows,
+)
 
 __all__ = ["PLUGIN", "Config", "Ensemble"]
 
@@ -87,6 +100,12 @@ class Ensemble:
         self._calibration: Calibration | None = None
         text = "|".join((combine, *(model.version for _, model in models)))
         self.version = f"ensemble-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    @property
+    def periods(self) -> frozenset[int]:
+        """Those that a member was made for."""
+        paced = [each.model.periods for each in self._members if isinstance(each.model, Paced)]
+        return frozenset(chain.from_iterable(paced))
 
     def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Load all members; a window is as long as the longest of them wants.

@@ -71,6 +71,11 @@ class TFLite:
         self._regimes: _Regimes | None = None
         self._scorer: Scorer | None = None
 
+    @property
+    def periods(self) -> tuple[int, ...]:
+        """That of the rows it was learned from."""
+        return (self._bundle.manifest.period,)
+
     @classmethod
     def at(cls, path: Path, *, policy: Policy | None = None) -> "TFLite":
         """The model at a path of a configuration; `trial.ensure_tried` must have been there before.

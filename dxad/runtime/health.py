@@ -26,6 +26,7 @@ class Kind:
 CONDITIONS: Final = {
     "source.down": Kind("error", "a source has no connection; its channels are missing until it is back"),
     "source.late": Kind("error", "a source answers more slowly than its period: its slots stay empty"),
+    "source.overflow": Kind("warning", "samples come faster than they are taken in; some were dropped"),
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
     "source.clock_skew": Kind(
         "warning", "a device's clock is off; its samples are mapped to ours all the same"

@@ -29,6 +29,7 @@ METRICS: Final = {
     "dxad_incidents_total": "incidents opened",
     "dxad_incidents_reopened_total": "incidents that came back soon after they were over",
     "dxad_incidents_merged_total": "incidents beyond the budget, which are only counted",
+    "dxad_evidence_lost_total": "incidents whose rows were not stored, since a disk failed or was too slow",
     "dxad_alarms_withheld_total": "alarms that would have been raised, but were shelved",
     "dxad_records_stored_total": "records durable in the outbox",
     "dxad_records_delivered_total": "records a sink has acknowledged",
@@ -85,6 +86,12 @@ class Metrics:
         if name not in METRICS or not name.endswith("_total"):
             raise KeyError(name)
         return self._counters.setdefault((name, tuple(sorted(labels.items()))), Counter())
+
+    def forget(self, **labels: str) -> None:
+        """What these labels are of is there no more: let go of all counters that have them."""
+        gone = set(labels.items())
+        for key in [key for key in self._counters if gone <= set(key[1])]:
+            del self._counters[key]
 
     def total(self, name: str, **labels: str) -> int:
         """The sum of all counters of this name that have at least these labels."""

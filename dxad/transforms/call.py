@@ -19,36 +19,19 @@ thread of all pipelines, with all rights of the daemon, and nothing bounds its t
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from dxad import plugin
+from dxad.errors import FOREIGN_FAULTS
 from dxad.fields import ChannelId, TransformSection
 from dxad.plugin import Plugin
 from dxad.signal.derive import Derived, as_far_as_known, worst_of_row
 from dxad.types import F8, Channel, Rows, Schema, State
 
 __all__ = ["PLUGIN", "Call", "Config"]
-
-_FAULTS: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    BufferError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    NameError,
-    OSError,
-    RuntimeError,
-    StopIteration,
-    SystemExit,
-    TypeError,
-    ValueError,
-)
-"""What functions raise; anything else is taken for a bug of dxad's own, and costs the pipeline the batch."""
 
 
 class Config(TransformSection):
@@ -111,7 +94,7 @@ class Call:
         try:
             with np.errstate(all="ignore"):
                 found = np.array(self._function(given), dtype=np.float64)
-        except _FAULTS as error:
+        except FOREIGN_FAULTS as error:
             self.fault = f"{self._config.function}: {type(error).__name__}: {error}"
             return nothing
         if found.shape != nothing.shape:

@@ -3,6 +3,7 @@
 Source: numpy.clip; a cell that is bad for its range is what OPC UA calls Bad_OutOfRange (OPC 10000-4, §7.39).
 """
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -47,6 +48,12 @@ class Clip:
         self._low = -np.inf if config.low is None else config.low
         self._high = np.inf if config.high is None else config.high
         self._chosen: Columns = []
+        self._ids: list[str] = []
+
+    @property
+    def doubted(self) -> Sequence[str]:
+        """Its channels, if what lies outside the limits is bad."""
+        return self._ids if self._config.outside == "bad" else ()
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels, with the range that is left.
@@ -57,6 +64,7 @@ class Clip:
         columns = self._config.places(inputs)
         self._chosen = side_by_side(columns)
         channels = list(inputs.channels)
+        self._ids = [channels[column].id for column in columns]
         for column in columns:
             channels[column] = limited(channels[column], self._config.low, self._config.high)
         return Schema(tuple(channels), inputs.period)

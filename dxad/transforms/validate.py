@@ -12,6 +12,7 @@ A HELD cell is tested as if it were measured, but is no reference for a rate and
 Source: range, step and persistence tests of WMO-No. 488, "Guide to the Global Observing System", app. VI.2.
 """
 
+from collections.abc import Sequence
 from typing import Final, Literal, Self
 
 import numpy as np
@@ -57,8 +58,14 @@ class Validate:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._columns: list[int] = []
+        self._ids: list[str] = []
         self._pace: _Pace | None = None
         self._stillness: _Stillness | None = None
+
+    @property
+    def doubted(self) -> Sequence[str]:
+        """All its channels."""
+        return self._ids
 
     def outputs(self, inputs: Schema) -> Schema:
         """The same channels, with the range that is left.
@@ -69,6 +76,7 @@ class Validate:
         config = self._config
         self._columns = config.places(inputs)
         channels = list(inputs.channels)
+        self._ids = [channels[column].id for column in self._columns]
         for column in self._columns:
             channels[column] = limited(channels[column], config.low, config.high)
         if config.max_rate is not None:

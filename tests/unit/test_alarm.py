@@ -283,7 +283,7 @@ def test_two_alarms_of_which_one_was_saved_and_restored_go_on_alike(rule):
     for at in range(0, 400, 17):
         one, other = Alarm(rule), Alarm(rule)
         one.update(100, levels(scores[:at], LIMIT, OFF))
-        other.restore(one.save(lambda slot: 1000 * slot), lambda time: time // 1000)
+        other.restore(one.save(lambda slot: 1000 * slot), lambda time: time // 1000, 100 + at)
         later = levels(scores[at:], LIMIT, OFF)
         assert one.update(100 + at, later) == other.update(100 + at, later)
         assert one.state is other.state

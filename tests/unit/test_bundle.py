@@ -48,7 +48,8 @@ def flipped(path: Path, bit: int) -> bytes:
 
 def test_what_was_written_is_read(sound):
     found = bundle.read(sound)
-    assert found.version == hashlib.sha256(found.blob).hexdigest()[:12]
+    assert found.manifest.sha256 == hashlib.sha256(found.blob).hexdigest()
+    assert found.version == found.contents[:12]
     assert found.manifest.channels == ("s.a", "s.b")
     assert bundle.read(sound).manifest == found.manifest
 
@@ -109,7 +110,16 @@ def test_a_bundle_made_by_hand_may_do_without_a_checksum(folder):
         ({"fill": [0.0]}, "units and fill want one value for each channel"),
         ({"spans": [1, 5]}, "spans and scales"),
         ({"spans": [], "scales": []}, "spans and scales"),
-        ({"scales": [1.0, 0.0, 1.0]}, "spans and scales"),
+        ({"spans": [1, 10**9, 30]}, r"spans.1: Input should be less than or equal to 100000"),
+        ({"spans": [1, 0, 30]}, "spans.1: "),
+        ({"spans": [1] * 17, "scales": [1.0] * 17}, "spans: "),
+        ({"scales": [1.0, 0.0, 1.0]}, "scales.1: "),
+        ({"scales": [1.0, 1e-300, 1.0]}, "scales.1: "),
+        ({"limit": 1e-300}, "limit: "),
+        ({"limit": 1e300}, "limit: "),
+        ({"fill": [0.0, 1e300]}, "fill.1: "),
+        ({"normal": {"s.a": [0.0, -1.0]}}, "normal.s.a.1: "),
+        ({"stuck_rows": {"s.a": 0}}, "stuck_rows.s.a: "),
         (
             {"score": {"rule": "output", "contribution_columns": [0, 2]}},
             "names a channel that is not there",
@@ -266,3 +276,9 @@ def test_a_file_that_is_overwritten_later_cannot_hurt(folder):
     (folder / "model.tflite").write_bytes(b"")
     assert model.load(CHANNELS, None) == 3
     model.close()
+
+
+def test_the_same_net_with_another_limit_is_another_version(tmp_path, sound):
+    found = bundle.read(sound)
+    other = found.manifest.model_copy(update={"limit": 2 * found.manifest.limit})
+    assert bundle.write(tmp_path / "other", other, found.blob).version != found.version

@@ -300,6 +300,7 @@ def test_a_mistake_is_told_in_the_file_that_made_it(file, tmp_path):
             'pipelines.pump.alarm.on_delay = "5s"',
             lambda c: c.pipelines["pump"].alarm.on_delay == 5_000_000_000,
         ),
+        ("pipelines.pump.channels.0=*.*", lambda c: c.pipelines["pump"].channels[0] == "*.*"),
         ("gateway.id=other-1", lambda c: c.gateway.id == "other-1"),
         ("pipelines.pump.features=[]", lambda c: c.pipelines["pump"].features == ()),
         (
@@ -325,6 +326,10 @@ def test_an_override_goes_over_the_file(file, override, found):
             '--set pipelines.pump.model={ type = "zscore", warm = 1 }: pipelines.pump.model',
         ),
         ("gateway.id.x=1", "--set gateway.id.x=1: gateway.id.x: id is no table"),
+        (
+            "pipelines.pump.channels.9=x.y",
+            "--set pipelines.pump.channels.9=x.y: pipelines.pump.channels.9: '9' is no place in it",
+        ),
         ("nonsense", "--set nonsense: wants KEY=VALUE"),
         ("=3", "--set =3: wants KEY=VALUE"),
         ("a b=3", "--set a b=3: Expected '='"),
@@ -579,3 +584,11 @@ class TestAlarms:
         ((_, at, message),) = problems_of(write(tmp_path, f"{ALARMED}{alarms}\n"))
         assert at == f"pipelines.pump.{key}"
         assert text in message
+
+
+@pytest.mark.parametrize("limit", ["0", "-3", "nan", "true", '"atuo"'])
+def test_a_wrong_limit_is_one_mistake_at_its_key(limit, file):
+    file.write_text(SOUND.replace('limit = "auto"', f"limit = {limit}"))
+    (found,) = problems_of(file)
+    assert found[1] == "pipelines.pump.alarm.limit"
+    assert 'neither "auto" nor a number above 0' in found[2]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dxad.detector import BAD_MOST, Detector, anomaly_score
+from dxad.errors import ModelError
 from dxad.types import Calibration, Channel, Document, Rows, Scores, State, Windows
 
 NAN = float("nan")
@@ -243,3 +244,74 @@ def test_the_limit_is_at_095_on_a_scale_from_0_to_1():
     assert anomaly_score(2.0, limit=2.0) == pytest.approx(0.95)
     assert anomaly_score(0.0, limit=2.0) == 0.0
     assert anomaly_score(3.4e38, limit=2.0) == 1.0
+
+
+class Silent(Sum):
+    """A model that has no score for any window."""
+
+    def score(self, windows: Windows) -> Scores:
+        return Scores(np.full(len(windows), np.nan))
+
+
+class SilentWhileItLearnsAnew(Silent):
+    def forgive(self) -> None:
+        pass
+
+
+def unsound(model: Sum, values: np.ndarray, *, by: int | None = None) -> int:
+    return Detector(model, CHANNELS, rows=1, hop=1, required=[], by=by).apply(rows_from(0, values)).unsound
+
+
+def test_a_calibrated_model_that_has_no_score_for_a_whole_window_is_unsound():
+    assert unsound(Silent(calibration=Calibration(1.0)), ones(4)) == 4
+
+
+def test_there_are_reasons_to_have_no_score():
+    holed = ones(4)
+    holed[:, 0] = NAN
+    regimes = Calibration(1.0, regimes=(2.0, 3.0))
+    assert unsound(Silent(), ones(4)) == 0, "a warm-up"
+    assert unsound(SilentWhileItLearnsAnew(calibration=Calibration(1.0)), ones(4)) == 0, "a warm-up again"
+    assert unsound(Silent(calibration=Calibration(1.0)), holed) == 0, "a cell that is not there"
+    assert unsound(Silent(calibration=regimes), ones(4), by=1) == 0, "a regime that was not learned"
+    assert unsound(Silent(calibration=regimes), 2 * ones(4), by=1) == 4, "one that was"
+
+
+def test_a_score_without_a_lower_bound_is_unsound_even_in_a_warm_up():
+    class Lowest(Sum):
+        def score(self, windows: Windows) -> Scores:
+            return Scores(np.full(len(windows), -np.inf))
+
+    detector = detector_of(Lowest(rows=1))
+    scored = detector.apply(rows_from(0, ones(3)))
+    assert scored.unsound == 3
+    assert np.isnan(scored.raw).all()
+
+
+@pytest.mark.parametrize("answer", [Scores(np.zeros(1)), Scores(np.zeros(3), np.zeros((3, 2))), None])
+def test_an_answer_of_another_shape_is_a_failure_of_the_model(answer):
+    class Wrong(Sum):
+        def score(self, windows: Windows) -> Scores:
+            return answer
+
+    with pytest.raises(ModelError, match=r"another shape|AttributeError"):
+        detector_of(Wrong(rows=1)).apply(rows_from(0, ones(3)))
+
+
+@pytest.mark.parametrize(
+    ("made_for", "period", "refused"), [(100, 100, 0), (100, 1, 0), (1, 100, 0), (100, 60, 1)]
+)
+def test_a_model_is_for_rows_that_are_as_far_apart_as_it_was_made_for(made_for, period, refused):
+    class Made(Sum):
+        periods = (made_for,)
+
+    def fitted() -> Detector:
+        return Detector(Made(), CHANNELS, rows=None, hop=1, required=[], period=period)
+
+    if refused:
+        with pytest.raises(
+            ModelError, match="made for rows 1e-07 s apart, those of the pipeline are 6e-08 s"
+        ):
+            fitted()
+    else:
+        assert fitted().rows == 2

@@ -320,3 +320,10 @@ def test_a_configuration_that_makes_no_sense_is_told_where_it_stands(tmp_path, m
     (problem,) = told.value.problems
     assert message in problem.message
     assert problem.key.startswith("pipelines.p.model")
+
+
+def test_it_is_for_rows_as_far_apart_as_its_members_were_made_for():
+    paced, free = Level(None), Level(None)
+    paced.periods = (60,)
+    assert set(of(paced, free).periods) == {60}
+    assert set(of(free).periods) == set()

@@ -25,6 +25,7 @@ from dxad.incident.evidence import (
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Channel, State
 
 PERIOD = NS_PER_S // 10
@@ -175,7 +176,9 @@ class TestArchive:
     def archive(self, folder, clock) -> tuple[Archive, Docket, Health]:
         docket, health = Docket(IncidentsSection(), gateway="gw", boot="b"), Health(clock)
         evidence = Evidence(folder, files=5, size=2**20)
-        return Archive(docket, evidence, clock=clock, health=health), docket, health
+        self.metrics = Metrics()
+        archive = Archive(docket, evidence, clock=clock, health=health, metrics=self.metrics)
+        return archive, docket, health
 
     def test_a_docket_without_an_archive_keeps_no_windows(self):
         docket = Docket(IncidentsSection(), gateway="gw", boot="b")
@@ -192,12 +195,25 @@ class TestArchive:
         assert await archive.document("00" * 16, 100) is None
         assert await archive.csv("00" * 16) is None
 
+    async def test_what_comes_faster_than_it_is_stored_is_counted_and_said_once(
+        self, tmp_path, clock, caplog
+    ):
+        archive, docket, _ = self.archive(tmp_path, clock)
+        for _ in range(2):
+            for _ in range(10):
+                docket.keep(window(5))
+            archive.store()
+        assert docket.windows_lost == 12
+        assert self.metrics.total("dxad_evidence_lost_total") == 12
+        assert caplog.text.count("more incidents ended at once") == 1
+
     async def test_a_disk_that_fails_is_a_condition_until_it_works(self, tmp_path, clock):
         (tmp_path / "file").touch()
         archive, docket, health = self.archive(tmp_path / "file", clock)
         docket.keep(window(5))
         archive.store()
         assert [each.code for each in health.active] == ["evidence.failed"]
+        assert self.metrics.total("dxad_evidence_lost_total") == 1
         (tmp_path / "file").unlink()
         docket.keep(window(5))
         archive.store()

@@ -1,6 +1,7 @@
 """Learning what is normal, in a real process of its own, while the pipeline goes on."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -98,6 +99,21 @@ def make_bench(make_plant, tmp_path, children) -> Callable[..., Bench]:
         return Bench(make_plant(), tmp_path, children, **section)
 
     return made
+
+
+async def test_the_interpreter_is_built_beside_the_event_loop(bench, normal_rows, monkeypatch):
+    threads, load = [], TFLite.load
+
+    def watched(self, *args, **keys):
+        threads.append(threading.current_thread())
+        return load(self, *args, **keys)
+
+    monkeypatch.setattr(TFLite, "load", watched)
+    bench.plant.feed(normal_rows(400))
+    await bench.learning.from_history()
+    assert threads
+    assert threading.main_thread() not in threads
+    assert bench.plant.pipeline.has_model
 
 
 async def test_while_there_is_no_model_it_records_and_learns_and_the_pipeline_swaps(bench, normal_rows):

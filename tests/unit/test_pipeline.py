@@ -14,7 +14,7 @@ from dxad.models.tflite import TFLite
 from dxad.models.zscore import ZScore
 from dxad.pipeline import Recorder
 from dxad.training import Recording, learn
-from dxad.types import Calibration, Rows, Scores, State, Windows
+from dxad.types import NS_PER_S, Calibration, Rows, Scores, State, Windows
 
 FAULT = np.array([0.0, 9.0, 0.0])
 """What is added to the three channels when something is wrong with the second."""
@@ -251,6 +251,10 @@ def test_when_nothing_can_be_scored_the_gateway_says_that_it_is_blind(watching, 
 # The gateway's own troubles.
 
 
+class BugError(Exception):
+    """What no model is known to raise."""
+
+
 class Failing:
     """A model that fails when it is told to."""
 
@@ -285,12 +289,69 @@ def test_a_model_that_fails_is_a_condition_until_it_scores_again(plant, normal_r
     assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (20, 10)
 
 
+@pytest.mark.parametrize("error", [IndexError("candidate bug"), MemoryError(), TypeError("no array")])
+def test_what_a_models_own_code_raises_costs_its_rows_alone(plant, normal_rows, error):
+    model = Failing()
+    model.error = error
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {"model.failed": f"{type(error).__name__}: {error}"}
+    model.error = None
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+    assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (10, 10)
+
+
+class Answering(Failing):
+    """A model that scores all windows alike."""
+
+    def __init__(self, score: float) -> None:
+        super().__init__()
+        self.answer = score
+
+    def score(self, windows):
+        return Scores(np.full(len(windows), self.answer))
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf])
+def test_a_model_that_answers_with_no_number_is_a_condition_until_it_does(plant, normal_rows, score):
+    model = Answering(score)
+    plant.pipeline.offer(model)
+    plant.feed(normal_rows(100), cut=10)
+    assert plant.conditions == {"model.failed": "it answers with numbers that are not finite"}
+    assert (plant.counted("rows_scored"), plant.counted("rows_unscored")) == (0, 100)
+    model.answer = 0.5
+    plant.feed(normal_rows(10))
+    assert plant.conditions == {}
+
+
+def test_a_bundle_that_was_learned_from_rows_of_another_period_is_refused(plant, tmp_path, normal_rows):
+    recording = Recording(plant.pipeline.stages.schema.channels, 60 * NS_PER_S, normal_rows(600), {})
+    slow = TFLite(learn(recording, tmp_path / "slow", rows_most=5))
+    with pytest.raises(ModelError, match=r"rows 60 s apart, those of the pipeline are 0\.1 s apart"):
+        plant.pipeline.offer(slow)
+    assert not plant.pipeline.has_model
+
+
+def test_the_first_window_of_a_new_model_reaches_over_no_row_that_did_not_count(make_plant, normal_rows):
+    plant = make_plant(when="s.c == 1", window="500ms")
+    rows = normal_rows(30)
+    rows[:, 2] = 1.0
+    rows[10:20, 2] = 0.0
+    plant.pipeline.offer(Answering(0.5))
+    plant.feed(rows[:22])
+    plant.pipeline.offer(Answering(0.7))
+    plant.feed(rows[22:])
+    raw = plant.pipeline.scores.read(plant.ring.sealed - 10, plant.ring.sealed).values[:, 0]
+    np.testing.assert_array_equal(raw, [np.nan] * 4 + [0.7] * 6)
+
+
 def test_rows_that_a_bug_took_are_in_the_ledger_too(plant, normal_rows):
     model = Failing()
     plant.pipeline.offer(model)
     plant.feed(normal_rows(10))
-    model.error = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
+    model.error = BugError()
+    with pytest.raises(BugError):
         plant.feed(normal_rows(30))
     model.error = None
     plant.feed(normal_rows(5))
@@ -597,3 +658,27 @@ def test_nobody_knows_what_the_machine_did_in_rows_that_were_lost(make_plant, no
     plant.pipeline.step()
     assert plant.counted("rows_lost") > 0
     assert plant.counted("rows_scored") == scored + 50, "it has to settle again"
+
+
+@pytest.mark.parametrize(
+    "judging",
+    [
+        {"type": "validate", "channels": ["s.b"], "high": 100.0},
+        {"type": "clip", "channels": ["s.b"], "high": 100.0, "outside": "bad"},
+    ],
+)
+def test_what_a_transform_calls_implausible_is_a_sensor_incident(make_plant, normal_rows, judging):
+    plants = [
+        make_plant(transforms=[judging], alarm={"on_delay": "500ms", "off_delay": "1s"}) for _ in range(2)
+    ]
+    rows = normal_rows(300)
+    rows[100:200, 1] = 5000.0
+    told = []
+    for plant, cut in zip(plants, (1, 97), strict=True):
+        plant.pipeline.offer(ZScore(zscore.Config(type="zscore", warm_up=50)))
+        told.append([(event.id, event.type, event.data) for event in plant.feed(rows, cut=cut)])
+    assert told[0] == told[1]
+    (_, opened, data), (_, closed, _) = told[0]
+    assert (opened, closed) == ("dxad.incident.opened", "dxad.incident.closed")
+    assert data["kind"] == "sensor"
+    assert [(each["channel"], each["trouble"]) for each in data["contributors"]] == [("s.b", "invalid")]

@@ -29,6 +29,11 @@ def new(folder: Path, content: bytes) -> bundle.Bundle:
     return bundle.write(folder, MANIFEST, b"\x1c\0\0\0TFL3" + content)
 
 
+def rolled_back(place: Path) -> Path:
+    """What was current before is so again."""
+    return shelf.activate(place, shelf.previous(place).name, why="rolled back")
+
+
 @pytest.fixture
 def stocked(tmp_path) -> Path:
     """A shelf with three versions, the third current."""
@@ -69,7 +74,7 @@ def test_a_damaged_bundle_does_not_get_onto_the_shelf(stocked, tmp_path):
 def test_it_tells_when_and_why_each_version_came_and_became_current(stocked, tmp_path):
     new(tmp_path / "new", b"four")
     shelf.install(stocked, tmp_path / "new", make_current=False)
-    shelf.rollback(stocked)
+    rolled_back(stocked)
     first, second, third, fourth = shelf.versions(stocked)
     assert (first.why, first.reason, first.current) == ("learned", "learned", False)
     assert (second.why, second.reason, second.current) == ("learned", "rolled back", True)
@@ -80,18 +85,18 @@ def test_it_tells_when_and_why_each_version_came_and_became_current(stocked, tmp
 
 
 def test_rolling_back_goes_through_those_that_were_current_and_ends(stocked):
-    assert shelf.rollback(stocked).name[:4] == "0002"
-    assert shelf.rollback(stocked).name[:4] == "0001"
+    assert rolled_back(stocked).name[:4] == "0002"
+    assert rolled_back(stocked).name[:4] == "0001"
     with pytest.raises(ModelRefusedError, match="no version before the current one"):
-        shelf.rollback(stocked)
+        rolled_back(stocked)
     assert current(stocked) == "0001"
 
 
 def test_what_took_over_after_a_rollback_is_rolled_back_to_where_it_began(stocked, tmp_path):
-    shelf.rollback(stocked)
+    rolled_back(stocked)
     new(tmp_path / "new", b"four")
     shelf.install(stocked, tmp_path / "new")
-    assert shelf.rollback(stocked).name[:4] == "0002"
+    assert rolled_back(stocked).name[:4] == "0002"
 
 
 def test_the_version_to_go_back_to_stays_however_many_come_that_are_not_used(stocked, tmp_path):
@@ -100,7 +105,7 @@ def test_the_version_to_go_back_to_stays_however_many_come_that_are_not_used(sto
         new(tmp_path / "new", b"more%d" % number)
         shelf.install(stocked, tmp_path / "new", make_current=False, keep=2)
     assert [each.name[:4] for each in shelf.versions(stocked)] == ["0001", "0003", "0008", "0009"]
-    assert shelf.rollback(stocked).name[:4] == "0003"
+    assert rolled_back(stocked).name[:4] == "0003"
 
 
 @pytest.mark.parametrize("called", ["2", "0002", "whole", "head"])
@@ -121,17 +126,17 @@ def test_a_version_that_is_not_there_changes_nothing(called, stocked):
 def test_a_version_that_was_damaged_on_the_shelf_is_not_gone_back_to(stocked):
     (shelf.versions(stocked)[1].folder / "model.tflite").write_bytes(b"")
     with pytest.raises(ModelRefusedError):
-        shelf.rollback(stocked)
+        rolled_back(stocked)
     assert current(stocked) == "0003"
 
 
 def test_a_torn_or_a_missing_history_loses_times_and_nothing_else(stocked):
     history = stocked / "history.jsonl"
     history.write_bytes(history.read_bytes()[:-20])
-    assert shelf.rollback(stocked).name[:4] == "0002", "by the number"
+    assert rolled_back(stocked).name[:4] == "0002", "by the number"
     assert shelf.versions(stocked)[1].reason == "rolled back"
     history.unlink()
-    assert shelf.rollback(stocked).name[:4] == "0001"
+    assert rolled_back(stocked).name[:4] == "0001"
     assert shelf.versions(stocked)[2].installed is None
 
 

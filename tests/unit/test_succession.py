@@ -33,6 +33,7 @@ class Stand:
         self.factor = factor
         self.took = took
         self.fails = self.closed = False
+        self.error: Exception | None = None
         self.seen: list[int] = []
         self._clock = clock
 
@@ -41,6 +42,8 @@ class Stand:
 
     def score(self, windows: Windows) -> Scores:
         self._clock.advance(self.took)
+        if self.error is not None:
+            raise self.error
         if self.fails:
             raise ModelError("the runtime gave up")
         self.seen += windows.last.tolist()
@@ -160,6 +163,87 @@ def test_a_new_model_that_fails_gives_way_at_once_and_the_row_is_scored_all_the_
     turn = rig.succession.turns[-1]
     assert (turn.kind, turn.version, turn.replaced) == ("rolled_back", "old", "new")
     assert "the runtime gave up" in turn.reason
+
+
+@pytest.mark.parametrize("error", [IndexError("candidate bug"), OSError("no such device")])
+def test_a_new_model_gives_way_whatever_its_code_raises(rig, error):
+    rig.install(rig.model("old"))
+    new = rig.install(rig.model("new", factor=1.5))
+    new.error = error
+    rig.feed(4)
+    assert (rig.live, rig.scored) == ("old", [0.5, 0.75] + [0.5] * 4)
+    assert type(error).__name__ in rig.succession.turns[-1].reason
+
+
+@pytest.mark.parametrize("factor", [np.nan, -np.inf])
+def test_a_new_model_that_answers_with_no_number_gives_way(rig, factor):
+    rig.install(rig.model("old"))
+    rig.install(rig.model("new", factor=factor))
+    assert (rig.live, rig.scored) == ("old", [0.5, 0.5])
+    assert rig.succession.turns[-1].reason == "it answers with numbers that are not finite"
+
+
+@pytest.mark.parametrize("how", ["raises", "no number"])
+def test_a_shadow_that_fails_is_counted_and_costs_the_live_model_nothing(rig, how):
+    rig.install(rig.model("old"))
+    shadow = rig.model("new", factor=np.nan if how == "no number" else 1.0)
+    shadow.error = IndexError("candidate bug") if how == "raises" else None
+    rig.shadow(shadow)
+    rig.feed(5)
+    assert rig.scored == [0.5] * 7
+    assert rig.succession.snapshot()["comparison"]["failures"] == 2
+
+
+def test_one_that_was_replaced_and_fails_goes_since_there_is_no_way_back_to_it(rig):
+    old = rig.install(rig.model("old"))
+    rig.install(rig.model("new"))
+    old.fails = True
+    rig.feed(1)
+    assert old.closed
+    assert rig.succession.snapshot() is None
+    turn = rig.succession.turns[-1]
+    assert (turn.kind, turn.version, turn.replaced) == ("dismissed", "new", "old")
+
+
+def test_wishes_are_fulfilled_in_order_and_none_is_lost(rig):
+    old = rig.install(rig.model("old"))
+    rig.succession.offer(rig.detector(rig.model("new")))
+    rig.succession.shadow(rig.detector(rig.model("newest")))
+    assert rig.succession.upcoming.model.version == "new"
+    rig.feed(1)
+    assert rig.live == "new"
+    assert rig.succession.snapshot()["version"] == "newest"
+    assert old.closed
+
+
+def test_whoever_wishes_learns_what_became_of_it(rig):
+    rig.install(rig.model("old"))
+    installed = rig.succession.offer(rig.detector(rig.model("new")))
+    assert not installed.done()
+    rig.feed(2 * SECOND)
+    assert installed.result(0) is None
+    late = rig.succession.roll_back()
+    rig.feed(1)
+    assert late.result(0) == "the model before it is gone: the probation is over"
+    assert rig.live == "new"
+
+
+def test_wishes_that_wait_when_the_pipeline_goes_are_refused_and_their_models_closed(rig):
+    live, new = rig.install(rig.model("old")), rig.model("new")
+    answer = rig.succession.offer(rig.detector(new))
+    rig.succession.close()
+    assert answer.result(0) == "the pipeline is there no more"
+    assert live.closed
+    assert new.closed
+
+
+def test_a_shadow_that_has_to_go_is_told_of(rig):
+    rig.install(rig.model("old"))
+    rig.shadow(rig.model("candidate"))
+    rig.install(rig.model("new"))
+    assert [(turn.kind, turn.replaced) for turn in rig.succession.turns][-2:] == [
+        ("dismissed", "candidate"), ("installed", "old"),
+    ]  # fmt: skip
 
 
 def test_a_new_model_that_is_too_slow_gives_way():

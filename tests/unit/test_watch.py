@@ -1,15 +1,17 @@
 """All alarms and incidents of one pipeline: limits, groups, floods, what people decide, restarts."""
 
 import json
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
-from dxad.errors import ConfigError, ModelError
+from dxad.errors import ConfigError
 from dxad.event import Event
+from dxad.incident import fitted
 from dxad.models.zscore import PLUGIN
-from dxad.types import NS_PER_S, State
+from dxad.types import NS_PER_S, Rows, State
 from tests.unit.conftest import PERIOD, Plant
 
 NAN = float("nan")
@@ -32,6 +34,11 @@ def told(events: list[Event]) -> list[tuple]:
     return [
         (each.data["phase"], each.data["first_out"].get("alarm"), each.data["severity"]) for each in events
     ]
+
+
+def an_hour_of_quiet(site: Plant) -> list[Event]:
+    """Rows within all limits, until another hour has begun; returns what is told."""
+    return site.feed(np.random.default_rng(0).normal(5.0, 0.1, (36_000, 3)), cut=250)
 
 
 BUDGET = {"budget_per_hour": 2, "critical_per_hour": 3, "reopen_within": "0s"}
@@ -179,6 +186,63 @@ class TestGroups:
         events = site.feed(rows([9] * 200, UPSET * 11 + [5] * 13))
         assert [each.data["phase"] for each in events] == ["opened", "updated"]
 
+    def test_a_step_worse_at_the_row_of_an_update_is_an_event_of_its_own(self):
+        site = plant(
+            {"channel": "s.b", "high": 8.0, "on_delay": "0s", "severity": "critical"},
+            alarm={"on_delay": "0s"},
+        )
+        slot = site.ring.sealed
+        judged = np.array([2.0, 5.0])
+        values = np.array([[5.0, 5.0, 5.0], [5.0, 9.0, 5.0]])
+        site.seal(values)
+        site.pipeline.rows.append(slot, values, np.zeros((2, 3), dtype=np.uint8))
+        site.pipeline.scores.append(slot, np.column_stack((judged, judged)), np.zeros((2, 2), dtype=np.uint8))
+        site.pipeline.parts.append(slot, np.ones((2, 3)), np.zeros((2, 3), dtype=np.uint8))
+        events = site.pipeline.watch.update(
+            Rows(slot, PERIOD, values, np.zeros((2, 3), dtype=np.uint8)), judged,
+            np.zeros((2, 3), dtype=bool), [], idle=np.zeros(2, dtype=bool), limit=1.0, calibration=None,
+        )  # fmt: skip
+        assert [(each.data["phase"], each.data["severity"]) for each in events] == [
+            ("opened", "high"),
+            ("updated", "high"),
+            ("updated", "critical"),
+        ]
+        assert len({each.id for each in events}) == 3
+
+    @pytest.mark.parametrize("cut", [1, 7, None])
+    def test_news_that_come_thick_and_fast_are_told_six_times_a_minute_and_by_the_close(self, cut):
+        names = [f"s.{n}" for n in range(40)]
+        site = Plant(
+            names, model=None,
+            alarms=[{"channel": name, "high": 8.0, "on_delay": "0s", "off_delay": "0s"} for name in names],
+        )  # fmt: skip
+        values = np.random.default_rng(3).normal(5.0, 0.1, (900, 40))
+        for n in range(40):
+            values[10 + 2 * n : 800, n] += 9.0
+        events = site.feed(values, cut=cut)
+        phases = [each.data["phase"] for each in events]
+        assert phases == ["opened", *["updated"] * 7, "closed"]
+        first = events[0].time_utc
+        rows_after = [round((each.time_utc - first) / PERIOD) for each in events]
+        assert rows_after == [0, 2, 4, 6, 8, 10, 12, 602, 790], "the seventh waits for the minute to be over"
+        assert len(site.docket.closed[-1]["alarms"]) > 20
+        assert len({each.id for each in events}) == len(events)
+
+    def test_a_severity_that_rises_does_not_wait(self):
+        names = [f"s.{n}" for n in range(20)]
+        site = Plant(
+            names, model=None,
+            alarms=[
+                {"channel": name, "high": 8.0, "on_delay": "0s", "severity": "critical" if n == 19 else "low"}
+                for n, name in enumerate(names)
+            ],
+        )  # fmt: skip
+        values = np.random.default_rng(3).normal(5.0, 0.1, (100, 20))
+        for n in range(20):
+            values[10 + n :, n] += 9.0
+        events = site.feed(values)
+        assert [each.data["severity"] for each in events] == ["low"] * 7 + ["critical"]
+
     @pytest.mark.parametrize("cut", [1, 2, 7, 64])
     def test_what_is_told_is_the_same_to_the_bit_however_rows_are_cut(self, cut):
         rng = np.random.default_rng(4)
@@ -200,7 +264,7 @@ class TestGroups:
                 },
             )
             site.docket.keeps_windows = True
-            site.docket.windows = list(site.docket.windows)
+            site.docket.windows = deque()  # all of them
             events = [(each.id, each.time_utc, each.data) for each in site.feed(values, states, cut=n)]
             windows = [
                 (each.incident, each.every, each.slots.tolist(), each.values.tobytes())
@@ -221,8 +285,7 @@ class TestFloods:
         assert (site.counted("incidents"), site.counted("incidents_merged")) == (2, 4)
         assert site.conditions.keys() == {"incidents.flood"}
         assert site.docket.closed[-1]["merged"]
-        site.clock._utc_offset += 3600 * NS_PER_S  # an hour later
-        (flood,) = site.feed(rows([5]))
+        (flood,) = an_hour_of_quiet(site)
         assert (flood.type, flood.data["told"], flood.data["merged"]) == ("dxad.incident.flood", 2, 4)
         assert flood.data["most"] == [{"pipeline": "p", "kind": "process", "severity": "high", "count": 4}]
         assert site.conditions == {}
@@ -234,9 +297,20 @@ class TestFloods:
         assert [each.data["phase"] for each in events] == ["opened", "closed"]
         site.feed(rows([5] * 200))
         assert site.feed(rows(UPSET)) == []
-        site.clock._utc_offset += 3600 * NS_PER_S
+        site.docket._begins -= 3600 * NS_PER_S  # the hour is over
         events = site.feed(rows(UPSET))
         assert [each.data["phase"] for each in events] == ["flood", "opened", "closed"]
+
+    def test_a_wall_clock_that_was_wrong_for_a_while_mutes_nothing(self):
+        site = plant(incidents=BUDGET)
+        assert len(site.feed(rows(UPSET))) == 2
+        site.clock._utc_offset += 10 * 365 * 86_400 * NS_PER_S
+        assert len(site.feed(rows(UPSET * 2))) == 2, "nor is it another hour"
+        site.clock._utc_offset -= 10 * 365 * 86_400 * NS_PER_S
+        (flood,) = an_hour_of_quiet(site)
+        began = site.clock.utc(0)
+        assert (flood.data["from_utc_ns"], flood.data["until_utc_ns"]) == (began, began + 3600 * NS_PER_S)
+        assert [each.data["phase"] for each in site.feed(rows(UPSET))] == ["opened", "closed"]
 
     def test_critical_ones_are_told_up_to_a_second_cap(self):
         site = plant(HIGH | {"severity": "critical"}, incidents=BUDGET)
@@ -248,6 +322,14 @@ class TestFloods:
         site.feed(rows(UPSET * 3))
         assert [each.type for each in site.docket.flush()] == ["dxad.incident.flood"]
         assert site.docket.flush() == []
+
+    def test_what_is_merged_in_an_hour_that_was_told_of_already_is_another_event(self):
+        site = plant(incidents=BUDGET)
+        site.feed(rows(UPSET * 3))
+        (first,) = site.docket.flush()
+        site.feed(rows(UPSET))
+        (second,) = site.docket.flush()
+        assert first.id != second.id
 
 
 class TestPeople:
@@ -303,7 +385,76 @@ class TestPeople:
             plant().pipeline.watch.act(alarm, action)
 
 
+class TestDoubt:
+    """A sensor that stays missing: no score can be believed, but time passes."""
+
+    def doubted(self, cut: int | None = None, **options) -> Plant:
+        """A plant whose score has been beyond its limit since before a sensor went missing."""
+        site = Plant(alarm={"on_delay": "0s", "off_delay": "1s", "limit": 3.0}, **options)
+        site.pipeline.offer(PLUGIN.build(PLUGIN.config(type="zscore"), state_dir=None))
+        rng = np.random.default_rng(0)
+        values = rng.normal(5.0, 0.1, (1200, 3))
+        values[1150:, 0] += 9.0
+        site.feed(values, cut=cut)
+        assert [each["alarms"] for each in site.pipeline.snapshot()["incidents"]] == [["p.score"]]
+        return site
+
+    def missing(self, n: int) -> np.ndarray:
+        values = np.random.default_rng(1).normal(5.0, 0.1, (n, 3))
+        values[:, 1] = NAN
+        return values
+
+    def test_what_is_open_says_what_holds_it(self):
+        site = self.doubted()
+        site.feed(self.missing(600), cut=50)
+        process, sensor = site.pipeline.snapshot()["incidents"]
+        assert (process["held_by"], sensor["kind"]) == ("p.sensor", "sensor")
+        assert [each.get("held_by") for each in site.pipeline.watch.open_incidents()] == ["p.sensor", None]
+        (closed,) = [
+            each
+            for each in site.feed(np.random.default_rng(2).normal(5.0, 0.1, (600, 3)), cut=50)
+            if each.data["kind"] == "process"
+        ]
+        assert (closed.data["phase"], closed.data["held_by"]) == ("closed", "p.sensor")
+
+    @pytest.mark.parametrize("cut", [1, 7, 100])
+    def test_shelving_ends_in_time_and_tells_what_lasts(self, cut):
+        site = self.doubted()
+        site.feed(self.missing(600), cut=50)
+        watch = site.pipeline.watch
+        (closed,) = watch.act("p.score", "shelve", until=site.ring.sealed * PERIOD + NS_PER_S)
+        assert closed.data["ended_by"] == "shelved"
+        begun = site.ring.sealed
+        (again,) = site.feed(self.missing(100), cut=cut)
+        assert (again.data["phase"], again.time_utc) == ("opened", site.clock.utc((begun + 11) * PERIOD))
+        assert {each["id"]: each["state"] for each in watch.alarms()}["p.score"] == "unacknowledged"
+
+
 class TestEvidence:
+    @pytest.mark.parametrize(("blamed", "alarms"), [(5, 5000), (5000, 1), (3000, 3000), (0, 5000), (60, 50)])
+    def test_of_thousands_of_alarms_as_many_are_told_as_fit_and_few_are_written_in_vain(
+        self, blamed, alarms, monkeypatch
+    ):
+        data = {
+            "phase": "opened",
+            "contributors": [{"channel": f"s.{n}", "share": 0.5} for n in range(blamed)],
+            "alarms": [{"id": f"p.s.{n}.high", "worst": 9.25, "what": "x" * 100} for n in range(alarms)],
+        }
+        lengths = []
+        monkeypatch.setattr(
+            "dxad.incident.orjson.dumps", lambda each: (lengths.append(1), json.dumps(each).encode())[1]
+        )
+        found = fitted(data)
+        assert len(lengths) < 20
+        assert found["cut"]
+        n, m = len(found["contributors"]), len(found["alarms"])
+        assert len(json.dumps(found)) <= 6000
+        assert (found["contributors"], found["alarms"]) == (data["contributors"][:n], data["alarms"][:m])
+        more = {**found, "alarms": data["alarms"][: m + 1]}
+        if n < blamed and n < m:
+            more = {**found, "contributors": data["contributors"][: n + 1]}
+        assert len(json.dumps(more)) > 6000 or m == alarms
+
     def test_fits_into_6_kb_whatever_the_names(self):
         names = [f"s.{'x' * 120}{n}" for n in range(12)]
         alarms = [
@@ -345,102 +496,3 @@ class TestEvidence:
         (closed,) = site.pipeline.interrupt()
         assert closed.data["interrupted"]
         assert [each.incident for each in site.docket.windows] == [closed.subject]
-
-
-class TestRestarts:
-    def restarted(
-        self, before: Plant, *alarms: dict, away_s: float = 1.0, **options
-    ) -> tuple[Plant, list[Event]]:
-        """The same plant after a reboot: another stream time, another boot, the wall clock went on."""
-        saved = json.loads(json.dumps(before.pipeline.watch.state()))
-        wall = before.clock.utc(before.ring.sealed * PERIOD) + int(away_s * NS_PER_S)
-        after = plant(*alarms, start=500, **options)
-        after.clock._utc_offset = wall - 500 * PERIOD
-        return after, after.pipeline.watch.restore(saved, now=after.clock.now())
-
-    def at_the_end(self, site: Plant) -> Plant:
-        site.clock._now = site.ring.sealed * PERIOD
-        return site
-
-    def test_an_open_incident_goes_on_under_its_id(self):
-        before = plant()
-        (opened,) = before.feed(rows(UPSET[:10]))
-        after, events = self.restarted(self.at_the_end(before))
-        assert events == []
-        (shown,) = after.pipeline.snapshot()["incidents"]
-        assert shown["id"] == opened.subject
-        (closed,) = after.feed(rows([9, 5, 5, 5, 5]))
-        assert (closed.subject, closed.data["resumed"]) == (opened.subject, True)
-        assert closed.data["onset_utc_ns"] == opened.data["onset_utc_ns"]
-        assert closed.data["after_onset_s"] == pytest.approx(0.5 + 1.0 + 0.3, abs=0.11)
-        assert closed.id != opened.id
-
-    def test_one_that_is_too_old_is_closed_as_interrupted(self):
-        before = plant()
-        (opened,) = before.feed(rows(UPSET[:10]))
-        after, (closed,) = self.restarted(self.at_the_end(before), away_s=7200.0)
-        assert (closed.subject, closed.data["interrupted"]) == (opened.subject, True)
-        assert after.pipeline.snapshot()["incidents"] == []
-        assert [each.data["phase"] for each in after.feed(rows([9] * 5))] == ["opened"]
-
-    def test_one_that_was_just_over_may_be_opened_again(self):
-        incidents = {"reopen_within": "10s"}
-        before = plant(incidents=incidents)
-        opened, _ = before.feed(rows(UPSET))
-        after, events = self.restarted(self.at_the_end(before), incidents=incidents)
-        assert events == []
-        (again,) = after.feed(rows([9] * 5))
-        assert (again.data["phase"], again.subject) == ("reopened", opened.subject)
-
-    def test_what_people_have_decided_stays(self):
-        before = plant(HIGH, HIGH | {"channel": "s.b"}, HIGH | {"channel": "s.c"})
-        before.feed(rows([5] * 10, UPSET[:10]))
-        watch = before.pipeline.watch
-        watch.act("p.s.a.high", "shelve", until=before.ring.sealed * PERIOD + 3600 * NS_PER_S)
-        watch.act("p.s.b.high", "ack")
-        watch.act("p.s.c.high", "out_of_service")
-        after, _ = self.restarted(
-            self.at_the_end(before), HIGH, HIGH | {"channel": "s.b"}, HIGH | {"channel": "s.c"}
-        )
-        shown = {each["id"]: each for each in after.pipeline.watch.alarms()}
-        states = {name: each["state"] for name, each in shown.items()}
-        assert states == {
-            "p.s.a.high": "shelved",
-            "p.s.b.high": "acknowledged",
-            "p.s.c.high": "out_of_service",
-            "p.sensor": "normal",
-        }
-        until = shown["p.s.a.high"]["shelved_until_utc_ns"] - after.clock.utc(after.clock.now())
-        assert until == pytest.approx(3599 * NS_PER_S, abs=PERIOD)
-
-    def test_as_long_as_nothing_happens_the_state_is_the_same(self):
-        site = plant()
-        state = site.pipeline.watch.state()
-        site.feed(rows([5] * 100))
-        assert site.pipeline.watch.state() == state == {}
-        site.feed(rows(UPSET + [5] * 10))
-        assert site.pipeline.watch.state()["process"]["alarms"].keys() == {"p.s.a.high"}, "nobody has seen it"
-        site.pipeline.watch.act("p.s.a.high", "ack")
-        assert site.pipeline.watch.state() == {"version": 1}, "replaces what was kept before"
-
-    @pytest.mark.parametrize(
-        "saved", [{"version": 2}, {"version": 1, "process": {}}, {"version": 1, "sensor": []}]
-    )
-    def test_what_is_no_state_is_refused(self, saved):
-        with pytest.raises(ModelError, match="the state of 'p' is"):
-            plant().pipeline.watch.restore(saved, now=0)
-
-    def test_an_adjusted_pipeline_goes_on_with_the_alarms_that_are_still_there(self):
-        site = plant(HIGH, HIGH | {"channel": "s.b"})
-        site.feed(rows(UPSET[:10], UPSET[:10]))
-        section = plant(HIGH | {"off_delay": "1s"}).section
-        assert site.pipeline.watch.adjust(section) == [], "one of two is left"
-        assert site.feed(rows([5] * 9)) == []
-        (closed,) = site.feed(rows([5] * 2))
-        assert closed.data["phase"] == "closed"
-
-    def test_an_adjusted_pipeline_closes_what_nobody_watches_any_more(self):
-        site = plant()
-        (opened,) = site.feed(rows(UPSET[:10]))
-        (closed,) = site.pipeline.watch.adjust(plant(HIGH | {"channel": "s.b"}).section)
-        assert (closed.subject, closed.data["ended_by"]) == (opened.subject, "removed")

@@ -124,6 +124,8 @@ async def test_what_a_source_was_given_is_stored_folded_or_lost_by_reason_exactl
     assert given == stored + rig.count("samples_folded") + sum(lost.values())
     assert given == rig.count("samples_received") + lost.get("queue", 0)
     assert (lost.get("queue", 0) > 0) == (overflow != "block")
+    told = [each.code for each in rig.health.active]
+    assert told == ([] if overflow == "block" else ["source.overflow"])
     assert rig.metrics.total("dxad_lost_total", place="sources.s") == sum(lost.values())
 
 

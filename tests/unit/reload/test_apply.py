@@ -10,7 +10,7 @@ import pytest
 from dxad.errors import ConfigError
 from dxad.runtime.supervisor import Supervisor
 from dxad.sources.memory import Memory
-from tests.unit.reload.rig import BASE, Counting, Rig, detectors, edited, running
+from tests.unit.reload.rig import BASE, Counting, CountingConfig, Rig, detectors, edited, running
 
 SOURCE = {"type": "memory", "period": "10ms", "lateness": "0ms", "channels": {"x": {}}}
 PIPELINE = {"channels": ["c.*"], "model": {"type": "counting"}}
@@ -78,7 +78,9 @@ async def test_what_runs_afterwards_is_what_a_fresh_start_would_run(tmp_path, ed
         for name, pipeline in rig.assembly.pipelines.items():
             assert pipeline.section == rig.assembly.config.pipelines[name]
             assert rig.seen(name)[-1] in {rig.pushed - 1.0, 2.0 * (rig.pushed - 1.0)}  # one edit scales
-        assert rig.outbox.sinks == rig.assembly.delivers.keys()
+        async with asyncio.timeout(5):  # the store tells of it a moment after it has done it
+            while rig.outbox.sinks != rig.assembly.delivers.keys():
+                await asyncio.to_thread(lambda: None)
 
 
 async def test_edits_one_after_the_other_lead_to_the_same_and_back(tmp_path):
@@ -167,6 +169,24 @@ class TestTheModel:
             assert rig.assembly.pipelines["a"] is pipeline
             assert model(rig, "a").first == 0.0
 
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"pipelines__b__required": ["b.x"]},
+            {"pipelines__b__transforms": [{"type": "scale", "factor": 2.0}]},
+        ],
+    )
+    async def test_a_shadow_that_has_to_go_with_the_one_it_was_beside_is_told_of(self, tmp_path, edit):
+        async with fed(tmp_path) as rig:
+            shadow = Counting(CountingConfig(type="counting"))
+            pipeline = rig.assembly.pipelines["b"]
+            pipeline.succession.shadow(pipeline.fitted(shadow))
+            await rig.feed_on()
+            await rig.reload(**edit)
+            await rig.feed_on()
+            assert shadow.closed
+            assert ("b", "dxad.model.dismissed") in rig.told
+
     async def test_one_that_is_refused_is_no_reason_to_lose_the_old_one(self, tmp_path):
         async with fed(tmp_path) as rig:
             nodes = rig.assembly.nodes
@@ -246,6 +266,17 @@ async def test_rows_that_come_between_the_build_and_the_swap_are_not_called_lost
         assert rig.rows("b") == rig.pushed
         found = rig.assembly.pipelines["b"].snapshot()
         assert (found["lost"], found["lost_by"]) == (0, {})
+
+
+async def test_counters_of_what_is_gone_go_with_it(tmp_path):
+    async with fed(tmp_path) as rig:
+        before = len(list(rig.metrics.samples()))
+        for number in range(5):
+            added = {f"pipelines__n{number}": {**PIPELINE, "channels": ["b.*"]}}
+            await rig.reload(**added)
+            await rig.feed_on()
+        await rig.reload()
+        assert len(list(rig.metrics.samples())) <= before + 5
 
 
 async def test_conditions_of_what_is_gone_are_over(tmp_path):

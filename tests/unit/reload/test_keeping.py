@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from dxad import statefile
+from dxad.event import Event
 from dxad.keeping import Keeping
 from dxad.types import NS_PER_S
 from tests.unit.reload.rig import BASE, Rig, edited, running
@@ -18,6 +19,7 @@ async def kept(folder, document=BASE):
         keeping = Keeping(
             lambda: rig.assembly.pipelines, folder / "pipelines", tell=rig.assembly.tell,
             worker=rig.assembly.worker, clock=rig.clock, health=rig.health, metrics=rig.metrics,
+            docket=rig.assembly.docket,
         )  # fmt: skip
         await keeping.restore()
         rig.assembly.listeners.append(keeping.note)
@@ -115,6 +117,82 @@ async def test_an_incident_that_is_open_when_the_power_goes_goes_on_under_its_id
         while ("a", "dxad.incident.closed") not in rig.told:
             await rig.feed_on()
         assert {phase for name, phase in rig.told if name == "a"} == {"dxad.incident.closed"}
+
+
+def budget(folder) -> dict:
+    return statefile.read(folder / "incidents.state")
+
+
+def admitted(rig: Rig, count: int) -> list[bool]:
+    """Whether each of so many further incidents may be told."""
+    at = rig.clock.now()
+    docket = rig.assembly.docket
+    return [docket.admit("a", "process", "low", at=at, utc=rig.clock.utc(at)) for _ in range(count)]
+
+
+FEW = edited(incidents__budget_per_hour=3, incidents__critical_per_hour=3)
+
+
+async def test_a_restart_is_no_new_hour_of_incidents(tmp_path):
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        assert admitted(rig, 4) == [True, True, True, False]
+        await keeping.save()
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        assert admitted(rig, 1) == [False]
+        later = rig.clock.now() + 3600 * NS_PER_S
+        (flood,) = rig.assembly.docket.due(later, rig.clock.utc(later))
+        assert (flood.data["told"], flood.data["merged"]) == (3, 2)
+        assert budget(tmp_path)["merged"] == [["a", "process", "low", 1]]
+        await keeping.save()
+        assert budget(tmp_path) == {"version": 1, "begins_utc_ns": 0, "told": 0, "summed": 0, "merged": []}
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        assert rig.assembly.docket.due(later, rig.clock.utc(later)) == [], "it is told once"
+        assert admitted(rig, 1) == [True]
+
+
+@pytest.mark.parametrize("late_s", [-36_000, 3600, 10 * 365 * 86_400])
+async def test_whatever_the_wall_clock_does_over_a_restart_no_hour_lasts_longer_than_one(tmp_path, late_s):
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        admitted(rig, 4)
+        await keeping.save()
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        docket, now = rig.assembly.docket, rig.clock.now()
+        docket.restore(budget(tmp_path), now=now, utc=rig.clock.utc(now) + late_s * NS_PER_S)
+        assert len(docket.due(now, rig.clock.utc(now))) == (late_s > 0)
+        later = now + 3600 * NS_PER_S
+        assert docket.admit("a", "process", "low", at=later, utc=rig.clock.utc(later))
+
+
+async def test_the_budget_is_written_when_something_was_told_and_not_again(tmp_path):
+    patient = edited(pipelines__a__alarm__on_delay="10min", pipelines__b__alarm__on_delay="10min")
+    path = tmp_path / "incidents.state"
+    async with kept(tmp_path, patient) as (rig, keeping):
+        await rig.feed_on()
+        await seconds(rig, keeping, 2)
+        assert not path.exists()
+        admitted(rig, 1)
+        keeping.note(Event("1", "dxad.incident.opened", "/gw", 0, {"pipeline": "a"}))
+        await seconds(rig, keeping, 2)
+        assert budget(tmp_path)["told"] == 1
+        path.unlink()
+        rig.clock._utc_offset += 5_000  # clocks drift
+        await seconds(rig, keeping, 61)
+        assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"?", "damaged"),
+        (statefile.encode({"version": 1}), "foreign"),
+        (statefile.encode({"version": 7}), "foreign"),
+    ],
+)
+async def test_a_budget_that_is_damaged_or_foreign_is_counted_and_begins_anew(tmp_path, raw, reason):
+    (tmp_path / "incidents.state").write_bytes(raw)
+    async with kept(tmp_path, FEW) as (rig, _):
+        assert rig.metrics.by_label("dxad_states_rejected_total", "reason") == {reason: 1}
+        assert admitted(rig, 1) == [True]
 
 
 async def test_a_clean_stop_saves_everything(tmp_path):
