@@ -59,17 +59,6 @@ class Scored:
         unknown = np.full(rows, np.nan)
         return cls(unknown, unknown, np.zeros((rows, channels)), 0)
 
-    @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
-        """What was said of consecutive stretches, as one."""
-        return cls(
-            np.concatenate([each.raw for each in parts]),
-            np.concatenate([each.judged for each in parts]),
-            np.concatenate([each.contributions for each in parts]),
-            sum(each.refused for each in parts),
-            sum(each.unsound for each in parts),
-        )
-
 
 class Detector:
     """Scores the rows it is given, in order."""
@@ -167,7 +156,7 @@ class Detector:
                 base=None,
             )  # fmt: skip
         raw, contributions, unsound = self._scored(windows, rows)
-        return Scored(raw, self._judged(raw), contributions, refused, unsound)
+        return Scored(raw, self._judged(raw, rows.first), contributions, refused, unsound)
 
     def _scored(self, windows: Windows, rows: Rows) -> tuple[F8, F8 | F4, int]:
         """The scores of windows, and who made them, at the rows that end them; how many are unsound."""
@@ -250,11 +239,15 @@ class Detector:
             usable &= ~np.isnan(windows.values[:, :, self._required]).all(axis=1).any(axis=1)
         return usable
 
-    def _judged(self, raw: F8) -> F8:
+    def _judged(self, raw: F8, first: int) -> F8:
+        calibration = self.calibration
+        if calibration is None:
+            return np.full(len(raw), np.nan)
         if self._judge is None:
-            if self.calibration is None:
-                return np.full(len(raw), np.nan)
-            self._judge = Judge(self.calibration)
+            self._judge = Judge(calibration)
+            if calibration.since is not None and calibration.since > first:
+                raw = raw.copy()
+                raw[: calibration.since - first] = np.nan
         return self._judge.apply(raw)
 
 

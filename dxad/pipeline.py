@@ -129,7 +129,7 @@ class Pipeline:
         self._remembered = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
         self.watch = Watch(
             section, self._remembered, identity=identity, docket=docket, clock=clock, metrics=metrics,
-            forgive=self._forgive,
+            forgive=self.succession.forgive,
         )  # fmt: skip
         self._forget = False
         self._run_began = start
@@ -324,7 +324,7 @@ class Pipeline:
         events: list[Event] = []
         for begin, end in self._steps(doubtful):
             here = slice(begin, end)
-            piece = Rows(shaped.first + begin, shaped.period, shaped.values[here], shaped.states[here])
+            piece = _part(shaped, begin, end)
             troubles = self.check.troubles_at(end - 1)
             if self._plausible.watches:
                 troubles += self._plausible.troubles_at(end - 1, troubles)
@@ -353,14 +353,44 @@ class Pipeline:
     def _judge(
         self, shaped: Rows, counts: Bools, doubtful: Bools, troubles: Sequence[Trouble]
     ) -> list[Event]:
-        scored = self._score(shaped, counts)
+        """Score rows and watch them; a window never reaches across those that do not count."""
+        if counts.all():
+            return self._watched(shaped, self._score(shaped), doubtful, troubles, idle=~counts)
+        events: list[Event] = []
+        for begin, end, running in stretches(counts):
+            piece = _part(shaped, begin, end)
+            if running:
+                scored = self._score(piece)
+            else:
+                self._run_began = shaped.first + end
+                self.succession.restart()
+                self._idle.add(end - begin)
+                scored = Scored.nothing(*piece.values.shape)
+            events += self._watched(piece, scored, doubtful[begin:end], troubles, idle=~counts[begin:end])
+        return events
+
+    def _watched(
+        self, shaped: Rows, scored: Scored, doubtful: Bools, troubles: Sequence[Trouble], *, idle: Bools
+    ) -> list[Event]:
+        """Hold rows against what was known at each of them: a model may have ended its warm-up in between."""
         self._remember(shaped, scored)
         detector = self.detector
         self._remembered.model = None if detector is None else detector.model.version
-        return self.watch.update(
-            shaped, scored.judged, doubtful, troubles, idle=~counts, limit=self.limit,
-            calibration=None if detector is None else detector.calibration,
-        )  # fmt: skip
+        calibration = None if detector is None else detector.calibration
+        known = 0
+        if calibration is not None and calibration.since is not None:
+            known = min(max(0, calibration.since - shaped.first), len(shaped))
+        events: list[Event] = []
+        for begin, end, limit, by in (
+            (0, known, self.configured_limit, None),
+            (known, len(shaped), self.limit, calibration),
+        ):
+            if begin < end:
+                events += self.watch.update(
+                    _part(shaped, begin, end), scored.judged[begin:end], doubtful[begin:end], troubles,
+                    idle=idle[begin:end], limit=limit, calibration=by,
+                )  # fmt: skip
+        return events
 
     def _swap(self) -> None:
         if self.succession.settle(self._past):
@@ -408,23 +438,7 @@ class Pipeline:
             self._gate.restart()
             self.succession.restart()
 
-    def _score(self, shaped: Rows, counts: Bools) -> Scored:
-        """Score the rows that count; a window never reaches across those that do not."""
-        if counts.all():
-            return self._score_running(shaped)
-        width, parts = shaped.values.shape[1], []
-        for begin, end, running in stretches(counts):
-            if running:
-                values, states = shaped.values[begin:end], shaped.states[begin:end]
-                parts.append(self._score_running(Rows(shaped.first + begin, shaped.period, values, states)))
-            else:
-                self._run_began = shaped.first + end
-                self.succession.restart()
-                self._idle.add(end - begin)
-                parts.append(Scored.nothing(end - begin, width))
-        return Scored.joined(parts)
-
-    def _score_running(self, shaped: Rows) -> Scored:
+    def _score(self, shaped: Rows) -> Scored:
         before = self.detector
         try:
             scored = self.succession.apply(shaped)
@@ -449,10 +463,6 @@ class Pipeline:
         states = np.full((len(shaped), 2), State.GOOD, dtype=np.uint8)
         self.scores.append(shaped.first, np.column_stack((scored.raw, scored.judged)), states)
         self.parts.append(shaped.first, scored.contributions, np.zeros(shaped.states.shape, dtype=np.uint8))
-
-    def _forgive(self) -> None:
-        """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
-        self.succession.forgive()
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
@@ -481,3 +491,8 @@ class Pipeline:
             "troubles": [f"{each.channel} {each.kind}" for each in self.check.troubles],
             **self.watch.snapshot(),
         }
+
+
+def _part(rows: Rows, begin: int, end: int) -> Rows:
+    """Rows of the same, as views."""
+    return Rows(rows.first + begin, rows.period, rows.values[begin:end], rows.states[begin:end])

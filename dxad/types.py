@@ -4,8 +4,8 @@ Times are `int` nanoseconds on the stream clock (boot time, see `runtime.clock`)
 Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its start.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -233,6 +233,14 @@ class Calibration:
     """By channel id: how many rows without any change mean that a sensor is stuck; others may stand still."""
     regimes: tuple[float, ...] = ()
     """The values of the pipeline's `by` channel that were seen in training; empty where there is none."""
+    since: int | None = None
+    """The slot of the first row that is judged by it, those before are not; None where all are."""
+    normal_at: Callable[[int], Mapping[str, tuple[float, float]]] | None = None
+    """`normal` as it was after the row of a slot, among those scored last; None where it never changes."""
+
+    def at(self, slot: int) -> "Calibration":
+        """As it was after the row of `slot`, so that what is told of a row depends on no later one."""
+        return self if self.normal_at is None else replace(self, normal=self.normal_at(slot))
 
 
 class Lane(IntEnum):

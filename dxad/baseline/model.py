@@ -3,14 +3,16 @@
 import copy
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
+from dxad.baseline.regime import Normal, Now, Regime
 from dxad.baseline.statistic import Statistic
 from dxad.errors import ModelError
-from dxad.types import F4, F8, I8, Bools, Calibration, Channel, Document, Scores, Windows
+from dxad.types import F8, I8, Calibration, Channel, Document, Scores, Windows
 
 __all__ = ["REGIMES_MOST", "Baseline"]
 
@@ -53,7 +55,11 @@ class Baseline:
         self._channels: tuple[Channel, ...] = ()
         self._by: int | None = None
         self._limit = math.nan
-        self._regimes: dict[float, _Regime] = {}
+        self._regimes: dict[float, Regime] = {}
+        self._last: I8 = np.empty(0, dtype=np.int64)
+        """(n,) the slots of the rows scored last."""
+        self._keys: F8 = np.zeros(1)
+        """(1 + n,) the regimes of the row before them, and of each of them."""
 
     def load(self, channels: Sequence[Channel], rows: int | None, *, by: int | None = None) -> int:
         """Any channels will do, and one row is enough."""
@@ -61,6 +67,7 @@ class Baseline:
         self._limit = self._limit_of(len(channels) - (by is not None))
         self._regimes = {}
         self.calibration = None
+        self._last, self._keys = self._last[:0], np.full(1, 0.0 if by is None else np.nan)
         return rows or 1
 
     def score(self, windows: Windows) -> Scores:
@@ -72,40 +79,44 @@ class Baseline:
         if not self._channels:
             raise ModelError("score before load")
         rows = windows.values[:, -1].astype(np.float64)
+        if not len(rows):
+            return Scores(np.empty(0), rows)
         regimes = copy.deepcopy(self._regimes) if windows.question else self._regimes
         if self._by is None:
             regime = self._regime(0.0, regimes)
             assert regime is not None
             scores = Scores(*regime.score(windows.times, rows))
-            latest = 0.0
+            keys = None
         else:
-            scores, latest = self._apart(windows.times, rows, regimes)
+            keys = rows[:, self._by] + 0.0  # -0.0 is 0.0
+            rows[:, self._by] = np.nan
+            scores = self._apart(windows.times, rows, keys, regimes)
         if not windows.question:
-            self._calibrate(latest)
+            self._last = windows.last
+            if keys is not None:
+                self._keys = np.concatenate((self._keys[-1:], keys))
+            self._calibrate(None if self.calibration is not None else self._known_since())
         return scores
 
-    def _apart(self, times: I8, rows: F8, regimes: "dict[float, _Regime]") -> tuple[Scores, float]:
-        """Hand each row to its regime; returns the regime of the last row as well."""
-        assert self._by is not None
+    def _apart(self, times: I8, rows: F8, keys: F8, regimes: dict[float, Regime]) -> Scores:
+        """Hand each row to its regime."""
         values, contributions = np.full(len(rows), np.nan), np.zeros(rows.shape)
-        keys = rows[:, self._by] + 0.0  # -0.0 is 0.0
-        rows[:, self._by] = np.nan
         known, firsts = np.unique(keys[~np.isnan(keys)], return_index=True)
         for key in known[np.argsort(firsts)].tolist():
             regime = self._regime(key, regimes)
             if regime is not None:
                 mine = keys == key
                 values[mine], contributions[mine] = regime.score(times[mine], rows[mine])
-        return Scores(values, contributions), float(keys[-1]) if len(keys) else math.nan
+        return Scores(values, contributions)
 
-    def _regime(self, key: float, regimes: "dict[float, _Regime]") -> "_Regime | None":
+    def _regime(self, key: float, regimes: dict[float, Regime]) -> Regime | None:
         """The regime of this value, a new one if need be; None where there are too many already."""
         if key not in regimes and len(regimes) < REGIMES_MOST:
             regimes[key] = self._new()
         return regimes.get(key)
 
-    def _new(self, statistic: Statistic | None = None) -> "_Regime":
-        return _Regime(
+    def _new(self, statistic: Statistic | None = None) -> Regime:
+        return Regime(
             len(self._channels),
             warm_up=self._warm_up,
             settle=self._settle,
@@ -114,20 +125,46 @@ class Baseline:
             statistic=statistic,
         )
 
-    def _calibrate(self, latest: float) -> None:
-        """Judge by one limit; what is normal is what is so in the regime of the latest row."""
-        ready = [key for key, regime in self._regimes.items() if regime.ready]
-        if not ready:
-            return  # during a new warm-up the limit stays what it was
-        known = () if self._by is None else tuple(sorted(ready))
-        statistic = self._regimes[latest if latest in ready else ready[0]].statistic
-        assert statistic is not None
+    def _calibrate(self, since: int | None) -> None:
+        """Judge by one limit, from the row of the slot `since` on if it is not known yet."""
         old = self.calibration
-        if old is not None and old.regimes == known and getattr(old.normal, "statistic", None) is statistic:
+        if old is not None and self._by is None:
             return
-        self.calibration = Calibration(
-            self._limit, normal=_Normal(self._channels, statistic, self._by), regimes=known
-        )
+        ready = sorted(key for key, regime in self._regimes.items() if regime.ready)
+        known = () if self._by is None else tuple(ready)
+        if old is None:
+            if since is not None or ready:
+                now = Now(lambda: self._normal(len(self._last)))
+                self.calibration = Calibration(
+                    self._limit, normal=now, regimes=known, since=since, normal_at=self._normal_at
+                )
+        elif ready and old.regimes != known:  # during a new warm-up they stay what they were
+            self.calibration = replace(old, regimes=known)
+
+    def _known_since(self) -> int | None:
+        """The slot of the first of the rows scored last after which some regime was ready."""
+        found = []
+        for key, regime in self._regimes.items():
+            mine = self._last if self._by is None else self._last[self._keys[1:] == key]
+            rows = regime.known_after() if len(mine) else None
+            if rows is not None:
+                found.append(int(mine[rows - 1]))
+        return min(found, default=None)
+
+    def _normal_at(self, slot: int) -> Normal:
+        """What was normal after the row of `slot`, in the regime that it was in."""
+        return self._normal(int(np.searchsorted(self._last, slot, side="right")))
+
+    def _normal(self, rows: int) -> Normal:
+        """The same after so many of the rows scored last; nothing where the regime is not known."""
+        if self._by is None:
+            key, of_regime = 0.0, rows if len(self._last) else None
+        else:
+            key, mine = float(self._keys[rows]), self._keys[1:] == self._keys[rows]
+            of_regime = int(np.count_nonzero(mine[:rows])) if mine.any() else None
+        regime = self._regimes.get(key)
+        normal = None if regime is None else regime.normal_after(of_regime)
+        return Normal(self._channels, normal, self._by)
 
     def forgive(self) -> None:
         """A sensor was lying: what was summed up over the last rows is void."""
@@ -172,7 +209,8 @@ class Baseline:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the saved state is damaged: {type(error).__name__} {error}") from error
         self._regimes = regimes
-        self._calibrate(next(iter(regimes), math.nan))
+        self._last, self._keys = self._last[:0], np.array([next(iter(regimes), math.nan)])
+        self._calibrate(None)
 
     def _fingerprint(self) -> str:
         text = "\n".join(f"{channel.id}\t{channel.unit}" for channel in self._channels) + f"\n{self._by}"
@@ -181,92 +219,3 @@ class Baseline:
     def close(self) -> None:
         """Let go of memory."""
         self._regimes = {}
-
-
-class _Regime:
-    """One regime: a warm-up, then what came of it, then perhaps a warm-up again."""
-
-    def __init__(
-        self,
-        channels: int,
-        *,
-        warm_up: int,
-        settle: Callable[[F8, float], Statistic],
-        limit: float,
-        relearn_after: int | None,
-        statistic: Statistic | None,
-    ) -> None:
-        self.surplus = 0
-        """How many more rows were above the limit than below it of late; the guard's own memory."""
-        self.statistic = statistic
-        self._channels, self._warm_up = channels, warm_up
-        self._settle, self._limit = settle, limit
-        self._relearn_after = relearn_after
-        self._seen: F4 = np.empty((0, channels), dtype=np.float32)
-        self._count = 0
-
-    @property
-    def ready(self) -> bool:
-        return self.statistic is not None and self.statistic.ready
-
-    def score(self, times: I8, rows: F8) -> tuple[F8, F8]:
-        """Twice as `Statistic.score`; NaN during the warm-up."""
-        n = len(rows)
-        if self.statistic is not None and self._relearn_after is None:
-            return self.statistic.score(times, rows)  # the usual case
-        values, contributions = np.full(n, np.nan), np.zeros(rows.shape)
-        at = 0
-        while at < n:
-            if self.statistic is None:
-                at += self._warm(rows[at:])
-                continue
-            found, parts = self.statistic.score(times[at:], rows[at:])
-            until = at + self._guard(found > self._limit)
-            values[at:until], contributions[at:until] = found[: until - at], parts[: until - at]
-            at = until
-        return values, contributions
-
-    def _warm(self, rows: F8) -> int:
-        """Gather rows and settle once there are enough; returns how many were taken."""
-        if not len(self._seen):
-            self._seen = np.empty((self._warm_up, self._channels), dtype=np.float32)
-        taken = min(len(rows), self._warm_up - self._count)
-        self._seen[self._count : self._count + taken] = rows[:taken]  # exact: they come in single precision
-        self._count += taken
-        if self._count == self._warm_up:
-            self.statistic = self._settle(self._seen.astype(np.float64), self._limit)
-            self._seen, self._count = self._seen[:0], 0
-        return taken
-
-    def _guard(self, above: Bools) -> int:
-        """Whether this is the new normal: returns how many rows the statistic may still judge."""
-        if self._relearn_after is None or not (self.surplus or above.any()):
-            return len(above)
-        for place, each in enumerate(above.tolist()):
-            self.surplus = max(0, self.surplus + (1 if each else -1))
-            if self.surplus >= self._relearn_after:
-                self.statistic, self.surplus = None, 0
-                return place + 1
-        return len(above)
-
-
-class _Normal(Mapping[str, tuple[float, float]]):
-    """What is normal, looked up when somebody asks: no dictionary of thousands of channels at every row."""
-
-    def __init__(self, channels: Sequence[Channel], statistic: Statistic, by: int | None) -> None:
-        self.statistic = statistic
-        known = ~np.isnan(statistic.normal[0])
-        if by is not None:
-            known[by] = False
-        self._columns = {channels[place].id: int(place) for place in np.flatnonzero(known)}
-
-    def __getitem__(self, name: str) -> tuple[float, float]:
-        mean, std = self.statistic.normal
-        column = self._columns[name]
-        return float(mean[column]), float(std[column])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)

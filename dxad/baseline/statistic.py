@@ -17,9 +17,15 @@ class Statistic(Protocol):
     def ready(self) -> bool:
         """Whether it scores at least some rows."""
 
-    @property
-    def normal(self) -> tuple[F8, F8]:
-        """Mean and standard deviation in normal running, both (channels,); NaN where not known."""
+    def normal_after(self, rows: int) -> tuple[F8, F8] | None:
+        """Mean and standard deviation in normal running, as they were within the rows scored last.
+
+        Args:
+            rows: after so many of them; 0 for before the first.
+
+        Returns:
+            Both (channels,), NaN where not known; None where it was not ready.
+        """
 
     def score(self, times: I8, rows: F8) -> tuple[F8, F8]:
         """Score rows, and learn from those that are not above the limit.

@@ -127,11 +127,11 @@ class ProcessEpisode(Episode):
         if self.incident is not None and self.held_by is not None:
             self.incident.remarks["held_by"] = self.held_by
         if self.incident is not None and self._score.alarm.stands and score >= 2 * self._told_peak:
-            events += self._grown(slot, score, calibration)
+            events += self._grown(slot, score, calibration.at(slot))
         told = [(each.tag, transition) for each in busy for transition in each.step(slot, row)]
         self._climb()
         if told:
-            events += self.transit(told, calibration)
+            events += self.transit(told, calibration.at(slot))
         return events or self._overdue(slot)
 
     def _grown(self, slot: int, score: float, calibration: Calibration) -> list[Event]:

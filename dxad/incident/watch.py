@@ -158,7 +158,8 @@ class Watch:
             raise ConfigError(f"no alarm {alarm!r}; there are {', '.join(self._places)}")
         episode, tag = self._places[alarm]
         told = self._acted(tag, action, until)
-        return episode.transit([(tag, each) for each in told], self._calibration) if told else []
+        known = self._calibration.at(self._past.rows.sealed - 1)
+        return episode.transit([(tag, each) for each in told], known) if told else []
 
     def _acted(self, tag: Tag, action: Action, until: int | None) -> list[Transition]:
         slot, alarm = self._past.rows.sealed - 1, tag.alarm

@@ -174,6 +174,10 @@ class Sums:
         values: F8 = contributions.max(axis=1, initial=0.0)
         return values, contributions
 
+    def normal_after(self, _rows: int) -> tuple[F8, F8]:
+        """That of the warm-up, for good."""
+        return self.normal
+
     def forgive(self) -> None:
         """The sums begin anew at 0."""
         self._sums = np.zeros(self._sums.shape)

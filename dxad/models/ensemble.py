@@ -235,6 +235,8 @@ class _Member:
         if calibration is None or not n:
             return np.full(n, np.nan), np.zeros((n, width))
         raw = np.minimum(scores.values, _LARGEST)
+        if calibration.since is not None and windows.last[0] < calibration.since and not windows.question:
+            raw[windows.last < calibration.since] = np.nan
         if windows.question:
             values = _spread(Judge(calibration), windows.last, raw, int(windows.last[0])) / calibration.limit
         else:
@@ -301,9 +303,12 @@ def _shares(parts: F8 | F4 | None, values: F8, width: int) -> F8:
 
 def _merged(found: Sequence[Calibration]) -> Calibration:
     regimes = [set(each.regimes) for each in found if each.regimes]
+    begun = [each.since for each in found if each.since is not None]
     return Calibration(
         limit=1.0,
         normal=_First([each.normal for each in found]),
+        since=min(begun) if len(begun) == len(found) else None,
+        normal_at=lambda slot: _First([each.at(slot).normal for each in found]),
         stuck_rows={name: rows for each in reversed(found) for name, rows in each.stuck_rows.items()},
         regimes=tuple(sorted(set.intersection(*regimes))) if regimes else (),
     )
@@ -314,7 +319,6 @@ class _First(Mapping[str, tuple[float, float]]):
 
     def __init__(self, mappings: Sequence[Mapping[str, tuple[float, float]]]) -> None:
         self._mappings = mappings
-        self._names = list(dict.fromkeys(name for each in mappings for name in each))
 
     def __getitem__(self, name: str) -> tuple[float, float]:
         for each in self._mappings:
@@ -323,10 +327,10 @@ class _First(Mapping[str, tuple[float, float]]):
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(dict.fromkeys(name for each in self._mappings for name in each))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(set().union(*self._mappings))
 
 
 def _build(config: Config, *, state_dir: Path) -> Ensemble:

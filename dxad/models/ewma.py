@@ -83,6 +83,8 @@ class EwmaChart:
         self._first, self._width, self._std = first, width, std
         self._floor = np.where(first > 0, first * _FLOOR, 1.0)
         self._divisor = np.where(first > 0, width, np.inf)
+        self._course = [(mean, variance)]
+        """Mean and variance before the rows scored last, and after each of them: never changed in place."""
 
     @classmethod
     def settle(cls, values: F8, limit: float, *, weight: float, span: int) -> "EwmaChart":
@@ -118,13 +120,13 @@ class EwmaChart:
         arrays = {name: unpack(state, name, (channels,)) for name in names}
         return cls(weight=weight, span=span, limit=limit, **arrays)
 
-    @property
-    def normal(self) -> tuple[F8, F8]:
-        """The mean as it is now; the standard deviation has changed since the warm-up as the chart's has."""
+    def normal_after(self, rows: int) -> tuple[F8, F8]:
+        """The mean of then; the standard deviation has changed since the warm-up as the chart's has."""
+        mean, variance = self._course[rows]
         changed = np.sqrt(
-            np.divide(self._variance, self._first, out=np.ones(len(self._first)), where=self._first > 0)
+            np.divide(variance, self._first, out=np.ones(len(self._first)), where=self._first > 0)
         )
-        return np.where(np.isnan(self._std), np.nan, self._mean), self._std * changed
+        return np.where(np.isnan(self._std), np.nan, mean), self._std * changed
 
     def score(self, _times: I8, rows: F8) -> tuple[F8, F8]:
         """Squares of the deviations are the contributions."""
@@ -132,6 +134,7 @@ class EwmaChart:
         holed = holes.any(axis=1).tolist()
         contributions = np.empty(rows.shape)
         highest = self._limit**2
+        self._course = [(self._mean, self._variance)]
         tops = [self._step(row, holes[place] if holed[place] else None, contributions[place], highest)
                 for place, row in enumerate(rows)]  # fmt: skip
         return np.sqrt(np.array(tops, dtype=np.float64)), contributions
@@ -156,10 +159,12 @@ class EwmaChart:
             if hole is not None:
                 step[hole] = lesson[hole] = 0.0
             step *= self._gain
-            self._variance += step
-            np.maximum(self._variance, self._floor, out=self._variance)
+            step += self._variance
+            self._variance = np.maximum(step, self._floor, out=step)
             lesson *= self._gain
-            self._mean += lesson
+            lesson += self._mean
+            self._mean = lesson
+        self._course.append((self._mean, self._variance))
         return top
 
     def forgive(self) -> None:

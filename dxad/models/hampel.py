@@ -93,8 +93,9 @@ class Hampel:
         self._without = np.empty((span + 1, channels))
         """Space for the ordered past without the value that leaves, between two infinities."""
         self._without[0], self._without[-1] = -np.inf, np.inf
-        self._spread = np.empty(channels)
         self._measure()
+        self._course = [(self._median, self._spread)]
+        """Median and spread before the rows scored last, and after each of them."""
 
     @classmethod
     def settle(cls, values: F8, limit: float, *, span: int) -> "Hampel":
@@ -113,21 +114,16 @@ class Hampel:
         past = unpack(state, "past", (span, channels))
         return cls(limit=limit, past=past, oldest=int(state["oldest"]) % span, floor=floor, width=width)
 
-    @property
-    def normal(self) -> tuple[F8, F8]:
+    def normal_after(self, rows: int) -> tuple[F8, F8]:
         """Median and spread of the last rows that were normal."""
-        known = np.where(self._moves, self._median, np.nan)
-        return known, self._spread
-
-    @property
-    def _median(self) -> F8:
-        middle: F8 = self._ordered[self._half]
-        return middle
+        median, spread = self._course[rows]
+        return np.where(self._moves, median, np.nan), spread
 
     def score(self, _times: I8, rows: F8) -> tuple[F8, F8]:
         """Squares of the deviations are the contributions."""
         contributions = np.zeros(rows.shape)
         values = np.zeros(len(rows))
+        self._course = [(self._median, self._spread)]
         for place, row in enumerate(rows):
             squares = contributions[place]
             np.subtract(row, self._median, out=squares)
@@ -137,6 +133,7 @@ class Hampel:
             values[place] = top = float(np.maximum.reduce(squares, initial=0.0)) ** 0.5
             if top <= self._limit:
                 self._learn(row)
+            self._course.append((self._median, self._spread))
         return values, contributions
 
     def _learn(self, row: F8) -> None:
@@ -152,13 +149,14 @@ class Hampel:
         self._measure()
 
     def _measure(self) -> None:
+        self._median: F8 = self._ordered[self._half].copy()
         below = self._median - self._ordered[: self._half + 1]
         above = self._ordered[self._half :] - self._median
         spread = MAD_TO_STD * np.maximum(below, above).min(axis=0)
         np.maximum(spread, self._floor, out=spread)
         spread *= self._width
         spread[~self._moves] = np.inf
-        self._spread = spread
+        self._spread: F8 = spread
 
     def forgive(self) -> None:
         """Nothing is summed up."""

@@ -103,6 +103,8 @@ class Phases:
         """The stream time of the last row before a restart."""
         self._newest = 0
         self._start_over()
+        self._course: list[tuple[int, tuple[F8, F8] | None]] = [(0, None)]
+        """Level and spread before the rows scored last, and after how many of them they were others."""
 
     def _start_over(self) -> None:
         bins, channels = self._bins, self._channels
@@ -142,17 +144,22 @@ class Phases:
         phases._until = phases._newest = int(state["newest"])
         if phases._visit.number >= 0:
             phases._look_up(phases._visit.number % phases._bins)
+        phases._course = [(0, phases._normal)]
         return phases
 
+    def normal_after(self, rows: int) -> tuple[F8, F8] | None:
+        """Level and spread of the phase that the row was in."""
+        return next(normal for after, normal in reversed(self._course) if after <= rows)
+
     @property
-    def normal(self) -> tuple[F8, F8]:
-        """Level and spread of the phase of the last row."""
+    def _normal(self) -> tuple[F8, F8] | None:
         level, spread = self._now
-        return level, np.where(np.isinf(spread), 0.0, spread)
+        return (level, np.where(np.isinf(spread), 0.0, spread)) if self.ready else None
 
     def score(self, times: I8, rows: F8) -> tuple[F8, F8]:
         """Squares of the deviations are the contributions; what is learned counts from the next visit on."""
         values, contributions = np.full(len(rows), np.nan), np.zeros(rows.shape)
+        self._course = [(0, self._normal)]
         if len(rows):
             if self._until is not None and times[0] < self._until:
                 self._start_over()
@@ -166,6 +173,7 @@ class Phases:
                 self._end()
                 self._visit = _Visit(int(visits[begin]), self._channels)
                 self._look_up(int(phases[begin]))
+                self._course.append((begin + 1, self._normal))
             part = slice(begin, end)
             values[part] = self._judge(rows[part], contributions[part])
             self._visit.gather(rows[part][~(values[part] > self._limit)])
@@ -190,7 +198,7 @@ class Phases:
         )
         spread = np.maximum(spread, self._floor)
         scored = (self._count[phase] >= self._seasons) & (spread > 0)
-        self._now = self._level[phase], np.where(scored, spread, np.inf)
+        self._now = self._level[phase].copy(), np.where(scored, spread, np.inf)
 
     def _end(self) -> None:
         visit = self._visit

@@ -244,11 +244,12 @@ class BareTFLite:
         whole = ~np.isnan(windows.values).any(axis=(1, 2))
         values = np.full(len(windows), np.nan)
         values[whole] = self._run(self._graph, windows.values[whole])
-        if self.calibration is None:
-            self._first += values[whole].tolist()
-            if len(self._first) >= self._WARM_UP:
-                worst = max(self._first[: self._WARM_UP])
-                self.calibration = Calibration(max(self._MARGIN * worst, 1e-9))
+        if self.calibration is None and not windows.question:
+            wanted = self._WARM_UP - len(self._first)
+            self._first += values[whole][:wanted].tolist()
+            if len(self._first) == self._WARM_UP:
+                limit = max(self._MARGIN * max(self._first), 1e-9)
+                self.calibration = Calibration(limit, since=int(windows.last[whole][wanted - 1]))
         return Scores(values)
 
     def _run(self, graph: Graph, windows: F4) -> F8:

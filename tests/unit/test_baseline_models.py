@@ -306,3 +306,23 @@ def test_no_cut_of_the_rows_changes_a_bit(kind, seed, cuts, regimes):
     parts = np.concatenate([each.contributions for each in found])
     np.testing.assert_array_equal(parts, expected.contributions)
     assert pieces.state() == whole.state()
+
+
+@every_baseline
+@pytest.mark.parametrize("by", [None, 2])
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**32), relearn=st.sampled_from([None, 5, 30]))
+def test_what_was_normal_at_a_row_is_a_matter_of_the_rows_up_to_it(kind, by, seed, relearn):
+    rows = running(seed, 300)
+    if by is not None:
+        rows[:, by] = np.random.default_rng(seed).integers(0, 3, 300)
+        rows[::17, by] = NAN
+    whole, single = (loaded(kind, by=by, relearn_after=relearn) for _ in range(2))
+    whole.score(windows_of(rows))
+    for at, row in enumerate(rows):
+        single.score(windows_of(row[None], at))
+        if single.calibration is None:
+            assert whole.calibration is None or at < whole.calibration.since
+        else:
+            assert single.calibration.since == whole.calibration.since
+            assert dict(whole.calibration.at(at).normal) == dict(single.calibration.normal)

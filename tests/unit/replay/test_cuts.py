@@ -25,9 +25,25 @@ GATED = {
 }
 """Finer than one of its sources, and not always looking."""
 
+APART = {
+    "channels": ["plc.*", "fast.x"],
+    "period": "100ms",
+    "transforms": [{"type": "expression", "name": "plc.mode", "formula": "plc.a > 10"}],
+    "by": "plc.mode",
+    "model": {
+        "type": "ensemble",
+        "models": [
+            {"type": "zscore", "warm_up": 50, "relearn_after": 20},
+            {"type": "ewma", "warm_up": 60, "span": 100},
+        ],
+    },
+    "alarm": ALARM,
+}
+"""What is normal is kept apart, moves, and is given up."""
+
 
 def watching(folder):
-    return configured(folder, joined=JOINED, plain=PLAIN, gated=GATED)
+    return configured(folder, joined=JOINED, plain=PLAIN, gated=GATED, apart=APART)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +68,8 @@ def test_the_rough_recording_has_all_that_could_be_cut_wrongly(whole):
     assert outcome.pipelines["joined"].scored > 100
     assert 0 < outcome.pipelines["gated"].scored < 1500
     assert outcome.pipelines["gated"].incidents
+    assert outcome.pipelines["apart"].incidents
+    assert 0 < outcome.pipelines["apart"].scored < outcome.pipelines["plain"].rows
 
 
 @settings(max_examples=10, deadline=None, phases=set(Phase) - {Phase.explain})
