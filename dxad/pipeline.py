@@ -119,7 +119,7 @@ class Pipeline:
         self._remembered = Past(self.rows, self.scores, self.parts, reach=max(1, history - batch))
         self.watch = Watch(
             section, self._remembered, identity=identity, docket=docket, clock=clock, metrics=metrics,
-            forgive=self._forgive,
+            forgive=self.succession.forgive,
         )  # fmt: skip
         self._forget = False
         self._run_began = start
@@ -352,7 +352,7 @@ class Pipeline:
             if running:
                 scored = self._score(piece)
             else:
-                self._run_began = piece.first + len(piece)
+                self._run_began = shaped.first + end
                 self.succession.restart()
                 self._idle.add(end - begin)
                 scored = Scored.nothing(*piece.values.shape)
@@ -453,10 +453,6 @@ class Pipeline:
         states = np.full((len(shaped), 2), State.GOOD, dtype=np.uint8)
         self.scores.append(shaped.first, np.column_stack((scored.raw, scored.judged)), states)
         self.parts.append(shaped.first, scored.contributions, np.zeros(shaped.states.shape, dtype=np.uint8))
-
-    def _forgive(self) -> None:
-        """A sensor has been found to lie or is well again: what the score made of it meanwhile is void."""
-        self.succession.forgive()
 
     def interrupt(self) -> list[Event]:
         """The pipeline ends: close what is open, since nobody will know when it is over."""
