@@ -36,6 +36,8 @@ _RATIO_MOST: Final = 10.0
 """A score far above its limit is compared as this many times the limit."""
 
 _TURNS_KEPT: Final = 100
+_PATIENCE: Final = 20
+"""Probations without a comparison, in an outage say, after which the replaced model goes all the same."""
 
 Role = Literal["none", "shadow", "retired"]
 Settled = Future[str | None]
@@ -330,7 +332,7 @@ class Succession:
         elif seen.rows >= min(_SHIFT_ROWS_MIN, self._probation_rows) and share > self._rule.shift:
             self._roll_back(f"it alarms in {share:.0%} of the rows in which the old one does not")
         else:
-            if seen.offered >= self._probation_rows:
+            if seen.rows >= self._probation_rows or seen.offered >= _PATIENCE * self._probation_rows:
                 self._let_go()
             return scored
         return other

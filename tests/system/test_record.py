@@ -33,7 +33,7 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
     assert recorder.returncode == 0
     assert "waiting for it to come back" in complained
     rows, lost = map(int, re.search(r"rec.npz: (\d+) rows; (\d+) rows were lost", told).groups())
-    assert rows > 150
+    assert rows > 60
     assert lost > 5  # it was away for at least as long as a process takes to start
     done = subprocess.run(
         [sys.executable, "-m", "dxad", "replay", "-c", str(config), "--data", str(recording), "--json"],

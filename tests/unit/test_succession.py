@@ -334,3 +334,18 @@ def test_the_report_has_numbers_only_where_there_are_any(rig):
     comparison = rig.succession.snapshot()["comparison"]
     assert comparison["agreement"] is None
     assert comparison["correlation"] is None
+
+
+def test_an_outage_does_not_count_as_a_probation():
+    rig = Rig(shift=0.1)
+    rig.install(rig.model("old"))
+    rig.install(rig.model("new", factor=3.0))
+    rig.feed(5 * 2 * SECOND, value=float("nan"))
+    assert rig.succession.role == "retired", "nothing could be compared"
+    rig.feed(2 * SECOND)
+    assert rig.live == "old", "and what it does afterwards still counts"
+    rig = Rig()
+    rig.install(rig.model("old"))
+    rig.install(rig.model("new"))
+    rig.feed(50 * 2 * SECOND, value=float("nan"))
+    assert rig.succession.role == "none", "but nobody waits for ever"
