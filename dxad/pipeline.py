@@ -450,8 +450,9 @@ class Pipeline:
     def _remember(self, shaped: Rows, scored: Scored) -> None:
         """Keep the rows and what was said of them: for queries, evidence, the next model's first window."""
         self.rows.append(shaped.first, shaped.values, shaped.states)
-        states = np.full((len(shaped), 2), State.GOOD, dtype=np.uint8)
-        self.scores.append(shaped.first, np.column_stack((scored.raw, scored.judged)), states)
+        said = np.empty((len(shaped), 2))
+        said[:, 0], said[:, 1] = scored.raw, scored.judged
+        self.scores.append(shaped.first, said, np.full(said.shape, State.GOOD, dtype=np.uint8))
         self.parts.append(shaped.first, scored.contributions, np.zeros(shaped.states.shape, dtype=np.uint8))
 
     def interrupt(self) -> list[Event]:

@@ -10,7 +10,8 @@
     replay.samples     samples a second of 50 channels by `dxad replay`: rms and peak of 32 channels as
                        features at the full rate, every ten rows, into the 64-32-8-32-64 net
     live.p50, p99      ms from the sealing of a slot to the row's score, 500 channels in 20 pipelines at
-                       10 Hz, as the daemon runs them, by the wall clock
+                       10 Hz, as the daemon runs them, by the wall clock; the reference is twenty steps of the
+                       bare sums of `path`, handed to a thread each tenth of a second by an idle loop
     growth.pipelines   ns a sample with 100 pipelines of 50 channels; the reference is one of them; z-score
     growth.channels    ns a sample with 5,000 channels in one pipeline; the reference is 10
 
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -309,10 +311,34 @@ def replay(folder: Path, rows: int) -> dict[str, Metric]:
 def live(folder: Path, seconds: float) -> dict[str, Metric]:
     """The daemon's own services on the machine's clock."""
     delays = asyncio.run(_live(folder, seconds))
+    bare = asyncio.run(_bare_live(seconds / 2))
+    mine, reference = ([float(np.quantile(each, q)) for q in (0.5, 0.99)] for each in (delays, bare))
     return {
-        "live.p50": Metric(value=float(np.quantile(delays, 0.5)), unit="ms"),
-        "live.p99": Metric(value=float(np.quantile(delays, 0.99)), unit="ms", goal=5.0, at_most=True),
+        "live.p50": Metric(value=mine[0], unit="ms", reference=reference[0]),
+        "live.p99": Metric(value=mine[1], unit="ms", reference=reference[1], goal=5.0, at_most=True),
     }
+
+
+async def _bare_live(seconds: float) -> list[float]:
+    """What the machine makes of the same hand-over: how late a thread wakes up, and its caches are cold."""
+    steps = [
+        Reference(dense(_NET), channels=25, looked_at=_LOOKED_AT, rows=_ROWS, slots=4000, spans=_SPANS)
+        for _ in range(20)
+    ]
+    row = rows_of(1, 25)
+    clock, delays = SystemClock(), []
+
+    def work(begin: int) -> None:
+        for step in steps:
+            step.step(row)
+            delays.append((clock.now() - begin) / 1e6)
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        end = clock.now() + int(seconds * NS_PER_S)
+        while clock.now() < end:
+            await clock.sleep_until((clock.now() // _PERIOD + 1) * _PERIOD)
+            await asyncio.get_running_loop().run_in_executor(thread, work, clock.now())
+    return delays[len(steps) * 10 :]
 
 
 async def _live(folder: Path, seconds: float) -> list[float]:
