@@ -293,3 +293,15 @@ def test_it_learns_in_this_very_process_where_the_caller_has_the_time(bench, nor
         bench.learning.learn_here(normal_rows(3))
     assert list(bench.shelf.glob(".learn-*")) == []
     assert bench.installed == [f"0001-{version}"]
+
+
+def test_a_model_that_is_there_and_damaged_is_no_reason_to_learn_another_one_unasked(bench):
+    assert bench.learning.wanted
+    placed = bench.shelf / "0001-abc"
+    placed.mkdir(parents=True)
+    (placed / "manifest.json").write_text("{")
+    (placed / "model.tflite").write_bytes(b"")
+    (bench.shelf / "current").symlink_to("0001-abc")
+    assert not bench.learning.wanted, "what runs now may not be what is normal: somebody shall look"
+    bench.learning.ask()  # and may say so
+    assert bench.learning.rows == 200
