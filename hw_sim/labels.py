@@ -1,14 +1,18 @@
-"""The ground truth: what was broken when, and how large that was, as JSON lines.
+"""The ground truth: what was broken when, and how large that was; as JSON lines, or as a table of edges in CSV.
 
-    {"type": "run", "seed", "started", "plant", "channels"}           once; `started` is t = 0, unix seconds
+    {"type": "run", "seed", "started", "plants", "channels"}          once; `started` is t = 0, unix seconds
     {"type": "fault", "fault", "phase": "onset" | "end", "time", "t_s", "channels", "parameters"}
-    {"type": "effect", "fault", "t_s", "since_onset_s", "channels"}   each second that a fault is on
+    {"type": "effect", "fault", "t_s", "since_onset_s", "channels"}   each second of a fault's first minute,
+                                                                      then each minute
 
 An effect has per channel its `unit`, and of the last second, `healthy` (the twin's) and `actual`, each with
-the `mean` and the `rms`, which is the mean of the ten 100 ms root mean squares. A device that is off shows
-no effect. Flushed line by line.
+the `mean` and the `rms`, which is the mean of the ten 100 ms root mean squares; null where the sensor showed
+nothing. What breaks a device or a wire shows no effect in the plant.
+
+The table has a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. Both are flushed line by line.
 """
 
+import csv
 import json
 import math
 from collections import deque
@@ -17,62 +21,90 @@ from typing import Any, Final, TextIO
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault
-from hw_sim.plant import CHANNELS, STEP_S
+from hw_sim.plant import Readings
 
 __all__ = ["Labels"]
 
-_SECOND: Final = round(1 / STEP_S)
-_TENTH: Final = _SECOND // 10
-
-_Readings = Mapping[str, float]
+_TENTHS: Final = 10
+_EACH_SECOND_S: Final = 60
+_COLUMNS: Final = ("time", "t_s", "phase", "fault", "channel", "parameters")
 
 
 class Labels:
     """Writes the labels of one run."""
 
-    def __init__(self, file: TextIO, bench: Bench, *, now: Callable[[], float]) -> None:
+    def __init__(self, file: TextIO, bench: Bench, *, now: Callable[[], float], as_csv: bool = False) -> None:
         self._file = file
         self._bench = bench
         self._now = now
-        self._on: set[int] = set()
-        self._actual: deque[_Readings] = deque(maxlen=_SECOND)
-        self._healthy: deque[_Readings] = deque(maxlen=_SECOND)
+        self._table = csv.writer(file, lineterminator="\n") if as_csv else None
+        self._on: Sequence[Fault] = ()
+        self._second = max(1, round(1 / bench.step_s))
+        self._actual: deque[Readings] = deque(maxlen=self._second)
+        self._healthy: deque[Readings] = deque(maxlen=self._second)
 
-    def start(self, *, seed: int) -> None:
+    def start(self) -> None:
         """All wires are up, and t = 0 is now."""
-        self._write(type="run", seed=seed, started=self._now(), plant="pump skid", channels=dict(CHANNELS))
+        if self._table is not None:
+            self._table.writerow(_COLUMNS)
+        else:
+            self._write(
+                type="run",
+                seed=self._bench.seed,
+                started=self._now(),
+                plants=[rig.name for rig in self._bench.rigs],
+                channels={name: channel.unit for name, channel in self._bench.channels.items()},
+            )
         self.step()
 
     def step(self) -> None:
         """Note what the bench's last step changed."""
         self._actual.append(self._bench.readings)
         self._healthy.append(self._bench.healthy)
-        at_s = self._bench.at_s
-        faults = self._bench.faults
-        on = {place for place, fault in enumerate(faults) if fault.active(at_s)}
-        for place in sorted(on ^ self._on):
-            self._edge(faults[place], "onset" if place in on else "end", at_s)
-        self._on = on
-        for place in sorted(on):
-            since_steps = round((at_s - faults[place].onset_s) / STEP_S)
-            if since_steps and since_steps % _SECOND == 0 and not faults[place].downed_devices:
-                self._effect(faults[place], at_s, since_s=since_steps // _SECOND)
+        active = self._bench.active
+        if active is not self._on:
+            self._edges(self._on, active)
+            self._on = active
+        for fault in active:
+            if fault.kind.where in {"plant", "sensor"}:
+                self._effect(fault)
 
-    def _edge(self, fault: Fault, phase: str, at_s: float) -> None:
+    def _edges(self, before: Sequence[Fault], now: Sequence[Fault]) -> None:
+        for fault in before:
+            if fault not in now:
+                self._edge(fault, "end")
+        for fault in now:
+            if fault not in before:
+                self._edge(fault, "onset")
+
+    def _edge(self, fault: Fault, phase: str) -> None:
+        time, t_s, parameters = self._now(), round(self._bench.at_s, 6), dict(fault.settings)
+        if self._table is not None:
+            told = json.dumps(parameters)
+            self._table.writerows([time, t_s, phase, fault.name, each, told] for each in fault.channels)
+            self._file.flush()
+            return
         self._write(
             type="fault",
             fault=fault.name,
             phase=phase,
-            time=self._now(),
-            t_s=round(at_s, 3),
+            time=time,
+            t_s=t_s,
             channels=fault.channels,
-            parameters=dict(fault.parameters),
+            parameters=parameters,
         )
 
-    def _effect(self, fault: Fault, at_s: float, *, since_s: float) -> None:
+    def _effect(self, fault: Fault) -> None:
+        if self._table is not None:
+            return
+        since_steps = self._bench.steps - math.ceil(fault.onset_s / self._bench.step_s - 1e-6)
+        since_s, within = divmod(since_steps, self._second)
+        since_s = since_steps * self._bench.step_s if self._second == 1 else since_s
+        if since_steps == 0 or within or (since_s > _EACH_SECOND_S and since_s % _EACH_SECOND_S):
+            return
         channels = {
             name: {
-                "unit": CHANNELS[name],
+                "unit": self._bench.channels[name].unit,
                 "healthy": _measured([readings[name] for readings in self._healthy]),
                 "actual": _measured([readings[name] for readings in self._actual]),
             }
@@ -81,7 +113,7 @@ class Labels:
         self._write(
             type="effect",
             fault=fault.name,
-            t_s=round(at_s, 3),
+            t_s=round(self._bench.at_s, 6),
             since_onset_s=float(since_s),
             channels=channels,
         )
@@ -91,7 +123,11 @@ class Labels:
         self._file.flush()
 
 
-def _measured(values: Sequence[float]) -> Mapping[str, float]:
-    pieces = [values[at : at + _TENTH] for at in range(0, len(values), _TENTH)]
+def _measured(values: Sequence[float]) -> Mapping[str, float | None]:
+    shown = [value for value in values if not math.isnan(value)]
+    if not shown:
+        return {"mean": None, "rms": None}
+    tenth = max(1, len(shown) // _TENTHS)
+    pieces = [shown[at : at + tenth] for at in range(0, len(shown), tenth)]
     rms = [math.sqrt(math.fsum(value * value for value in piece) / len(piece)) for piece in pieces]
-    return {"mean": math.fsum(values) / len(values), "rms": math.fsum(rms) / len(rms)}
+    return {"mean": math.fsum(shown) / len(shown), "rms": math.fsum(rms) / len(rms)}

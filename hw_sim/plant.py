@@ -1,213 +1,61 @@
-"""A pump skid: a centrifugal pump on a drive, a valve, a pipe and a tank, in one physical state.
+"""What a plant is: one physical state with its sensors, stepped at a fixed beat, the same for the same seed.
 
-    drive ──▶ motor ──▶ pump ──▶ (pressure) ──▶ valve, pipe ──▶ (flow) ──▶ tank ──▶ draw
-
-Notation and laws, SI but where a name says otherwise (J. Gülich, "Centrifugal Pumps", 3rd ed., chapters 2-4):
-
-    pump      H = H0·r² - a·Q²          head over flow, r = speed / nominal speed
-    power     P = D·g·Q·H / η           at the shaft, D the water's density
-              η = ηb·(1 - (q - 1)²)     q = Q / (r·Qb); b, the best point
-    affinity  Q ~ r, H ~ r², P ~ r³     follows from these two, at one place on the curve
-    system    H = Hs + k·Q²             static head and friction; k ~ restriction / opening²
-    motor     I = Pe / (√3·U·cos φ)     Pe = P / ηm, the electrical power
-    winding   τ·dT/dt = Ta + c·I² - T   a first-order lag over copper losses
-    tank      A·dL/dt = Q - Qd          Qd is drawn by a proportional-integral level controller
-    lags      speed and flow follow their targets in first order: inertia of rotor and water column
-
-The load makes two cycles that are never twice alike: the set-point of the speed in stairs, in at most five
-seconds a turn, and the valve in at most two. The plant starts warm, amid its cycles, with winding and tank
-where the cycles hold them, and both cycles sum to zero over each turn. So twenty seconds show all there is to
-see, and the next minutes look the same.
+A new plant is a file in `plants/` with `Settings`, what a scenario may say of it, and `build`, which makes it.
 """
 
-import math
-import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, Protocol
 
-from hw_sim.waveform import Cycle, Vibration
+__all__ = ["HEALTHY", "RACES", "Channel", "Plant", "Race", "Readings", "Stress"]
 
-__all__ = ["CHANNELS", "HEALTHY", "STEP_S", "PumpSkid", "Stress", "duty_flow", "pump_head", "shaft_power"]
+Readings = Mapping[str, float]
+"""What each sensor shows, by channel; NaN where it shows nothing."""
 
-STEP_S: Final = 0.01
+Race = Literal["outer", "inner", "ball", "cage"]
+RACES: Final[Sequence[Race]] = ("outer", "inner", "ball", "cage")
+"""The parts of a bearing that can be worn."""
 
-CHANNELS: Final[Mapping[str, str]] = {
-    "motor.current": "A",
-    "motor.speed": "rpm",
-    "motor.winding_temperature": "degC",
-    "plc.flow": "l/min",
-    "plc.pressure": "bar",
-    "plc.valve": "%",
-    "plc.level": "m",
-    "plc.running": "",
-    "drive.power": "kW",
-    "drive.setpoint": "rpm",
-    "drive.running": "",
-    "vib.x": "mm/s",
-    "vib.y": "mm/s",
-    "vib.z": "mm/s",
-}
-"""Every channel with its unit; the part before the dot is the device that reports it."""
 
-_NOISE: Final[Mapping[str, float]] = {
-    "motor.current": 0.05,
-    "motor.speed": 1.0,
-    "motor.winding_temperature": 0.15,
-    "plc.flow": 4.0,
-    "plc.pressure": 0.04,
-    "plc.valve": 0.5,
-    "plc.level": 0.001,
-    "drive.power": 0.03,
-}
-"""Standard deviation of each sensor's noise in its unit; pressure and valve hide the steps of their int16."""
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """A sensor."""
 
-_DENSITY: Final = 998.0
-_GRAVITY: Final = 9.81
-_NOMINAL_RPM: Final = 1450.0
-_SHUT_OFF_HEAD: Final = 42.0
-_STATIC_HEAD: Final = 12.0
-_PUMP_SLOPE: Final = 60_000.0
-"""a: what the pump itself loses, m per (m³/s)²."""
-_PIPE_SLOPE: Final = 75_000.0
-"""k with a clean pipe and the valve as it usually stands."""
-_BEST_FLOW: Final = 0.016
-_BEST_EFFICIENCY: Final = 0.74
-_MOTOR_EFFICIENCY: Final = 0.9
-_VOLTS_COS_PHI: Final = math.sqrt(3) * 400.0 * 0.84
-_AMBIENT_DEGC: Final = 25.0
-_WINDING_RISE: Final = 0.22
-"""c, K per A²."""
-_WINDING_LAG_S: Final = 40.0
-_SPEED_LAG_S: Final = 0.25
-_FLOW_LAG_S: Final = 0.15
-_TANK_AREA: Final = 0.05
-_LEVEL_SETPOINT: Final = 1.2
-_LEVEL_LOOP: Final = 1.5
-"""Natural frequency of the level loop, rad/s; critically damped."""
-
-_LOAD_LONGEST_S: Final = 5.0
-_LOAD_STAIRS: Final = 10
-_SPEED_SWING_RPM: Final = 35.0
-_SETPOINT_STEP_RPM: Final = 5.0
-_VALVE_LONGEST_S: Final = 2.0
-_VALVE_OPEN: Final = 62.0
-_VALVE_SWING: Final = 3.0
-_WARM_UP_S: Final = 120.0
+    unit: str
+    low: float = 0.0
+    """What it shows at 4 mA."""
+    high: float = 1.0
+    """And at 20 mA."""
+    usual: float = 1.0
+    """How far it usually moves, load and noise together, as a standard deviation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stress:
-    """What is wrong with the plant now."""
+    """What is wrong with a plant now."""
 
     restriction: float = 1.0
-    """The friction downstream of the pressure sensor, as a multiple of the clean pipe's."""
+    """The friction of what flows through it, as a multiple of the clean plant's."""
     wear: float = 0.0
-    """The rise of the bearing's vibration, as a share."""
+    """The rise of its bearing's vibration, as a share of the healthy root mean square."""
+    race: Race = "outer"
+    """The part of the bearing that is worn."""
+    leak: float = 0.0
+    """The share of what should arrive that gets lost on the way."""
 
 
 HEALTHY: Final = Stress()
 
 
-def pump_head(flow: float, ratio: float) -> float:
-    """Head in metres at a flow in m³/s and a speed as a multiple of the nominal."""
-    return _SHUT_OFF_HEAD * ratio**2 - _PUMP_SLOPE * flow**2
+class Plant(Protocol):
+    """A machine."""
 
+    channels: Mapping[str, Channel]
+    """Its sensors, by names such as `motor.current`."""
+    step_s: float
+    """The simulated seconds that a step takes."""
+    shows: Mapping[str, Sequence[str]]
+    """What can be wrong with it, by the name of a field of Stress: the channels that it shows in first."""
 
-def duty_flow(ratio: float, valve: float = _VALVE_OPEN, restriction: float = 1.0) -> float:
-    """Where the pump's curve and the system's meet, m³/s; the valve is open by so many per cent."""
-    friction = _PIPE_SLOPE * restriction * (_VALVE_OPEN / valve) ** 2
-    return math.sqrt(max(0.0, _SHUT_OFF_HEAD * ratio**2 - _STATIC_HEAD) / (_PUMP_SLOPE + friction))
-
-
-def shaft_power(flow: float, ratio: float) -> float:
-    """Watts into the pump at a flow in m³/s and a speed as a multiple of the nominal."""
-    off_best = flow / (ratio * _BEST_FLOW) - 1
-    return _DENSITY * _GRAVITY * flow * pump_head(flow, ratio) / (_BEST_EFFICIENCY * (1 - off_best**2))
-
-
-_NOMINAL_FLOW: Final = duty_flow(1.0)
-_NOMINAL_POWER: Final = shaft_power(_NOMINAL_FLOW, 1.0)
-
-
-class PumpSkid:
-    """The plant and its sensors, stepped every 10 ms: the same numbers for the same seed and stress."""
-
-    def __init__(self, seed: int) -> None:
-        self._noise = {name: random.Random(f"{seed}/{name}") for name in _NOISE}  # noqa: S311 - physics
-        self._vibration = Vibration(str(seed))
-        self._load = Cycle(f"{seed}/load", longest_s=_LOAD_LONGEST_S)
-        self._throttle = Cycle(f"{seed}/valve", longest_s=_VALVE_LONGEST_S)
-        self._setpoint_rpm = self._speed_rpm = _NOMINAL_RPM
-        self._valve = _VALVE_OPEN
-        self._flow = self._draw = _NOMINAL_FLOW
-        self._shaft_power = _NOMINAL_POWER
-        self._level = _LEVEL_SETPOINT
-        self._winding_degc = _AMBIENT_DEGC
-        self._warm_up()
-
-    def _warm_up(self) -> None:
-        """Run in, and bring the winding to where it would settle: the mean of what it strives for."""
-        steps = round(_WARM_UP_S / STEP_S)
-        strives_for = 0.0
-        for _ in range(steps):
-            self._advance(HEALTHY)
-            strives_for += _settled_winding(self._current)
-        self._winding_degc = strives_for / steps
-
-    def step(self, stress: Stress = HEALTHY) -> dict[str, float]:
-        """Advance by 10 ms; returns what the sensors of all channels show then."""
-        self._advance(stress)
-        velocity = self._vibration.step(
-            STEP_S, speed_rpm=self._speed_rpm, load=self._shaft_power / _NOMINAL_POWER, wear=stress.wear
-        )
-        return {
-            "motor.current": self._sense("motor.current", self._current),
-            "motor.speed": self._sense("motor.speed", self._speed_rpm),
-            "motor.winding_temperature": self._sense("motor.winding_temperature", self._winding_degc),
-            "plc.flow": self._sense("plc.flow", self._flow * 60_000),
-            "plc.pressure": self._sense("plc.pressure", self._pressure_bar),
-            "plc.valve": self._sense("plc.valve", self._valve),
-            "plc.level": self._sense("plc.level", self._level),
-            "plc.running": 1.0,
-            "drive.power": self._sense("drive.power", self._shaft_power / _MOTOR_EFFICIENCY / 1000),
-            "drive.setpoint": self._setpoint_rpm,
-            "drive.running": 1.0,
-            **{f"vib.{axis}": value for axis, value in velocity.items()},
-        }
-
-    def _advance(self, stress: Stress) -> None:
-        self._load.step(STEP_S)
-        self._throttle.step(STEP_S)
-        demand_rpm = _SPEED_SWING_RPM * self._load.stair(_LOAD_STAIRS)
-        self._setpoint_rpm = _NOMINAL_RPM + round(demand_rpm / _SETPOINT_STEP_RPM) * _SETPOINT_STEP_RPM
-        self._valve = _VALVE_OPEN + _VALVE_SWING * self._throttle.value
-        self._speed_rpm += (self._setpoint_rpm - self._speed_rpm) * STEP_S / _SPEED_LAG_S
-        ratio = self._speed_rpm / _NOMINAL_RPM
-        target = duty_flow(ratio, self._valve, stress.restriction)
-        self._flow += (target - self._flow) * STEP_S / _FLOW_LAG_S
-        self._shaft_power = shaft_power(self._flow, ratio)
-        self._winding_degc += (_settled_winding(self._current) - self._winding_degc) * STEP_S / _WINDING_LAG_S
-        self._advance_tank()
-
-    def _advance_tank(self) -> None:
-        error = self._level - _LEVEL_SETPOINT
-        self._draw += _LEVEL_LOOP**2 * _TANK_AREA * error * STEP_S
-        proportional = 2 * _LEVEL_LOOP * _TANK_AREA * error
-        self._level += (self._flow - self._draw - proportional) * STEP_S / _TANK_AREA
-
-    @property
-    def _current(self) -> float:
-        return self._shaft_power / _MOTOR_EFFICIENCY / _VOLTS_COS_PHI
-
-    @property
-    def _pressure_bar(self) -> float:
-        head = pump_head(self._flow, self._speed_rpm / _NOMINAL_RPM)
-        return _DENSITY * _GRAVITY * head / 1e5
-
-    def _sense(self, channel: str, value: float) -> float:
-        return value + self._noise[channel].gauss(0.0, _NOISE[channel])
-
-
-def _settled_winding(current: float) -> float:
-    return _AMBIENT_DEGC + _WINDING_RISE * current**2
+    def step(self, stress: Stress = HEALTHY) -> Readings:
+        """Advance by one step; returns what the sensors of all channels show then."""

@@ -1,0 +1,166 @@
+"""Faults of sensors: what one shows instead of the truth. Rows of the catalogue, and the arithmetic of each.
+
+All but `stuck`, `dropout` and `sensor_disconnect` grow to their size within `ramp` and stay there until the end.
+"""
+
+import math
+import random
+from collections.abc import Mapping
+from typing import Final
+
+from hw_sim.fault import Distortion, Kind, Parameter, Settings, share
+from hw_sim.plant import Channel
+
+__all__ = ["FAULTS"]
+
+_CHANNEL: Final = Parameter("the sensor", "", "channel")
+_OPEN_LOOP: Final = -0.25
+"""Where 0 mA is on a scale on which 4 mA is 0 and 20 mA is 1."""
+
+
+def _ramp(default: str) -> Parameter:
+    return Parameter("from the onset to its full size", default, "time")
+
+
+def _size(default: str, means: str = "how far") -> Parameter:
+    return Parameter(f"{means}; in the channel's unit, or in its usual deviations (sd)", default, "size")
+
+
+def _sized(settings: Settings, channel: Channel) -> float:
+    text = str(settings["size"])
+    return float(text.removesuffix("sd")) * channel.usual if text.endswith("sd") else float(text)
+
+
+def _pulses(since_s: float, settings: Settings) -> bool:
+    """Whether a pulse of `width` is on, one at the start of each `every`."""
+    return since_s % float(settings["every"]) < float(settings["width"])
+
+
+def _offset(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    size, ramp_s = _sized(settings, channel), settings["ramp"]
+    return lambda value, since_s: value + size * share(since_s, ramp_s)
+
+
+def _bias(_channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    gain, ramp_s = float(settings["percent"]) / 100, settings["ramp"]
+    return lambda value, since_s: value * (1 + gain * share(since_s, ramp_s))
+
+
+def _spike(channel: Channel, settings: Settings, rng: random.Random, _last: float) -> Distortion:
+    size, ramp_s = _sized(settings, channel), settings["ramp"]
+    signs: dict[int, float] = {}
+
+    def shown(value: float, since_s: float) -> float:
+        if not _pulses(since_s, settings):
+            return value
+        turn = int(since_s / float(settings["every"]))
+        if turn not in signs:
+            signs.clear()
+            signs[turn] = rng.choice((-1.0, 1.0))
+        return value + signs[turn] * size * share(since_s, ramp_s)
+
+    return shown
+
+
+def _stuck(_channel: Channel, _settings: Settings, _rng: random.Random, last: float) -> Distortion:
+    return lambda _value, _since_s: last
+
+
+def _noise(channel: Channel, settings: Settings, rng: random.Random, _last: float) -> Distortion:
+    size, ramp_s = _sized(settings, channel), settings["ramp"]
+    return lambda value, since_s: value + rng.gauss(0.0, size) * share(since_s, ramp_s)
+
+
+def _dropout(_channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    return lambda value, since_s: math.nan if _pulses(since_s, settings) else value
+
+
+def _oscillation(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    size, ramp_s, turn = _sized(settings, channel), settings["ramp"], math.tau / float(settings["period"])
+    return lambda value, since_s: value + size * share(since_s, ramp_s) * math.sin(turn * since_s)
+
+
+def _disconnect(channel: Channel, _settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    open_loop = channel.low + _OPEN_LOOP * (channel.high - channel.low)
+    return lambda _value, _since_s: open_loop
+
+
+_PULSES: Final[Mapping[str, Parameter]] = {
+    "every": Parameter("from one to the next", "5s", "time"),
+    "width": Parameter("how long each is", "200ms", "time"),
+}
+
+FAULTS: Final = (
+    Kind(
+        name="spike",
+        does="single outliers, up or down",
+        where="sensor",
+        parameters={"channel": _CHANNEL, "size": _size("10sd"), **_PULSES, "ramp": _ramp("0s")},
+        distort=_spike,
+    ),
+    Kind(
+        name="step",
+        does="the reading jumps and stays beside the truth",
+        where="sensor",
+        parameters={"channel": _CHANNEL, "size": _size("6sd"), "ramp": _ramp("0s")},
+        distort=_offset,
+    ),
+    Kind(
+        name="drift",
+        does="the reading wanders off slowly",
+        where="sensor",
+        parameters={"channel": _CHANNEL, "size": _size("6sd"), "ramp": _ramp("60s")},
+        distort=_offset,
+    ),
+    Kind(
+        name="stuck",
+        does="the reading freezes at its last value, bit for bit",
+        where="sensor",
+        parameters={"channel": _CHANNEL},
+        distort=_stuck,
+    ),
+    Kind(
+        name="noise_burst",
+        does="noise on top of the reading",
+        where="sensor",
+        parameters={"channel": _CHANNEL, "size": _size("4sd", "its standard deviation"), "ramp": _ramp("0s")},
+        distort=_noise,
+    ),
+    Kind(
+        name="dropout",
+        does="now and then no reading at all: null in JSON, NaN in a float, a bad status, an empty field",
+        where="sensor",
+        parameters={"channel": _CHANNEL, **_PULSES},
+        distort=_dropout,
+    ),
+    Kind(
+        name="bias",
+        does="out of calibration: the reading is off by a share of itself",
+        where="sensor",
+        parameters={
+            "channel": _CHANNEL,
+            "percent": Parameter("too high by so much; below zero, too low", "10", low=-100.0),
+            "ramp": _ramp("1s"),
+        },
+        distort=_bias,
+    ),
+    Kind(
+        name="oscillation",
+        does="a swing on top of the reading, as of a badly tuned loop",
+        where="sensor",
+        parameters={
+            "channel": _CHANNEL,
+            "size": _size("4sd", "its amplitude"),
+            "period": Parameter("of one swing", "2s", "time"),
+            "ramp": _ramp("5s"),
+        },
+        distort=_oscillation,
+    ),
+    Kind(
+        name="sensor_disconnect",
+        does="a broken wire of a 4-20 mA loop: the reading of 0 mA, a quarter of the range below it",
+        where="sensor",
+        parameters={"channel": _CHANNEL},
+        distort=_disconnect,
+    ),
+)

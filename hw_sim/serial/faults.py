@@ -1,0 +1,9 @@
+"""How the serial wire breaks: rows of the catalogue."""
+
+from typing import Final
+
+from hw_sim.fault import Kind
+
+__all__ = ["FAULTS"]
+
+FAULTS: Final[tuple[Kind, ...]] = ()
