@@ -33,6 +33,11 @@ class Rig:
         self._plant = plant
         self._twin: Plant | None = None
 
+    @property
+    def over(self) -> bool:
+        """Whether the plant has come to its end; only a recording ever does."""
+        return bool(getattr(self._plant, "over", False))
+
     def step(self, stress: Stress) -> tuple[Readings, Readings]:
         """What the sensors show after a step, and what they would show without the stress."""
         if self._twin is None and stress != HEALTHY:
@@ -63,7 +68,6 @@ class Bench:
         self.active: Sequence[Fault] = ()
         """The faults that are on now."""
         self._faults = list(faults)
-        self._made = len(self._faults)
         self._distortions: dict[Fault, Distortion] = {}
         self._sensors: Sequence[tuple[Fault, str, Distortion]] = ()
         self._plants: Mapping[str, Sequence[Fault]] = {}
@@ -93,16 +97,20 @@ class Bench:
         """The devices that are without power now."""
         return frozenset(str(each.settings["device"]) for each in self.active if each.kind.where == "device")
 
+    @property
+    def over(self) -> bool:
+        """Whether a plant has come to its end, as a recording does."""
+        return any(rig.over for rig in self.rigs)
+
     def add(self, fault: Fault) -> None:
-        """One more fault, from the next step on."""
+        """One more fault, from now on."""
         self._faults.append(fault)
-        self._made += 1
-        self._edge = self._steps + 1
+        self._switch()
 
     def end(self, fault: Fault) -> None:
-        """This fault is over, from the next step on."""
+        """This fault is over now."""
         self._faults.remove(fault)
-        self._edge = self._steps + 1
+        self._switch()
 
     def step(self) -> None:
         """Advance by the shortest of the plants' steps."""
@@ -129,17 +137,14 @@ class Bench:
         self._faults = [each for each in self._faults if each.end_s is None or at_s < each.end_s]
         self.active = tuple(each for each in self._faults if each.active(at_s))
         sensors = [each for each in self.active if each.kind.distort is not None]
-        self._distortions = {
-            each: self._distortions.get(each) or self._distortion(each) for each in sensors
-        }
+        self._distortions = {each: self._distortions.get(each) or self._distortion(each) for each in sensors}
         self._sensors = [(each, each.channels[0], self._distortions[each]) for each in sensors]
         stresses = [each for each in self.active if each.kind.stress is not None]
-        self._plants = {
-            rig.name: [each for each in stresses if each.plant == rig.name] for rig in self.rigs
-        }
+        self._plants = {rig.name: [each for each in stresses if each.plant == rig.name] for rig in self.rigs}
         edges = [each.onset_s if at_s < each.onset_s else each.end_s for each in self._faults]
-        self._edge = min((math.ceil(each / self.step_s - 1e-6) for each in edges if each is not None),
-                         default=1 << 62)
+        self._edge = min(
+            (math.ceil(each / self.step_s - 1e-6) for each in edges if each is not None), default=1 << 62
+        )
 
     def _distortion(self, fault: Fault) -> Distortion:
         assert fault.kind.distort is not None

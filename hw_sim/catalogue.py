@@ -1,6 +1,6 @@
 """The catalogue of faults: all rows in one table, and what makes a Fault of a line that names one.
 
-    NAME@ONSET[..END][:PARAMETER=VALUE,...]     such as source_down@30s..40s:device=plc
+Such a line is `NAME@ONSET[..END][:PARAMETER=VALUE,...]`, for example `source_down@30s..40s:device=plc`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,9 +81,7 @@ def parse(text: str, known: Known) -> Fault:
     return make(kind.name, onset_s, end_s, _pairs(kind, settings.split(",") if colon else ()), known)
 
 
-def make(
-    name: str, onset_s: float, end_s: float | None, written: Mapping[str, str], known: Known
-) -> Fault:
+def make(name: str, onset_s: float, end_s: float | None, written: Mapping[str, str], known: Known) -> Fault:
     """A fault of its name, its times and the parameters that were written.
 
     Raises:
@@ -100,12 +98,14 @@ def make(
             raise FaultError(f"{name}: {key}: {error}") from error
     for key in written:
         if key not in kind.parameters:
-            raise FaultError(f"{name} has no parameter {key!r}; it has {', '.join(kind.parameters) or 'none'}")
+            raise FaultError(
+                f"{name} has no parameter {key!r}; it has {', '.join(kind.parameters) or 'none'}"
+            )
     if kind.where == "plant":
         return _of_plant(kind, onset_s, end_s, settings, known)
     if kind.where == "sensor":
-        settings["channel"] = _one(name, "channel", str(settings["channel"]), known.channels)
-        return Fault(kind, onset_s, end_s, settings, (settings["channel"],))
+        settings["channel"] = channel = _one(name, "channel", str(settings["channel"]), known.channels)
+        return Fault(kind, onset_s, end_s, settings, (channel,))
     if kind.where == "device":
         settings["device"] = device = _one(name, "device", str(settings["device"]), known.devices)
         wires = (known.wire_of(device),)
@@ -121,9 +121,7 @@ def _of_plant(
     return Fault(kind, onset_s, end_s, settings, tuple(able[plant][kind.strains]), plant=plant)
 
 
-def _of_wire(
-    kind: Kind, onset_s: float, end_s: float | None, settings: Settings, known: Known
-) -> Fault:
+def _of_wire(kind: Kind, onset_s: float, end_s: float | None, settings: Settings, known: Known) -> Fault:
     able = {wire: devices for wire, (its, devices) in known.wires.items() if its == kind.wire}
     if not able:
         raise FaultError(f"{kind.name}: the scenario has no wire of type {kind.wire}")

@@ -1,8 +1,8 @@
 """What a fault is: a kind, which is a row of the catalogue, with its times and its settings.
 
-A fault works in one of four places: it *stresses* a plant, so that every channel feels it as physics has it; it
-*distorts* what one sensor shows; it takes a *device* its power; or it breaks a *wire* in a way of its protocol.
-The rows stand where the work is done: `plants/__init__.py`, `sensor.py`, and `faults.py` of each wire.
+A fault works in one of four places: it *stresses* a plant, so that every channel feels it as physics has it;
+it *distorts* what one sensor shows; it takes a *device* its power; or it breaks a *wire* in a way of its
+protocol. The rows stand where the work is done: `plants/__init__.py`, `sensor.py`, `faults.py` of each wire.
 """
 
 import math
@@ -81,8 +81,9 @@ class Kind:
     where: Literal["plant", "sensor", "device", "wire"]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     stress: Callable[[float, Settings], Stress] | None = None
-    """Of the seconds since the onset, what the plant suffers; the field of Stress that it moves is `strains`."""
+    """Of the seconds since the onset, what the plant suffers."""
     strains: str = ""
+    """The field of Stress that it moves."""
     distort: Callable[[Channel, Settings, random.Random, float], Distortion] | None = None
     """Made at the onset, of the channel, the settings, a source of noise and what the sensor showed last."""
 

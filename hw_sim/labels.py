@@ -1,4 +1,4 @@
-"""The ground truth: what was broken when, and how large that was; as JSON lines, or as a table of edges in CSV.
+"""The ground truth: what was broken when, and how large that was; as JSON lines, or as a table of edges.
 
     {"type": "run", "seed", "started", "plants", "channels"}          once; `started` is t = 0, unix seconds
     {"type": "fault", "fault", "phase": "onset" | "end", "time", "t_s", "channels", "parameters"}
@@ -9,7 +9,8 @@ An effect has per channel its `unit`, and of the last second, `healthy` (the twi
 the `mean` and the `rms`, which is the mean of the ten 100 ms root mean squares; null where the sensor showed
 nothing. What breaks a device or a wire shows no effect in the plant.
 
-The table has a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. Both are flushed line by line.
+The table is CSV with a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. Both are flushed
+line by line.
 """
 
 import csv
@@ -98,8 +99,8 @@ class Labels:
         if self._table is not None:
             return
         since_steps = self._bench.steps - math.ceil(fault.onset_s / self._bench.step_s - 1e-6)
-        since_s, within = divmod(since_steps, self._second)
-        since_s = since_steps * self._bench.step_s if self._second == 1 else since_s
+        within = since_steps % self._second
+        since_s = since_steps // self._second * max(1.0, self._bench.step_s)
         if since_steps == 0 or within or (since_s > _EACH_SECOND_S and since_s % _EACH_SECOND_S):
             return
         channels = {
@@ -114,7 +115,7 @@ class Labels:
             type="effect",
             fault=fault.name,
             t_s=round(self._bench.at_s, 6),
-            since_onset_s=float(since_s),
+            since_onset_s=since_s,
             channels=channels,
         )
 

@@ -1,6 +1,6 @@
 """What a plant is: one physical state with its sensors, stepped at a fixed beat, the same for the same seed.
 
-A new plant is a file in `plants/` with `Settings`, what a scenario may say of it, and `build`, which makes it.
+A new plant is a file in `plants/` with `Settings`, what a scenario may say of it, and `build`, its maker.
 """
 
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,9 @@ class Section(BaseModel):
 
 def _seconds(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, str):
-        raise ValueError('a duration is a string with a unit, such as "250ms" or "40s"')
+        raise ValueError(  # noqa: TRY004 - pydantic makes a line of the error of this
+            'a duration is a string with a unit, such as "250ms" or "40s"'
+        )
     return seconds(value)
 
 

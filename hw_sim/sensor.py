@@ -1,6 +1,7 @@
 """Faults of sensors: what one shows instead of the truth. Rows of the catalogue, and the arithmetic of each.
 
-All but `stuck`, `dropout` and `sensor_disconnect` grow to their size within `ramp` and stay there until the end.
+All but `stuck`, `dropout` and `sensor_disconnect` grow to their size within `ramp` and stay there until the
+end.
 """
 
 import math

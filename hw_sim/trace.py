@@ -2,8 +2,8 @@
 
     t_s,motor.current,…,anomaly
 
-`t_s` is the plant's time since the start. A cell is empty where the plant has made no step then, or its sensor
-showed nothing; `anomaly` is 1 while a fault of a plant or a sensor is on.
+`t_s` is the plant's time since the start. A cell is empty where the plant has made no step then, or its
+sensor showed nothing; `anomaly` is 1 while a fault of a plant or a sensor is on.
 """
 
 import math
@@ -20,7 +20,11 @@ class Trace:
     def __init__(self, file: TextIO, bench: Bench) -> None:
         self._file = file
         self._bench = bench
-        file.write(",".join(["t_s", *bench.channels, "anomaly"]) + "\n")
+
+    def start(self) -> None:
+        """Write the names of the columns, and the first row."""
+        self._file.write(",".join(["t_s", *self._bench.channels, "anomaly"]) + "\n")
+        self.step()
 
     def step(self) -> None:
         """Note the bench's last step."""

@@ -1,12 +1,14 @@
-"""What all wires have in common: a physical link with devices on it, which can break in the ways of its kind.
+"""What all wires have in common: a link with devices on it, which can break in the ways of its kind.
 
-A new kind of wire is a package beside the others: `section.py` with `Settings`, what a scenario may say of it;
-`faults.py` with its rows of the catalogue; `wire.py` with `build(name, settings, bench)`, which makes a Wire.
+A new kind of wire is a package beside the others: `section.py` with `Settings`, what a scenario may say of
+it; `faults.py` with its rows of the catalogue; `wire.py` with `build(name, settings, bench)`, its maker.
 """
 
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault, Settings
@@ -21,7 +23,7 @@ class Endpoint(str):
     __slots__ = ("about",)
     about: str
 
-    def __new__(cls, url: str, about: str) -> "Endpoint":
+    def __new__(cls, url: str, about: str) -> Self:
         """An endpoint with its line."""
         self = super().__new__(cls, url)
         self.about = about
@@ -39,6 +41,8 @@ class Wire(ABC):
         self.devices: Mapping[str, Mapping[str, str]] = section.fields
         """By device, the plant's channel of each of its fields."""
         self.bench = bench
+        self.now: Callable[[], float] = time.time
+        """The plant's time as a clock on its wall would show it, in unix seconds."""
         self.active: Sequence[Fault] = ()
         """The faults of this wire and of its devices that are on."""
         self.counts: Counter[str] = Counter()
@@ -62,7 +66,7 @@ class Wire(ABC):
         """Go away for good and leave nothing behind; safe twice, and without `start`."""
 
     def step(self) -> None:
-        """The bench has moved on by a step. Polled wires look when they are asked; streams send what is due."""
+        """The bench has made a step. Polled wires look when they are asked; streams send what is due."""
         return
 
     async def ready(self) -> None:
@@ -79,12 +83,12 @@ class Wire(ABC):
             if fault not in before:
                 await self.switched(fault, on=True)
 
-    async def switched(self, fault: Fault, *, on: bool) -> None:
+    async def switched(self, fault: Fault, *, on: bool) -> None:  # noqa: ARG002 - for those who override it
         """A fault has come or gone, after `active` has been brought up to date: do what takes an act."""
         return
 
     def fault(self, name: str, device: str = "") -> Settings | None:
-        """The settings of a fault such as `late` (of `modbus.late`) while it is on for this device, else None."""
+        """The settings of a fault such as `late` of `modbus.late`, while it is on for this device."""
         for fault in self.active:
             if fault.kind.wire == self.kind and fault.kind.short == name:
                 of = fault.settings.get("device", "")

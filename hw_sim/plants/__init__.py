@@ -47,13 +47,13 @@ def module(kind: str) -> Module:
     """
     if kind not in kinds():
         raise ValueError(f"no plant {kind!r}; there are {', '.join(kinds())}")
-    return cast(Module, importlib.import_module(f"{__name__}.{kind}"))
+    return cast("Module", importlib.import_module(f"{__name__}.{kind}"))
 
 
 def _wear(since_s: float, settings: Settings) -> Stress:
     """Ever faster, as a spall grows."""
     grown = (since_s / float(settings["ramp"])) ** 2
-    return Stress(wear=float(settings["size"]) * grown, race=cast(Race, settings["race"]))
+    return Stress(wear=float(settings["size"]) * grown, race=cast("Race", settings["race"]))
 
 
 def _smooth(since_s: float, settings: Settings) -> float:

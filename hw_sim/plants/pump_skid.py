@@ -103,9 +103,7 @@ def pump_head(flow: float, ratio: float) -> float:
     return _SHUT_OFF_HEAD * ratio**2 - _PUMP_SLOPE * flow**2
 
 
-def duty_flow(
-    ratio: float, valve: float = _VALVE_OPEN, restriction: float = 1.0, leak: float = 0.0
-) -> float:
+def duty_flow(ratio: float, valve: float = _VALVE_OPEN, restriction: float = 1.0, leak: float = 0.0) -> float:
     """Where the pump's curve and the system's meet, m³/s; the valve is open by so many per cent."""
     friction = _PIPE_SLOPE * restriction * (_VALVE_OPEN / valve) ** 2 * (1 - leak) ** 2
     return math.sqrt(max(0.0, _SHUT_OFF_HEAD * ratio**2 - _STATIC_HEAD) / (_PUMP_SLOPE + friction))
