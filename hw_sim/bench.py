@@ -65,9 +65,10 @@ class Bench:
         """What they would show without any fault."""
         self.stepped: Sequence[Rig] = ()
         """The plants that have made a step just now."""
+        self.faults = list(faults)
+        """Those that are on or will be."""
         self.active: Sequence[Fault] = ()
-        """The faults that are on now."""
-        self._faults = list(faults)
+        """Those that are on now."""
         self._distortions: dict[Fault, Distortion] = {}
         self._sensors: Sequence[tuple[Fault, str, Distortion]] = ()
         self._plants: Mapping[str, Sequence[Fault]] = {}
@@ -104,12 +105,12 @@ class Bench:
 
     def add(self, fault: Fault) -> None:
         """One more fault, from now on."""
-        self._faults.append(fault)
+        self.faults.append(fault)
         self._switch()
 
     def end(self, fault: Fault) -> None:
         """This fault is over now."""
-        self._faults.remove(fault)
+        self.faults.remove(fault)
         self._switch()
 
     def step(self) -> None:
@@ -134,14 +135,14 @@ class Bench:
     def _switch(self) -> None:
         """Find out which faults are on, and when that will change."""
         at_s = self.at_s
-        self._faults = [each for each in self._faults if each.end_s is None or at_s < each.end_s]
-        self.active = tuple(each for each in self._faults if each.active(at_s))
+        self.faults = [each for each in self.faults if each.end_s is None or at_s < each.end_s]
+        self.active = tuple(each for each in self.faults if each.active(at_s))
         sensors = [each for each in self.active if each.kind.distort is not None]
         self._distortions = {each: self._distortions.get(each) or self._distortion(each) for each in sensors}
         self._sensors = [(each, each.channels[0], self._distortions[each]) for each in sensors]
         stresses = [each for each in self.active if each.kind.stress is not None]
         self._plants = {rig.name: [each for each in stresses if each.plant == rig.name] for rig in self.rigs}
-        edges = [each.onset_s if at_s < each.onset_s else each.end_s for each in self._faults]
+        edges = [each.onset_s if at_s < each.onset_s else each.end_s for each in self.faults]
         self._edge = min(
             (math.ceil(each / self.step_s - 1e-6) for each in edges if each is not None), default=1 << 62
         )
@@ -149,7 +150,7 @@ class Bench:
     def _distortion(self, fault: Fault) -> Distortion:
         assert fault.kind.distort is not None
         channel = fault.channels[0]
-        number = self._faults.index(fault)
+        number = self.faults.index(fault)
         rng = random.Random(f"{self.seed}/{fault.name}/{channel}/{fault.onset_s}/{number}")  # noqa: S311
         last = self.readings.get(channel, math.nan)
         return fault.kind.distort(self.channels[channel], fault.settings, rng, last)

@@ -65,8 +65,8 @@ def free_port() -> int:
 @pytest.fixture
 def broker(tmp_path_factory):
     """The simulator's own MQTT broker; yields its MQTT 5 port."""
-    from hw_sim.broker import Broker
-    from hw_sim.scenario import free_port
+    from hw_sim.mqtt.broker import Broker
+    from hw_sim.ports import free_port
 
     port = free_port()
     with Broker(mqtt5_port=port, mqtt311_port=free_port()):

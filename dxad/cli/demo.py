@@ -31,7 +31,14 @@ from dxad.types import Document
 
 __all__ = ["demo"]
 
-FAULTS: Final = ("bearing_wear", "blockage", "sensor_stuck", "source_down", "none")
+FAULTS: Final = {
+    "bearing_wear": "",
+    "blockage": "",
+    "stuck": ":channel=plc.pressure",
+    "source_down": ":device=motor",
+    "none": "",
+}
+"""By fault, what the simulator is told beside its hour."""
 
 _ONSET_S: Final = (33.0, 37.0)
 """The fault comes somewhere in here, by the seed; nobody but the simulator's labels tells when."""
@@ -76,7 +83,7 @@ class _Stage:
 
 @click.command()
 @click.option(
-    "--fault", type=click.Choice(FAULTS), default="bearing_wear", show_default=True, help="What breaks."
+    "--fault", type=click.Choice([*FAULTS]), default="bearing_wear", show_default=True, help="What breaks."
 )
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="Of the plant's noise and the fault's hour."
@@ -120,7 +127,7 @@ async def _demo(fault: str, seed: int, keep: Path | None, as_json: bool) -> Verd
         )  # paths are 107 bytes
         _prepare(folder)
         receiver = await stack.enter_async_context(Receiver())
-        endpoints = await stack.enter_async_context(_simulator(folder, fault, seed, onset_s))
+        endpoints = await stack.enter_async_context(_simulator(folder, sockets / "sim.sock", fault, seed, onset_s))
         _overlay(folder, sockets / "control.sock", endpoints, receiver.url)
         await stack.enter_async_context(_daemon(folder))
         client = Client(sockets / "control.sock")
@@ -178,14 +185,13 @@ sinks.reasoning.url = "{url}"
 
 
 @asynccontextmanager
-async def _simulator(folder: Path, fault: str, seed: int, onset_s: float) -> AsyncIterator[Document]:
+async def _simulator(folder: Path, control: Path, fault: str, seed: int, onset_s: float) -> AsyncIterator[Document]:
     """The simulator, until the block is left; yields its endpoints."""
-    breaks = [] if fault == "none" else ["--fault", f"{fault}@{onset_s:.1f}s"]
+    breaks = [] if fault == "none" else ["--fault", f"{fault}@{onset_s:.1f}s{FAULTS[fault]}"]
     command = [
         sys.executable, "-m", "hw_sim", "run", "--json", "--until-stdin-closes",
         "--seed", str(seed), *breaks, "--labels", str(folder / "labels.jsonl"),
-        "--mqtt-port", "0", "--mqtt311-port", "0", "--modbus-port", "0", "--opcua-port", "0",
-        "--serial-link", str(folder / "vib"),
+        "--any-port", "--links", str(folder), "--control", str(control),
     ]  # fmt: skip
     with (folder / "hw_sim.log").open("wb") as log:
         child = await asyncio.create_subprocess_exec(

@@ -15,7 +15,7 @@ __all__ = ["Injected", "Verdict", "injected", "judge", "summary"]
 
 _TOP: Final = 3
 _SIZE_AT_S: Final = 10.0
-_KINDS: Final = {"sensor_stuck": "sensor", "source_down": "sensor"}
+_KINDS: Final = {"stuck": "sensor", "source_down": "sensor"}
 """Of the incident that a fault should make, where it is not the process's."""
 _LOSSES: Final = ("late", "overflowed", "messages_rejected")
 

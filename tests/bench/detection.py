@@ -62,9 +62,10 @@ from dxad.runtime.metrics import Metrics
 from dxad.sources.modbus import ModbusChannel
 from dxad.types import NS_PER_S, Block, Channel, Document
 from hw_sim.bench import Bench
-from hw_sim.fault import Fault, parse_all
+from hw_sim.fault import Fault
 from hw_sim.labels import Labels
-from hw_sim.plant import STEP_S
+from hw_sim.plants.pump_skid import STEP_S
+from hw_sim.scenario import load
 from tests.bench import report
 from tests.bench.report import Metric
 
@@ -273,8 +274,8 @@ class _Virtual:
         draw = random.Random(seed)
         # As `dxad demo` passes it on: to a tenth of a second.
         self._onset_s = round(draw.uniform(*_ONSET_S), 1)
-        self._faults = parse_all([fault if fault == "none" else f"{fault}@{self._onset_s}s"])
-        self._bench = Bench(seed, self._faults)
+        breaks = [] if fault == "none" else [f"{fault}@{self._onset_s}s{FAULTS[fault]}"]
+        self._bench, _ = load("pump_skid", [f"seed={seed}"]).bench(breaks)
         # The plant begins anywhere between two slots of the finest grid, never just where they meet.
         self._clock = SteppedClock(start=_BEGIN_NS + draw.randrange(_STEP_NS // 4, 3 * _STEP_NS // 4))
         self._lines = io.StringIO()
@@ -295,7 +296,7 @@ class _Virtual:
 
     def run(self) -> Run:
         with closing(self._assembly):
-            self._labels.start(seed=self._seed)
+            self._labels.start()
             step = 0
             self._step(step)
             while not self._over():
@@ -321,12 +322,12 @@ class _Virtual:
         at_s = self._bench.at_s
         if at_s >= _LAST_S:
             return True
-        if not self._faults or at_s < self._onset_s + _SIZE_S:
+        if not self._bench.faults or at_s < self._onset_s + _SIZE_S:
             return False
         return all(each.opened for each in self._watches.values())
 
     def _judged(self) -> Run:
-        fault = next(iter(self._faults), None)
+        fault = next(iter(self._bench.faults), None)
         lines = [orjson.loads(line) for line in self._lines.getvalue().splitlines()]
         label = injected(lines, self._watches[PIPELINE].normal)
         sources = {name: each.snapshot() for name, each in self._assembly.ingests.items()}

@@ -21,8 +21,8 @@ from dxad.errors import NotConnected
 from dxad.fields import SourceSection
 from dxad.runtime.clock import SystemClock
 from dxad.types import Quality, Reason, Source
-from hw_sim.broker import Broker
-from hw_sim.scenario import free_port
+from hw_sim.mqtt.broker import Broker
+from hw_sim.ports import free_port
 from tests.peers import NAMESPACE, OpcuaPeer, Pty, Relay, listening, publish
 
 BOUND_S = 6.0

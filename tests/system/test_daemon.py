@@ -179,8 +179,8 @@ def test_a_config_with_mistakes_starts_nothing_and_names_each(folder):
 
 @needs_curl
 def test_a_broker_that_goes_and_comes_back_is_met_again(folder, free_port, config, tmp_path_factory):
-    from hw_sim.broker import Broker
-    from hw_sim.scenario import free_port as another_port
+    from hw_sim.mqtt.broker import Broker
+    from hw_sim.ports import free_port as another_port
 
     port = another_port()
     config.write_text(re.sub(r"mqtt://127.0.0.1:\d+", f"mqtt://127.0.0.1:{port}", config.read_text()))

@@ -10,11 +10,11 @@ from asyncua import ua
 from dxad import plugin
 from dxad.runtime.clock import SystemClock
 from hw_sim.bench import Bench
-from hw_sim.broker import Broker
+from hw_sim.mqtt.broker import Broker
 from hw_sim.modbus import ModbusWire
 from hw_sim.mqtt import TOPIC, MqttWire
 from hw_sim.opcua import NAMESPACE, OpcuaWire
-from hw_sim.scenario import free_port
+from hw_sim.ports import free_port
 from tests.peers import Pty, Relay, listening, plugged
 
 MQTT_PUBLISH = 3

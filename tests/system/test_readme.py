@@ -79,8 +79,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     stage = Stage(tmp_path_factory.mktemp("r"))
-    free = "--json --mqtt-port 0 --mqtt311-port 0 --modbus-port 0 --opcua-port 0 --serial-link"
-    simulator = stage.start([*stage.here(SIMULATE), *free.split(), str(stage.folder / "vib")])
+    folder = str(stage.folder)
+    here = ["--json", "--any-port", "--links", folder, "--control", f"{folder}/sim.sock"]
+    simulator = stage.start([*stage.here(SIMULATE), *here])
     try:
         stage.endpoints = json.loads(simulator.stdout.readline())
         stage.configure()

@@ -22,8 +22,8 @@ from dxad.links import mqtt as link
 from dxad.runtime.clock import SystemClock
 from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S, Quality, Reason
-from hw_sim.broker import Broker
-from hw_sim.scenario import free_port
+from hw_sim.mqtt.broker import Broker
+from hw_sim.ports import free_port
 from tests.peers import listening, packets_of, publish, silence
 
 
