@@ -127,7 +127,9 @@ async def _demo(fault: str, seed: int, keep: Path | None, as_json: bool) -> Verd
         )  # paths are 107 bytes
         _prepare(folder)
         receiver = await stack.enter_async_context(Receiver())
-        endpoints = await stack.enter_async_context(_simulator(folder, sockets / "sim.sock", fault, seed, onset_s))
+        breaks = fault if fault == "none" else f"{fault}@{onset_s:.1f}s{FAULTS[fault]}"
+        simulator = _simulator(folder, sockets / "sim.sock", "--seed", str(seed), "--fault", breaks)
+        endpoints = await stack.enter_async_context(simulator)
         _overlay(folder, sockets / "control.sock", endpoints, receiver.url)
         await stack.enter_async_context(_daemon(folder))
         client = Client(sockets / "control.sock")
@@ -185,12 +187,11 @@ sinks.reasoning.url = "{url}"
 
 
 @asynccontextmanager
-async def _simulator(folder: Path, control: Path, fault: str, seed: int, onset_s: float) -> AsyncIterator[Document]:
+async def _simulator(folder: Path, control: Path, *options: str) -> AsyncIterator[Document]:
     """The simulator, until the block is left; yields its endpoints."""
-    breaks = [] if fault == "none" else ["--fault", f"{fault}@{onset_s:.1f}s{FAULTS[fault]}"]
     command = [
-        sys.executable, "-m", "hw_sim", "run", "--json", "--until-stdin-closes",
-        "--seed", str(seed), *breaks, "--labels", str(folder / "labels.jsonl"),
+        sys.executable, "-m", "hw_sim", "run", "--json", "--until-stdin-closes", *options,
+        "--labels", str(folder / "labels.jsonl"),
         "--any-port", "--links", str(folder), "--control", str(control),
     ]  # fmt: skip
     with (folder / "hw_sim.log").open("wb") as log:

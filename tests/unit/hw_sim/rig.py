@@ -75,7 +75,7 @@ def known(*devices: str) -> Known:
     return Known(
         Counter.channels,
         {"counter": Counter.shows},
-        {device: ("count",) for device in devices},
+        dict.fromkeys(devices, ("count",)),
         {device: ("modbus", (device,)) for device in devices},
     )
 

@@ -81,7 +81,7 @@ async def test_the_socket_is_its_users_alone_and_goes_with_it(tmp_path):
     async with simulator(path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not path.exists()
-    with pytest.raises(ControlError, match="no simulator answers at .*c.sock .No such file"):
+    with pytest.raises(ControlError, match=r"no simulator answers at .*c\.sock .No such file"):
         ask(path, do="status")
 
 

@@ -77,7 +77,7 @@ def test_further_faults_come_from_the_command_line(tmp_path):
     scenario = load(str(written(tmp_path, WHOLE)))
     bench, _ = scenario.bench(["stuck@5s:channel=b.plc.valve"])
     assert [fault.name for fault in bench.faults] == ["drift", "source_down", "stuck"]
-    with pytest.raises(FaultError, match="no channel 'plc.vave'"):
+    with pytest.raises(FaultError, match=r"no channel 'plc\.vave'"):
         scenario.bench(["stuck@5s:channel=plc.vave"])
 
 
@@ -90,10 +90,9 @@ def test_two_plants_of_a_kind_do_not_move_alike_and_the_first_is_as_it_is_alone(
 
 
 def test_every_mistake_is_told_with_file_line_and_key(tmp_path):
-    path = written(
-        tmp_path, WHOLE, ("seed = 7", "sed = 7"), ('"1h"', '"1 hour"'), ('topic = "plant/motor"', "topik = 1"),
-        ('prefix = "b."', 'prefix = "b"'),
-    )  # fmt: skip
+    seed, span = ("seed = 7", "sed = 7"), ('"1h"', '"1 hour"')
+    topic, prefix = ('topic = "plant/motor"', "topik = 1"), ('prefix = "b."', 'prefix = "b"')
+    path = written(tmp_path, WHOLE, seed, span, topic, prefix)
     told = mistakes(path)
     assert "plant.toml:1: sed: there is no such key; is it seed?" in told
     assert any(line.startswith("plant.toml:3: duration: '1 hour' is no duration") for line in told)
@@ -143,7 +142,7 @@ def test_a_key_can_be_changed_from_outside(tmp_path):
 
 
 def test_what_is_not_there_is_told_with_what_is():
-    with pytest.raises(ScenarioError, match="no such file, and no such scenario; there are .*pump_skid"):
+    with pytest.raises(ScenarioError, match=r"no such file, and no such scenario; there are .*pump_skid"):
         load("pump_skit")
 
 
@@ -158,7 +157,7 @@ def test_what_is_shipped_is_right_and_says_what_it_is(name):
 def test_a_scenario_can_be_made_in_memory():
     scenario = of(tomllib.loads(WHOLE), Origin("memory"))
     assert scenario.name == "memory"
-    with pytest.raises(ScenarioError, match="^memory: sed: there is no such key"):
+    with pytest.raises(ScenarioError, match=r"^memory: sed: there is no such key"):
         of({"sed": 1}, Origin("memory"))
 
 
