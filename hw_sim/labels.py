@@ -12,11 +12,11 @@ the `mean` and the `rms`, which is the mean of the ten 100 ms root mean squares;
 nothing. What breaks a device or a wire shows no effect in the plant.
 
 A label's `row` counts in the record's file from 0, `recorded` is the time that the file has there, and `says`
-what the label said. It is on from its onset's row to the one before its end's; one that is on at the end of the
-record has no end.
+what the label said. It is on from its onset's row to the one before its end's; one that is on at the end of
+the record has no end.
 
-The table is CSV with a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. A label's fault is
-`label:` and its name, and its channel is empty, for all of its plant. Both are flushed line by line.
+The table is CSV with a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. A label's fault
+is `label:` and its name, and its channel is empty, for all of its plant. Both are flushed line by line.
 """
 
 import csv

@@ -240,7 +240,7 @@ def of(document: Mapping[str, Any], origin: Origin) -> Scenario:
     found_plants = {
         name: settings
         for name, each in _tables(document, "plants")
-        if (settings := _plant(each, ("plants", name), problems)) is not None
+        if (settings := _plant(each, ("plants", name), problems, origin)) is not None
     }
     found_wires = {
         name: section
@@ -270,9 +270,11 @@ def _tables(document: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
     return found.items() if isinstance(found, Mapping) else ()
 
 
-def _valid(section: type[_S], written: object, at: _Path, problems: list[Problem]) -> _S | None:
+def _valid(
+    section: type[_S], written: object, at: _Path, problems: list[Problem], folder: Path | None = None
+) -> _S | None:
     try:
-        return section.model_validate(written)
+        return section.model_validate(written, context={"folder": folder})
     except ValidationError as error:
         problems += [
             Problem((*at, *each["loc"]), _said(each, section.model_fields)) for each in error.errors()
@@ -289,9 +291,11 @@ def _said(error: Mapping[str, Any], keys: Iterable[str]) -> str:
     return said[0].lower() + said[1:]
 
 
-def _plant(written: object, at: _Path, problems: list[Problem]) -> PlantSettings | None:
+def _plant(written: object, at: _Path, problems: list[Problem], origin: Origin) -> PlantSettings | None:
     kind = _chosen(written, "kind", at, plants.kinds(), problems)
-    return None if kind is None else _valid(plants.module(kind).Settings, written, at, problems)
+    if kind is None:
+        return None
+    return _valid(plants.module(kind).Settings, written, at, problems, Path(origin.name).parent)
 
 
 def _wire(written: object, at: _Path, problems: list[Problem]) -> WireSection | None:

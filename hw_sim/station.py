@@ -124,6 +124,8 @@ class Station:
         loop, bench = asyncio.get_running_loop(), self.bench
         self._started = time.time() - bench.at_s
         begin = loop.time() - bench.at_s / self.speed
+        for wire in self.wires:
+            wire.step()
         for writer in writers:
             writer.start()
         self._look()
@@ -141,11 +143,16 @@ class Station:
                 await asyncio.sleep(0)
                 paused = loop.time()
             bench.step()
-            for wire in self.wires:
-                wire.step()
-            for writer in writers:
-                writer.step()
-            self._look()
+            if not bench.over:
+                self._show(writers)
+
+    def _show(self, writers: Sequence[Writer]) -> None:
+        """Have wires and writers see what the bench's step has brought."""
+        for wire in self.wires:
+            wire.step()
+        for writer in writers:
+            writer.step()
+        self._look()
 
     def _late(self, by_s: float) -> None:
         self.behind_s = by_s

@@ -4,7 +4,8 @@ By default each row is one step of the record's period, whatever its time says: 
 With `times = "recorded"` rows keep their distances, on the grid of the period: in a gap the sensors show
 nothing, and rows that are closer than the period, or go back in time, follow one another step by step.
 
-After the last row the sensors show nothing, unless it loops; a run ends when all its records are played. No physics is at work here, so only the faults of sensors, devices and wires concern it.
+After the last row the sensors show nothing, unless it loops; a run ends when all its records are played. No
+physics is at work here, so only the faults of sensors, devices and wires concern it.
 """
 
 import math
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from hw_sim import csvfile, record
 from hw_sim.plant import HEALTHY, Channel, Place, Readings, Stress
@@ -29,6 +30,17 @@ def _checked(text: str) -> str:
     return text
 
 
+def _auto(value: object) -> object:
+    return None if value == "auto" else value
+
+
+def _beside(path: Path, info: ValidationInfo) -> Path:
+    folder = info.context.get("folder") if info.context else None
+    return path if folder is None else folder / path
+
+
+_File = Annotated[Path, AfterValidator(_beside)]
+_Period = Annotated[Annotated[Duration, Field(gt=0)] | None, BeforeValidator(_auto)]
 _Rows = Annotated[str, AfterValidator(_checked)]
 _NO_STRESS: Final[Mapping[str, Sequence[str]]] = {}
 
@@ -37,8 +49,8 @@ class Settings(PlantSettings):
     """What a scenario may say of a recorded data set."""
 
     kind: Literal["replay"] = "replay"
-    file: Path
-    """CSV, with the sensors' values in columns."""
+    file: _File
+    """CSV, with the sensors' values in columns; a path as seen from the scenario's file."""
     delimiter: str = Field(default="", max_length=1)
     """Between cells; guessed by default."""
     time: str | None = None
@@ -47,13 +59,13 @@ class Settings(PlantSettings):
     """How times are written, as in `%d/%m/%Y %H:%M:%S`; by default dates of ISO 8601, or numbers."""
     times: Literal["rows", "recorded"] = "rows"
     """Whether each row takes one period, or keeps its distance in time from the row before."""
-    period: Literal["auto"] | Duration = "auto"
-    """From row to row: by default the median of the times' differences, or 1 s where there are no times."""
+    period: _Period = None
+    """From row to row; "auto" is the median of the times' differences, or 1 s where there are no times."""
     columns: Mapping[str, str] = {}
     """By channel, its column; by default all columns of numbers but times and labels."""
     labels: Sequence[str] | None = None
     """The columns that say what was wrong; guessed by default."""
-    windows: Path | None = None
+    windows: _File | None = None
     """A file of windows in which something was wrong, in the Numenta Anomaly Benchmark's form."""
     labelled_rows: Sequence[_Rows] = ()
     """Rows in which something was wrong, such as "160.."."""
@@ -127,7 +139,7 @@ def read(settings: Settings) -> Record:
         time=settings.time,
         time_format=settings.time_format,
         labels=settings.labels,
-        period_s=None if settings.period == "auto" else settings.period,
+        period_s=settings.period,
         rows=record.span(settings.rows),
         windows=settings.windows,
         labelled=[record.span(text) for text in settings.labelled_rows],
