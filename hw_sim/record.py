@@ -11,8 +11,8 @@ A time is a date of ISO 8601, a number of seconds, or of milli-, micro- or nanos
 that large. Rows count from 0. A cell that is empty or no number is NaN, and counted.
 
 Labels may also come from a file of windows, as the Numenta Anomaly Benchmark has them (numenta/NAB,
-labels/combined_windows.json: by path of a series, pairs of times, both within the window), or be given as rows;
-either makes a label `anomaly`.
+labels/combined_windows.json: by path of a series, pairs of times, both within the window), or be given as
+rows; either makes a label `anomaly`.
 """
 
 import json

@@ -32,7 +32,7 @@ from hw_sim.fault import Fault, FaultError
 from hw_sim.plants import PlantSettings
 from hw_sim.section import Duration, Section, WireSection
 
-__all__ = ["WIRES", "Origin", "Problem", "Scenario", "ScenarioError", "load", "of", "shipped"]
+__all__ = ["WIRES", "Origin", "Problem", "Scenario", "ScenarioError", "load", "of", "override", "shipped"]
 
 WIRES: Final = ("mqtt", "modbus", "opcua", "serial")
 """The types of wires: packages of this one."""
@@ -193,8 +193,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Scenario:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{name}: {error}") from error
-    for override in overrides:
-        _override(document, override)
+    for each in overrides:
+        override(document, each)
     return of(document, origin)
 
 
@@ -212,10 +212,15 @@ def _text(name: str) -> str:
         raise ScenarioError(f"{name}: {error}") from error
 
 
-def _override(document: dict[str, Any], override: str) -> None:
-    key, equals, written = override.partition("=")
+def override(document: dict[str, Any], said: str) -> None:
+    """Change a key of a document, as `KEY=VALUE` says.
+
+    Raises:
+        ScenarioError: it is written wrong.
+    """
+    key, equals, written = said.partition("=")
     if not equals:
-        raise ScenarioError(f"{override!r} is not KEY=VALUE, such as wires.plc.port=0")
+        raise ScenarioError(f"{said!r} is not KEY=VALUE, such as wires.plc.port=0")
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
@@ -225,7 +230,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     for name in tables:
         at = at.setdefault(name, {})
         if not isinstance(at, dict):
-            raise ScenarioError(f"{override!r}: {name} is no table")
+            raise ScenarioError(f"{said!r}: {name} is no table")
     at[last] = value
 
 
