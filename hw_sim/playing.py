@@ -1,7 +1,7 @@
 """A recorded data set and wires to play it through, as a scenario: what `replay` runs.
 
-What goes where is written as `[WIRE:][NAME=]COLUMN`: a column, by another name if one is given, on one wire or
-on all that have no such lines of their own. A wire for which there are none carries every column.
+What goes where is written as `[WIRE:][NAME=]COLUMN`: a column, by another name if one is given, on one wire
+or on all that have no such lines of their own. A wire for which there are none carries every column.
 """
 
 import re
@@ -87,12 +87,11 @@ class Playing:
         encoding: Encoding = "float32",
     ) -> None:
         self.record = record
-        self.names: Mapping[str, Sequence[str]] = {
-            wire: tuple(each.name for each in _of(wire, lines)) or tuple(record.columns) for wire in wires
-        }
-        """By wire, the names of what it carries."""
-        self.columns = _columns(record.columns, self.names, lines)
+        carried = {wire: _of(wire, lines) or list(record.columns.items()) for wire in wires}
+        self.columns = _together(carried.values())
         """By name, its column."""
+        self.names = {wire: [name for name, _ in each] for wire, each in carried.items()}
+        """By wire, the names of what it carries."""
         self.plain = Plain(
             period_s=record.period_s,
             topic=topic or topic_of(record.path),
@@ -117,21 +116,19 @@ class Playing:
         return {wire: self.plain.places(wire, names) for wire, names in self.names.items()}
 
 
-def _of(wire: str, lines: Iterable[Line]) -> Sequence[Line]:
-    """The lines of a wire, or those of all."""
-    lines = list(lines)
-    return [each for each in lines if each.wire == wire] or [each for each in lines if not each.wire]
+def _of(wire: str, lines: Sequence[Line]) -> Sequence[tuple[str, str]]:
+    """Name and column of the lines of a wire, or of those for all."""
+    own = [each for each in lines if each.wire == wire] or [each for each in lines if not each.wire]
+    return list(dict.fromkeys((each.name, each.column) for each in own))
 
 
-def _columns(
-    every: Mapping[str, str], names: Mapping[str, Sequence[str]], lines: Iterable[Line]
-) -> Mapping[str, str]:
-    columns = {name: every[name] for wire in names.values() for name in wire if name in every}
-    chosen: dict[str, str] = {}
-    for each in lines:
-        if chosen.setdefault(each.name, each.column) != each.column:
-            raise MapError(f"{each.name} is both {chosen[each.name]!r} and {each.column!r}")
-    return {**columns, **chosen}
+def _together(carried: Iterable[Sequence[tuple[str, str]]]) -> Mapping[str, str]:
+    columns: dict[str, str] = {}
+    for each in carried:
+        for name, column in each:
+            if columns.setdefault(name, column) != column:
+                raise MapError(f"{name} is both {columns[name]!r} and {column!r}")
+    return columns
 
 
 def _decimals(values: NDArray[np.float64]) -> int:

@@ -122,6 +122,8 @@ class Station:
 
     async def _step_plants(self, writers: Sequence[Writer], duration_s: float | None) -> None:
         loop, bench = asyncio.get_running_loop(), self.bench
+        if math.isinf(self.speed):
+            await self._ready()
         self._started = time.time() - bench.at_s
         begin = loop.time() - bench.at_s / self.speed
         for wire in self.wires:
@@ -132,8 +134,7 @@ class Station:
         paused = loop.time()
         while not bench.over and (duration_s is None or bench.at_s < duration_s):
             if math.isinf(self.speed):
-                for wire in self.wires:
-                    await wire.ready()
+                await self._ready()
             elif (due := begin + bench.time_of(bench.steps + 1) / self.speed) > loop.time():
                 await asyncio.sleep(max(due, paused + min(_TICK_S, bench.step_s)) - loop.time())
                 paused = loop.time()
@@ -145,6 +146,10 @@ class Station:
             bench.step()
             if not bench.over:
                 self._show(writers)
+
+    async def _ready(self) -> None:
+        for wire in self.wires:
+            await wire.ready()
 
     def _show(self, writers: Sequence[Writer]) -> None:
         """Have wires and writers see what the bench's step has brought."""

@@ -1,4 +1,4 @@
-"""What `replay` shows: what it has found in the file, where a client finds it, how far it is, and what it was."""
+"""What `replay` shows: what is in the file, where a client finds it, how far it is, and what became of it."""
 
 import asyncio
 import json

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+from pydantic import ValidationError
 
 from hw_sim import scenario
 from hw_sim.cli.desk import Desk
@@ -154,6 +155,9 @@ def replay(
             document = playing.document(said)
         except MapError as error:
             raise click.UsageError(str(error)) from error
+        except ValidationError as error:
+            (wrong, *_) = error.errors()
+            raise click.UsageError(f"{wrong['loc'][0]}: {wrong['msg']}") from error
         for override in overrides:
             scenario.override(document, override)
         found = replace(scenario.of(document, scenario.Origin("replay")), speed=speed or 1.0)
@@ -186,7 +190,7 @@ def _said(
     """What the options say of the plant, by the keys that a scenario has for it."""
     said = {key: value for key, value in plain.items() if value}
     said |= {"labels": list(label_columns)} if label_columns else {}
-    said |= {"period": written(period)} if period else {}
+    said |= {} if period is None else {"period": written(period)}
     said |= {} if time is None else {"time": time}
     said |= {"windows": str(windows.absolute())} if windows else {}
     return said | {"labelled_rows": list(labelled_rows)}
