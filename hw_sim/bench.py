@@ -72,9 +72,9 @@ class Bench:
         self._edge = 0
         """The step at which a fault comes or goes next."""
         self._steps = -1
-        self._records = [rig.recorded for rig in self.rigs if rig.recorded is not None]
         for rig in self.rigs:
             rig.every = round(rig.step_s / self.step_s)
+        self._records = [(rig.recorded, rig.every) for rig in self.rigs if rig.recorded is not None]
         self.step()
 
     @property
@@ -93,8 +93,11 @@ class Bench:
 
     @property
     def over(self) -> bool:
-        """Whether there were records to play, and all are played: the last step has brought nothing new."""
-        return bool(self._records) and all(each.exhausted for each in self._records)
+        """Whether there are records to play and the next step would have nothing of any of them."""
+        return bool(self._records) and all(
+            record.exhausted or (record.left == 0 and (self._steps + 1) % every == 0)
+            for record, every in self._records
+        )
 
     @property
     def down(self) -> frozenset[str]:

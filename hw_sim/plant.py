@@ -81,5 +81,7 @@ class Recorded(Plant, Protocol):
     """Of the row that is shown, or was last."""
     played: int
     """How many rows it has shown."""
+    left: int
+    """How many rows are still to come."""
     exhausted: bool
-    """Whether it was asked for a row after its last: that one has had its time."""
+    """Whether it was asked for a row after its last."""

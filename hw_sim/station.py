@@ -132,7 +132,7 @@ class Station:
             writer.start()
         self._look()
         paused = loop.time()
-        while not bench.over and (duration_s is None or bench.at_s < duration_s):
+        while duration_s is None or bench.at_s < duration_s:
             if math.isinf(self.speed):
                 await self._ready()
             elif (due := begin + bench.time_of(bench.steps + 1) / self.speed) > loop.time():
@@ -143,9 +143,10 @@ class Station:
             if loop.time() - paused > _TICK_S:
                 await asyncio.sleep(0)
                 paused = loop.time()
+            if bench.over:
+                break
             bench.step()
-            if not bench.over:
-                self._show(writers)
+            self._show(writers)
 
     async def _ready(self) -> None:
         for wire in self.wires:

@@ -107,6 +107,11 @@ class Replay:
         """How many rows there are to show."""
         return len(self.record.values)
 
+    @property
+    def left(self) -> int:
+        """How many rows are still to come; in a loop, always some."""
+        return self.rows - self._next or (self.rows if self._loop else 0)
+
     def step(self, _stress: Stress = HEALTHY) -> Readings:
         """Advance by a period; returns the next row, or NaN where none is due."""
         self._step += 1

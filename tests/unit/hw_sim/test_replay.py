@@ -65,10 +65,10 @@ def played(path, **settings):
     """All that the bench shows of a file until it is over, as an array, and the plant."""
     plant = replay.build(replay.Settings(file=path, **settings), "1")
     bench = Bench([Rig("record", plant)], seed=1)
-    shown = []
+    shown = [list(bench.readings.values())]
     while not bench.over:
-        shown.append(list(bench.readings.values()))
         bench.step()
+        shown.append(list(bench.readings.values()))
     return np.array(shown), plant
 
 
@@ -78,10 +78,8 @@ def edges(path, *, as_csv=False, **settings):
     bench, file = Bench([Rig("record", plant)], seed=1), io.StringIO()
     labels = Labels(file, bench, now=lambda: 1e9 + bench.at_s, as_csv=as_csv)
     labels.start()
-    while True:
+    while not bench.over:
         bench.step()
-        if bench.over:
-            break
         labels.step()
     file.seek(0)
     if as_csv:
@@ -191,8 +189,9 @@ def test_rows_that_are_too_close_or_go_back_follow_one_another(written):
 
 def test_at_the_end_the_sensors_show_nothing(written):
     plant = replay.build(replay.Settings(file=written(TSB)), "1")
-    for _ in range(3):
+    for left in (2, 1, 0):
         assert not any(map(math.isnan, plant.step().values()))
+        assert plant.left == left
         assert not plant.exhausted
     assert all(map(math.isnan, plant.step().values()))
     assert plant.exhausted
@@ -204,23 +203,28 @@ def test_a_loop_begins_again_and_is_never_over(written, times):
     shown = [plant.step()["value"] for _ in range(9)]
     assert shown[4:8] == shown[:4]
     assert shown[8] == shown[0]
+    assert plant.left
     assert not plant.exhausted
     assert plant.place.row == 0
 
 
-def test_a_bench_is_over_when_all_its_records_are(written):
-    short, long = (
-        replay.build(replay.Settings(file=written(text, name), period="1s"), "1")
-        for text, name in ((TSB, "short.csv"), (NAB, "long.csv"))
-    )
-    bench = Bench([Rig("short", short), Rig("long", long)], seed=1)
-    for _ in range(3):
+def test_a_bench_is_over_when_all_its_records_have_had_their_time(written):
+    plants = [
+        replay.build(replay.Settings(file=written(text, name), period=period), "1")
+        for text, name, period in ((TSB, "short.csv", "1s"), (NAB, "long.csv", "2s"))
+    ]
+    bench = Bench([Rig(str(at), plant) for at, plant in enumerate(plants)], seed=1)
+    shown = [(bench.readings["c1"], bench.readings["value"])]
+    while not bench.over:
         bench.step()
-        assert not bench.over
-    assert math.isnan(bench.readings["c0"])
-    assert bench.readings["value"] == 0
-    bench.step()
-    assert bench.over
+        shown.append((bench.readings["c1"], bench.readings["value"]))
+    assert bench.at_s == 7.0
+    np.testing.assert_array_equal([each[0] for each in shown], [0.5, 0.5, -0.5, *[math.nan] * 5])
+    assert [each[1] for each in shown[6:]] == [0.0, 0.0]
+
+
+def test_a_bench_without_records_is_never_over():
+    assert not Bench([], seed=1).over
 
 
 def test_labels_are_written_at_their_edges(written):
