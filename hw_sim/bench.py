@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 
 from hw_sim.fault import Distortion, Fault
-from hw_sim.plant import HEALTHY, Channel, Plant, Readings, Stress
+from hw_sim.plant import HEALTHY, Channel, Plant, Readings, Recorded, Stress
 
 __all__ = ["Bench", "Rig"]
 
@@ -29,14 +29,11 @@ class Rig:
         }
         self.every = 1
         """The bench's steps between two of the plant's."""
+        self.recorded = plant if isinstance(plant, Recorded) else None
+        """The plant, if it plays a record."""
         self._prefix = prefix
         self._plant = plant
         self._twin: Plant | None = None
-
-    @property
-    def over(self) -> bool:
-        """Whether the plant has come to its end; only a recording ever does."""
-        return bool(getattr(self._plant, "over", False))
 
     def step(self, stress: Stress) -> tuple[Readings, Readings]:
         """What the sensors show after a step, and what they would show without the stress."""
@@ -77,6 +74,7 @@ class Bench:
         self._steps = -1
         for rig in self.rigs:
             rig.every = round(rig.step_s / self.step_s)
+        self._records = [(rig.recorded, rig.every) for rig in self.rigs if rig.recorded is not None]
         self.step()
 
     @property
@@ -94,14 +92,17 @@ class Bench:
         return round(steps * self.step_s, 9)
 
     @property
+    def over(self) -> bool:
+        """Whether there are records to play and the next step would have nothing of any of them."""
+        return bool(self._records) and all(
+            record.exhausted or (record.left == 0 and (self._steps + 1) % every == 0)
+            for record, every in self._records
+        )
+
+    @property
     def down(self) -> frozenset[str]:
         """The devices that are without power now."""
         return frozenset(str(each.settings["device"]) for each in self.active if each.kind.where == "device")
-
-    @property
-    def over(self) -> bool:
-        """Whether a plant has come to its end, as a recording does."""
-        return any(rig.over for rig in self.rigs)
 
     def add(self, fault: Fault) -> None:
         """One more fault, from now on."""

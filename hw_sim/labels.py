@@ -4,13 +4,19 @@
     {"type": "fault", "fault", "phase": "onset" | "end", "time", "t_s", "channels", "parameters"}
     {"type": "effect", "fault", "t_s", "since_onset_s", "channels"}   each second of a fault's first minute,
                                                                       then each minute
+    {"type": "label", "label", "phase", "time", "t_s", "plant", "row", "recorded", "says"}
+                                                                      what a record says of itself
 
 An effect has per channel its `unit`, and of the last second, `healthy` (the twin's) and `actual`, each with
 the `mean` and the `rms`, which is the mean of the ten 100 ms root mean squares; null where the sensor showed
 nothing. What breaks a device or a wire shows no effect in the plant.
 
-The table is CSV with a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. Both are flushed
-line by line.
+A label's `row` counts in the record's file from 0, `recorded` is the time that the file has there, and `says`
+what the label said. It is on from its onset's row to the one before its end's; one that is on at the end of
+the record has no end.
+
+The table is CSV with a line per edge and channel: `time,t_s,phase,fault,channel,parameters`. A label's fault
+is `label:` and its name, and its channel is empty, for all of its plant. Both are flushed line by line.
 """
 
 import csv
@@ -22,7 +28,7 @@ from typing import Any, Final, TextIO
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault
-from hw_sim.plant import Readings
+from hw_sim.plant import Place, Readings
 
 __all__ = ["Labels"]
 
@@ -40,6 +46,8 @@ class Labels:
         self._now = now
         self._table = csv.writer(file, lineterminator="\n") if as_csv else None
         self._on: Sequence[Fault] = ()
+        self._said: dict[str, Mapping[str, str]] = {}
+        """By plant that plays a record, what that said of its last row."""
         self._second = max(1, round(1 / bench.step_s))
         self._actual: deque[Readings] = deque(maxlen=self._second)
         self._healthy: deque[Readings] = deque(maxlen=self._second)
@@ -66,6 +74,9 @@ class Labels:
         if active is not self._on:
             self._edges(self._on, active)
             self._on = active
+        for rig in self._bench.rigs:
+            if rig.recorded is not None:
+                self._record(rig.name, rig.recorded.place)
         for fault in active:
             if fault.kind.where in {"plant", "sensor"}:
                 self._effect(fault)
@@ -94,6 +105,27 @@ class Labels:
             channels=fault.channels,
             parameters=parameters,
         )
+
+    def _record(self, plant: str, place: Place) -> None:
+        before = self._said.get(plant, {})
+        if place.labels == before:
+            return
+        self._said[plant] = place.labels
+        for label, said in before.items():
+            if place.labels.get(label) != said:
+                self._label(plant, place, label, "end", said)
+        for label, says in place.labels.items():
+            if before.get(label) != says:
+                self._label(plant, place, label, "onset", says)
+
+    def _label(self, plant: str, place: Place, label: str, phase: str, says: str) -> None:
+        time, t_s = self._now(), round(self._bench.at_s, 6)
+        row: Mapping[str, Any] = {"plant": plant, "row": place.row, "recorded": place.time, "says": says}
+        if self._table is not None:
+            self._table.writerow([time, t_s, phase, f"label:{label}", "", json.dumps(row)])
+            self._file.flush()
+            return
+        self._write(type="label", label=label, phase=phase, time=time, t_s=t_s, **row)
 
     def _effect(self, fault: Fault) -> None:
         if self._table is not None:

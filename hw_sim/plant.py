@@ -4,10 +4,10 @@ A new plant is a file in `plants/` with `Settings`, what a scenario may say of i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, runtime_checkable
 
-__all__ = ["HEALTHY", "RACES", "Channel", "Plant", "Race", "Readings", "Stress"]
+__all__ = ["HEALTHY", "RACES", "Channel", "Place", "Plant", "Race", "Readings", "Recorded", "Stress"]
 
 Readings = Mapping[str, float]
 """What each sensor shows, by channel; NaN where it shows nothing."""
@@ -59,3 +59,29 @@ class Plant(Protocol):
 
     def step(self, stress: Stress = HEALTHY) -> Readings:
         """Advance by one step; returns what the sensors of all channels show then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in its record a plant is, and what the record says of that row."""
+
+    row: int
+    """From 0 on."""
+    time: str = ""
+    """As it was written."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What was wrong then, by the name of the label."""
+
+
+@runtime_checkable
+class Recorded(Plant, Protocol):
+    """A plant that plays what another has shown once."""
+
+    place: Place
+    """Of the row that is shown, or was last."""
+    played: int
+    """How many rows it has shown."""
+    left: int
+    """How many rows are still to come."""
+    exhausted: bool
+    """Whether it was asked for a row after its last."""

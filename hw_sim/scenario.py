@@ -32,7 +32,7 @@ from hw_sim.fault import Fault, FaultError
 from hw_sim.plants import PlantSettings
 from hw_sim.section import Duration, Section, WireSection
 
-__all__ = ["WIRES", "Origin", "Problem", "Scenario", "ScenarioError", "load", "of", "shipped"]
+__all__ = ["WIRES", "Origin", "Problem", "Scenario", "ScenarioError", "load", "of", "override", "shipped"]
 
 WIRES: Final = ("mqtt", "modbus", "opcua", "serial")
 """The types of wires: packages of this one."""
@@ -193,8 +193,8 @@ def load(name: str, overrides: Sequence[str] = ()) -> Scenario:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{name}: {error}") from error
-    for override in overrides:
-        _override(document, override)
+    for each in overrides:
+        override(document, each)
     return of(document, origin)
 
 
@@ -212,10 +212,15 @@ def _text(name: str) -> str:
         raise ScenarioError(f"{name}: {error}") from error
 
 
-def _override(document: dict[str, Any], override: str) -> None:
-    key, equals, written = override.partition("=")
+def override(document: dict[str, Any], said: str) -> None:
+    """Change a key of a document, as `KEY=VALUE` says.
+
+    Raises:
+        ScenarioError: it is written wrong.
+    """
+    key, equals, written = said.partition("=")
     if not equals:
-        raise ScenarioError(f"{override!r} is not KEY=VALUE, such as wires.plc.port=0")
+        raise ScenarioError(f"{said!r} is not KEY=VALUE, such as wires.plc.port=0")
     try:
         value = tomllib.loads(f"value = {written}")["value"]
     except tomllib.TOMLDecodeError:
@@ -225,7 +230,7 @@ def _override(document: dict[str, Any], override: str) -> None:
     for name in tables:
         at = at.setdefault(name, {})
         if not isinstance(at, dict):
-            raise ScenarioError(f"{override!r}: {name} is no table")
+            raise ScenarioError(f"{said!r}: {name} is no table")
     at[last] = value
 
 
@@ -240,7 +245,7 @@ def of(document: Mapping[str, Any], origin: Origin) -> Scenario:
     found_plants = {
         name: settings
         for name, each in _tables(document, "plants")
-        if (settings := _plant(each, ("plants", name), problems)) is not None
+        if (settings := _plant(each, ("plants", name), problems, origin)) is not None
     }
     found_wires = {
         name: section
@@ -270,9 +275,11 @@ def _tables(document: Mapping[str, Any], key: str) -> Iterable[tuple[str, Any]]:
     return found.items() if isinstance(found, Mapping) else ()
 
 
-def _valid(section: type[_S], written: object, at: _Path, problems: list[Problem]) -> _S | None:
+def _valid(
+    section: type[_S], written: object, at: _Path, problems: list[Problem], folder: Path | None = None
+) -> _S | None:
     try:
-        return section.model_validate(written)
+        return section.model_validate(written, context={"folder": folder})
     except ValidationError as error:
         problems += [
             Problem((*at, *each["loc"]), _said(each, section.model_fields)) for each in error.errors()
@@ -289,9 +296,11 @@ def _said(error: Mapping[str, Any], keys: Iterable[str]) -> str:
     return said[0].lower() + said[1:]
 
 
-def _plant(written: object, at: _Path, problems: list[Problem]) -> PlantSettings | None:
+def _plant(written: object, at: _Path, problems: list[Problem], origin: Origin) -> PlantSettings | None:
     kind = _chosen(written, "kind", at, plants.kinds(), problems)
-    return None if kind is None else _valid(plants.module(kind).Settings, written, at, problems)
+    if kind is None:
+        return None
+    return _valid(plants.module(kind).Settings, written, at, problems, Path(origin.name).parent)
 
 
 def _wire(written: object, at: _Path, problems: list[Problem]) -> WireSection | None:

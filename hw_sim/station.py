@@ -122,16 +122,19 @@ class Station:
 
     async def _step_plants(self, writers: Sequence[Writer], duration_s: float | None) -> None:
         loop, bench = asyncio.get_running_loop(), self.bench
+        if math.isinf(self.speed):
+            await self._ready()
         self._started = time.time() - bench.at_s
         begin = loop.time() - bench.at_s / self.speed
+        for wire in self.wires:
+            wire.step()
         for writer in writers:
             writer.start()
         self._look()
         paused = loop.time()
-        while not bench.over and (duration_s is None or bench.at_s < duration_s):
+        while duration_s is None or bench.at_s < duration_s:
             if math.isinf(self.speed):
-                for wire in self.wires:
-                    await wire.ready()
+                await self._ready()
             elif (due := begin + bench.time_of(bench.steps + 1) / self.speed) > loop.time():
                 await asyncio.sleep(max(due, paused + min(_TICK_S, bench.step_s)) - loop.time())
                 paused = loop.time()
@@ -140,12 +143,22 @@ class Station:
             if loop.time() - paused > _TICK_S:
                 await asyncio.sleep(0)
                 paused = loop.time()
+            if bench.over:
+                break
             bench.step()
-            for wire in self.wires:
-                wire.step()
-            for writer in writers:
-                writer.step()
-            self._look()
+            self._show(writers)
+
+    async def _ready(self) -> None:
+        for wire in self.wires:
+            await wire.ready()
+
+    def _show(self, writers: Sequence[Writer]) -> None:
+        """Have wires and writers see what the bench's step has brought."""
+        for wire in self.wires:
+            wire.step()
+        for writer in writers:
+            writer.step()
+        self._look()
 
     def _late(self, by_s: float) -> None:
         self.behind_s = by_s

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from hw_sim.control import ControlError, default_path
+from hw_sim.csvfile import FileError
 from hw_sim.duration import DurationError, seconds
 from hw_sim.fault import FaultError
 from hw_sim.scenario import ScenarioError
@@ -37,5 +38,5 @@ def told() -> Iterator[None]:
     """What the user can mend ends the command with its message, and no traceback."""
     try:
         yield
-    except (ControlError, FaultError, OSError, ScenarioError) as error:
+    except (ControlError, FaultError, FileError, OSError, ScenarioError) as error:
         raise click.ClickException(str(error)) from error

@@ -36,20 +36,20 @@ async def run(*faults, duration_s, speed=1.0, step_s=0.01, **recorder):
 async def test_the_plant_keeps_to_the_clock():
     plc, vib, writer, took_s = await run(duration_s=0.5)
     assert took_s == pytest.approx(0.5, abs=0.1)
-    assert plc.steps == vib.steps == 50
+    assert plc.steps == vib.steps == 51
     assert writer.times == [round(0.01 * step, 9) for step in range(51)]
 
 
 async def test_steps_shorter_than_a_tick_are_made_several_at_a_time():
     plc, _, writer, took_s = await run(duration_s=0.3, step_s=0.0005)
     assert took_s == pytest.approx(0.3, abs=0.1)
-    assert plc.steps == 600
+    assert plc.steps == 601
     assert writer.times[-1] == 0.3
 
 
 async def test_a_plant_may_run_faster_than_the_clock():
     plc, _, _, took_s = await run(duration_s=10.0, speed=50.0)
-    assert plc.steps == 1000
+    assert plc.steps == 1001
     assert took_s == pytest.approx(0.2, abs=0.1)
 
 
@@ -64,7 +64,7 @@ async def test_a_plant_may_run_as_fast_as_its_wires_take_it():
     bench = counting()
     wire = Narrow(bench, "plc")
     await Station(bench, known("plc"), [wire], speed=math.inf).run([], duration_s=1000.0)
-    assert taken == list(range(100_000)), "it was asked before each step"
+    assert taken == list(range(100_001)), "it was asked before each step"
 
 
 async def test_a_fault_breaks_its_wire_and_no_other():
@@ -84,7 +84,7 @@ async def test_a_device_may_be_off_from_the_start():
 async def test_a_wire_that_is_slow_to_switch_is_mended_all_the_same_and_stalls_nobody():
     plc, vib, *_ = await run("source_down@50ms..100ms:device=plc", duration_s=0.6, slow_s=0.15)
     assert [each[1] for each in plc.done] == [True, False]
-    assert vib.steps == 60
+    assert vib.steps == 61
 
 
 async def test_a_wire_that_cannot_come_back_ends_the_run_with_its_error():
