@@ -1,8 +1,8 @@
 """Payloads: what a device says of its readings, as text or as the bytes of a struct.
 
 A text has first the time and the sequence number, where wanted, and then the fields in their order. A field
-without a reading is empty in `csv` and `key_value`, and null in `json`. In a `struct` it is NaN or, in integers,
-the most negative number, or the largest of an unsigned one; what does not fit into one is its largest or smallest.
+without a reading is empty in `csv` and `key_value`, null in `json`, and in a `struct` NaN or, in integers,
+the most negative number, or the largest of an unsigned one; what does not fit is its largest or smallest.
 """
 
 import itertools

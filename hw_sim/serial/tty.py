@@ -9,7 +9,6 @@ has gone to sleep, is refused, as a UART's full buffer does; and with nobody the
 import asyncio
 import errno
 import fcntl
-import math
 import os
 import select
 import struct
@@ -111,11 +110,9 @@ class Tty:
                 return
             await asyncio.sleep(_LOOK_S if state & select.POLLHUP else _LOOK_S / 5)
 
-    async def taken(self, within_s: float) -> None:
-        """Wait until the reader has read all, or is gone, or that much time is over."""
-        for _ in range(math.ceil(within_s / _LOOK_S)):
-            if not self.heard or not self._unread():
-                return
+    async def taken(self) -> None:
+        """Wait until the reader has read all, or is gone."""
+        while self.heard and self._unread():  # noqa: ASYNC110 - nothing else tells
             await asyncio.sleep(_LOOK_S)
 
     def _state(self, events: int = 0) -> int:

@@ -7,8 +7,9 @@ those that it did not, for want of a reader or of room; `bytes` and `lost_bytes`
 `unknown` among them; and by fault, such as `serial.checksum`, the frames that it has hit.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from hw_sim.bench import Bench
@@ -60,8 +61,6 @@ class SerialWire(Wire):
 
     def __init__(self, name: str, settings: Settings, bench: Bench) -> None:
         super().__init__(name, settings, bench)
-        self.now: Callable[[], float] = time.time
-        """The unix time of the plant, in seconds."""
         self._talkers = [_Talker(each, device, bench) for each, device in settings.devices.items()]
         self._asked = [talker for talker in self._talkers if talker.due is None]
         self._request_ends = frozenset(talker.settings.query[-1] for talker in self._asked)
@@ -90,10 +89,13 @@ class SerialWire(Wire):
 
     async def close(self) -> None:
         """Unplug for good; who was waited for may still read the last of it."""
-        if self._outgoing.patient:
-            self._outgoing.resume()
-            await self._tty.taken(_READ_WITHIN_S)
+        if self._outgoing.patient and self._tty.heard:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_READ_WITHIN_S):
+                    await self.ready()
+                    await self._tty.taken()
         self._tty.unplug()
+        self._outgoing.drop()
 
     def step(self) -> None:
         """Send the frames that are due; never blocks."""
