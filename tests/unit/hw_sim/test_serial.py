@@ -166,8 +166,8 @@ SHAPES = {
     ),
     "fixed text": ({"framing": {"kind": "fixed", "size": 6}, "checksum": "sum8"}, b"1,0  \xcd2,0  \xce"),
     "fixed": (
-        {"framing": {"kind": "fixed", "sync": "0xAA55"}, "checksum": "xor", "payload": "struct", "format": "<hB"},
-        b"\xaa\x55\x01\0\0\x01\xaa\x55\x02\0\0\x02",
+        {"framing": {"kind": "fixed", "sync": "<<"}, "checksum": "xor", "payload": "struct", "format": "<hB"},
+        b"<<\1\0\0\1<<\2\0\0\2",
     ),
     "length": (
         {"framing": {"kind": "length", "size": 2, "endian": "little"}, "payload": "key_value"},
