@@ -105,7 +105,7 @@ FAULTS: Final = (
     ),
     Kind(
         name="modbus.crc",
-        does="the checksum of answers is wrong: CRC of RTU, LRC of ASCII; nothing in TCP framing, without one",
+        does="answers have a wrong checksum: CRC in RTU, LRC in ASCII; TCP framing has none and stays well",
         where="wire",
         parameters=_ANSWERS,
     ),
@@ -145,8 +145,8 @@ FAULTS: Final = (
     ),
     Kind(
         name="modbus.late",
-        does="answers come late, also when nobody waits any more: with their transaction in TCP framing, in place "
-        "of the next answer in RTU and ASCII",
+        does="answers come late, also when nobody waits any more: with their transaction in TCP framing, in "
+        "place of the next answer in RTU and ASCII",
         where="wire",
         parameters={**_ANSWERS, "by": Parameter("how late", "1s", "time")},
     ),

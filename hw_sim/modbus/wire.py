@@ -5,8 +5,8 @@
                             └─── Answer ◀── Break, for each fault that is on
 
 An id that no device has is silence in RTU and ASCII; in TCP framing it is what a gateway says, exception 11.
-So is a slave without power. When all devices on a port are, the port and its connections are gone with them; a
-terminal is the reader's own adapter, and stays.
+So is a slave without power. When all devices on a port are, the port and its connections are gone with them;
+a terminal is the reader's own adapter, and stays.
 """
 
 import asyncio
