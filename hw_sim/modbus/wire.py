@@ -1,92 +1,299 @@
-"""The PLC, on Modbus TCP, device 1.
+"""A Modbus bus: slaves behind a TCP port or a terminal, that answer whoever asks.
 
-===========  ========  ========  ======================
-register     channel   encoding  unit
-===========  ========  ========  ======================
-input 30     flow      float32   l/min, big-endian ABCD
-input 32     level     float32   m, likewise
-holding 12   pressure  int16     bar x 100
-holding 13   valve     int16     % x 10
-coil 0       running   bit
-===========  ========  ========  ======================
+    client ═══ bytes ══▶ Framing ── Request ──▶ pdu.answer ◀── Image ◀── readings
+                            ▲                        │
+                            └─── Answer ◀── Break, for each fault that is on
+
+An id that no device has is silence in RTU and ASCII; in TCP framing it is what a gateway says, exception 11.
+So is a slave without power. When all devices on a port are, the port and its connections are gone with them;
+a terminal is the reader's own adapter, and stays.
 """
 
+import asyncio
 import logging
-import struct
-from typing import Final
-
-from pymodbus.constants import ExcCodes
-from pymodbus.server import ModbusTcpServer
-from pymodbus.simulator import DataType, SimData, SimDevice
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol
 
 from hw_sim.bench import Bench
-from hw_sim.scenario import LOOPBACK
-from hw_sim.wire import Wire
+from hw_sim.fault import Fault
+from hw_sim.modbus.breaking import EFFECTS, Break, Reply
+from hw_sim.modbus.framing import FRAMINGS, Answer, Framing, Request
+from hw_sim.modbus.image import Image
+from hw_sim.modbus.line import Line
+from hw_sim.modbus.pdu import GATEWAY_TARGET, answer, asked, exception
+from hw_sim.modbus.port import Port
+from hw_sim.modbus.section import Device, Settings
+from hw_sim.plant import Readings
+from hw_sim.section import LOOPBACK
+from hw_sim.wire import Endpoint, Wire
 
-__all__ = ["ModbusWire"]
+__all__ = ["ModbusWire", "build"]
 
-_READ_COILS: Final = 1
-_READ_HOLDING: Final = 3
-_READ_INPUT: Final = 4
-_FLOATS: Final = {30: "plc.flow", 32: "plc.level"}
-_SCALED: Final = {12: ("plc.pressure", 100), 13: ("plc.valve", 10)}
-_RUNNING: Final = 0
-_REGISTERS: Final = 64
+_FRAMING_NAMES: Final = {"tcp": "TCP", "rtu": "RTU", "ascii": "ASCII"}
+_TOLD: Final = 12
+"""Registers of a device that its endpoint's line names."""
+_SILENCE_CHARACTERS: Final = 3.5
+"""Between two frames of RTU ("MODBUS over Serial Line Specification V1.02", 2.5.1.1)."""
+_PATIENCE_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Peer(Protocol):
+    """Whoever asks."""
+
+    def send(self, data: bytes) -> bool:
+        """Send; whether it went out whole."""
+
+    def hang_up(self) -> None:
+        """End the connection."""
+
+
+def build(name: str, settings: Settings, bench: Bench) -> "ModbusWire":
+    """A wire that has not started."""
+    return ModbusWire(name, settings, bench)
 
 
 class ModbusWire(Wire):
-    """A server; away means that nothing listens and all connections are closed."""
+    """A bus with its slaves.
 
-    device = "plc"
-    about = "Modbus TCP, device 1, input 30 and 32 float32, holding 12 and 13 int16, coil 0"
+    `counts`: `requests`; `sent`, answers that went out, broken ones too; `lost`, requests without an answer;
+    `unknown_id`; `skipped_bytes`, which were no request; and by the name of each fault, the answers that it
+    broke.
+    """
 
-    def __init__(self, bench: Bench, *, port: int) -> None:
-        self.endpoint = f"tcp://{LOOPBACK}:{port}"
-        self._bench = bench
-        self._port = port
-        self._server: ModbusTcpServer | None = None
+    kind = "modbus"
+
+    def __init__(self, name: str, settings: Settings, bench: Bench) -> None:
+        super().__init__(name, settings, bench)
+        self._settings = settings
+        self._framing = FRAMINGS[settings.framing]
+        self._gateway = settings.framing == "tcp"
+        self._names = {device.id: name for name, device in settings.devices.items()}
+        self._images = {name: Image(device, self.devices[name]) for name, device in settings.devices.items()}
+        self._link: Port | Line = (
+            Line(settings.link, self._joined)
+            if settings.link is not None
+            else Port(settings.port or 0, self._joined)
+        )
+        self._held: dict[str, Readings] = {}
+        """By device that is frozen, what it shows."""
+        self._breaks: dict[str, list[Break]] = {}
+        """By device, what is wrong with its answers."""
+        self._echoes = False
+        self._free_s = 0.0
+        """When a line of a certain speed has nothing more to carry."""
+        self._pending: set[asyncio.TimerHandle] = set()
+        self._unread = {name: list(image.shown) for name, image in self._images.items()}
+        """By device, what nobody has asked for since the bench's last step: a mask for each table."""
+        self._progress = asyncio.Event()
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        """By device, where a client finds it."""
+        link, settings = self._link, self._settings
+        kind = f"Modbus {_FRAMING_NAMES[settings.framing]}"
+        if isinstance(link, Line):
+            place = str(settings.link)
+        else:
+            place = f"tcp://{LOOPBACK}:{link.number}"
+            kind += "" if self._gateway else " over TCP"
+        return {
+            name: Endpoint(place, f"{kind}, id {device.id}: {_registers(device)}")
+            for name, device in settings.devices.items()
+        }
 
     async def start(self) -> None:
-        """Listen."""
-        logging.getLogger("pymodbus").setLevel(logging.CRITICAL + 1)  # it dumps frames at ERROR level
-        bits, unused_bits = (_block(DataType.BITS, [False] * 16) for _ in range(2))
-        holding, inputs = (_block(DataType.REGISTERS, [0] * _REGISTERS) for _ in range(2))
-        device = SimDevice(id=1, simdata=(bits, unused_bits, holding, inputs), action=self._refresh)
-        server = ModbusTcpServer([device], address=(LOOPBACK, self._port))
-        try:
-            await server.serve_forever(background=True)
-        except RuntimeError as error:
-            raise OSError(f"nothing can listen on Modbus port {self._port}") from error
-        self._server = server
+        """Be there.
 
-    async def _refresh(
-        self,
-        function_code: int,
-        first: int,
-        _address: int,
-        _count: int,
-        registers: list[int],
-        _written: list[int] | list[bool] | None,
-    ) -> ExcCodes | None:
-        """Bring the registers up to date before they are read; `registers[0]` is register `first`."""
-        readings = self._bench.readings
-        if function_code == _READ_INPUT:
-            for address, name in _FLOATS.items():
-                at = address - first
-                registers[at : at + 2] = struct.unpack(">HH", struct.pack(">f", readings[name]))
-        elif function_code == _READ_HOLDING:
-            for address, (name, scale) in _SCALED.items():
-                registers[address - first] = round(readings[name] * scale) & 0xFFFF
-        elif function_code == _READ_COILS:
-            registers[0] = int(readings["plc.running"]) << _RUNNING
-        return None
+        Raises:
+            OSError: the port is taken, or something that is no link has the link's name.
+        """
+        await self._link.open()
 
-    async def stop(self) -> None:
-        """Close the listener and all its connections."""
-        server, self._server = self._server, None
-        if server is not None:
-            await server.shutdown()  # type: ignore[no-untyped-call]
+    async def close(self) -> None:
+        """Be gone."""
+        self._drop_pending()
+        await self._link.close()
+
+    def step(self) -> None:
+        """What has been read until now was the step before."""
+        for name, image in self._images.items():
+            self._unread[name][:] = image.shown
+
+    async def ready(self) -> None:
+        """Wait until each register that shows a channel was asked for since the last step, of each device.
+
+        A request counts however it is answered. Devices that cannot answer now, for lack of power or by a
+        fault, are not waited for. Who polls fewer registers than there are holds the run up for good.
+        """
+        while self._awaited():
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._progress.wait()
+            except TimeoutError:
+                _log.warning("wire %s waits for somebody to read %s", self.name, ", ".join(self._awaited()))
+
+    def _awaited(self) -> list[str]:
+        """The devices that have not been read since the last step, although they could."""
+        if not self._link.is_open:
+            return []
+        return [
+            name
+            for name, left in self._unread.items()
+            if any(left)
+            and not self.off(name)
+            and self.fault("silence", name) is None
+            and self.fault("dead_slave", name) is None
+        ]
+
+    async def switch(self, active: Sequence[Fault]) -> None:
+        """Have these faults on, and no others; late answers that are under way when they end do not come."""
+        there = {each.fault: each for breaks in self._breaks.values() for each in breaks}
+        order = list(EFFECTS)
+        breaks = [
+            there.get(fault) or Break(fault, seed=f"{self.bench.seed}/{self.name}")
+            for fault in active
+            if fault.kind.wire == self.kind and fault.kind.short in EFFECTS
+        ]
+        breaks.sort(key=lambda each: order.index(each.fault.kind.short))
+        self._breaks = {
+            name: [each for each in breaks if each.fault.settings["device"] in {"", name}]
+            for name in self.devices
+        }
+        await super().switch(active)
+        self._echoes = not self._gateway and self.fault("echo") is not None
+        frozen = [name for name in self.devices if self.fault("frozen", name) is not None]
+        self._held = {name: self._held.get(name, self.bench.readings) for name in frozen}
+        self._progress.set()
+
+    async def switched(self, fault: Fault, *, on: bool) -> None:
+        """Go or come with what listens; late answers end with what made them late, or with their device."""
+        if fault.kind.where == "device" or (fault.kind.short == "late" and not on):
+            self._drop_pending()
+        gone = self.fault("refuse") is not None or (
+            isinstance(self._link, Port) and all(map(self.off, self.devices))
+        )
+        if gone:
+            self._drop_pending()
+            await self._link.close()
+        elif not self._link.is_open:
+            await self._link.open()
+
+    def _drop_pending(self) -> None:
+        self.counts["lost"] += len(self._pending)
+        for handle in self._pending:
+            handle.cancel()
+        self._pending.clear()
+
+    def _joined(self, peer: _Peer) -> Callable[[bytes], None]:
+        return partial(self._received, peer, self._framing())
+
+    def _received(self, peer: _Peer, framing: Framing, data: bytes) -> None:
+        for request in framing.requests(data):
+            self._asked(peer, framing, request)
+        if framing.skipped:
+            self.counts["skipped_bytes"] += framing.skipped
+            framing.skipped = 0
+
+    def _asked(self, peer: _Peer, framing: Framing, request: Request) -> None:
+        """Answer one request."""
+        self.counts["requests"] += 1
+        if self._echoes:
+            self.counts["modbus.echo"] += 1
+            peer.send(request.wire)
+        name = self._names.get(request.unit)
+        if name is None:
+            self.counts["unknown_id"] += 1
+            if not self._gateway:
+                self.counts["lost"] += 1
+                return
+            pdu = exception(request.pdu[0], GATEWAY_TARGET)
+            self._send(peer, request, framing.framed(Answer(request.unit, pdu, request.transaction)))
+            return
+        self._note(name, request)
+        readings = self._held.get(name)
+        if readings is None:
+            readings = self.bench.readings
+        else:
+            self.counts["modbus.frozen"] += 1
+        pdu = answer(request.pdu, self._images[name], readings, name=name)
+        answered = Answer(request.unit, pdu, request.transaction)
+        if self.active:
+            self._break(peer, framing, request, answered, name)
+        else:
+            self._send(peer, request, framing.framed(answered))
+
+    def _break(self, peer: _Peer, framing: Framing, request: Request, answered: Answer, name: str) -> None:
+        """Send an answer as the faults of its device have it."""
+        reply = Reply(request, answered, self._images[name], self._gateway)
+        if self.off(name):
+            reply.vanishes()
+        else:
+            for each in self._breaks.get(name, ()):
+                if not reply.lost and each.apply(reply):
+                    self.counts[each.fault.name] += 1
+        if reply.lost:
+            self.counts["lost"] += 1
+            if reply.hangs_up:
+                peer.hang_up()
+            return
+        data = reply.bytes_of(framing)
+        if reply.gap_s:
+            half = len(data) // 2
+            self._later(reply.late_s, peer, data[:half], counted=False)
+            self._later(reply.late_s + reply.gap_s, peer, data[half:])
+        else:
+            self._send(peer, request, data, late_s=reply.late_s)
+
+    def _send(self, peer: _Peer, request: Request, data: bytes, *, late_s: float = 0.0) -> None:
+        if self._settings.baudrate is not None:
+            now = asyncio.get_running_loop().time()
+            character_s = self._framing.bits_per_byte / self._settings.baudrate
+            characters = len(request.wire) + _SILENCE_CHARACTERS + len(data)
+            self._free_s = max(now, self._free_s) + characters * character_s
+            late_s += self._free_s - now
+        if late_s:
+            self._later(late_s, peer, data)
+        else:
+            self._deliver(peer, data)
+
+    def _later(self, by_s: float, peer: _Peer, data: bytes, *, counted: bool = True) -> None:
+        def due() -> None:
+            self._pending.discard(handle)
+            if counted:
+                self._deliver(peer, data)
+            else:
+                peer.send(data)
+
+        handle = asyncio.get_running_loop().call_later(by_s, due)
+        self._pending.add(handle)
+
+    def _deliver(self, peer: _Peer, data: bytes) -> None:
+        self.counts["sent" if peer.send(data) else "lost"] += 1
+
+    def _note(self, name: str, request: Request) -> None:
+        """A row is read when all of it has been asked for."""
+        unread, block = self._unread[name], asked(request.pdu)
+        if block is not None and unread[block[0]]:
+            table, first, count = block
+            unread[table] &= ~(((1 << count) - 1) << first)
+            if not unread[table]:
+                self._progress.set()
 
 
-def _block(kind: DataType, values: list[int] | list[bool]) -> list[SimData]:
-    return [SimData(0, values=values, datatype=kind)]
+def _registers(device: Device) -> str:
+    """A device's registers in a line."""
+    told = [
+        f"{register.address.replace(':', ' ')} {register.format}"
+        + (f" {register.order}" if register.order != "ABCD" else "")
+        + (f" bit {register.bit}" if register.bit is not None else "")
+        + (f" x{register.scale:g}" if register.scale != 1 else "")
+        + (f"{register.offset:+g}" if register.offset else "")
+        + f" {name}"
+        for name, register in device.registers.items()
+    ]
+    more = len(told) - _TOLD
+    return ", ".join(told[:_TOLD]) + (f" and {more} more" if more > 0 else "")
