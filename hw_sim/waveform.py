@@ -1,23 +1,28 @@
 """Signals over time that the plant is made of: cycles that repeat, never twice alike, and vibration.
 
 A bearing housing's velocity is harmonics of the shaft and broadband noise from the flow (ISO 20816-1:2016,
-annex A). A worn outer race adds a tone at its ball-pass frequency, for z balls of diameter d on a pitch
-circle D at contact angle φ
-
-    BPFO = z/2 · (1 - d/D · cos φ)   passes per turn of the shaft: 3.58 for nine balls with d/D · cos φ = 0.2
-
-and noise around it (R. B. Randall, "Vibration-based Condition Monitoring", 2nd ed., §2.2.3). The sensor takes
-a hundred samples a second without a filter before them, as cheap ones do, so that the tone at 87 Hz shows
-folded, at 13 Hz.
+annex A). A worn part of the bearing adds a tone at its defect frequency (see bearing.py) and noise around it.
+The sensor takes a hundred samples a second without a filter before them, as cheap ones do, so that the tone
+of the outer race at 87 Hz shows folded, at 13 Hz.
 """
 
+import hashlib
 import math
 import random
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["AXES", "Cycle", "Vibration"]
+import numpy as np
+from numpy.typing import NDArray
+
+from hw_sim.bearing import Bearing
+from hw_sim.plant import Race
+
+__all__ = ["AXES", "TURN_POINTS", "Cycle", "Vibration", "generator", "turn"]
 
 AXES: Final = ("x", "y", "z")
+TURN_POINTS: Final = 4096
+"""The points of a turn as `turn` draws it; a power of two, so that a mask wraps an index."""
 
 _TURN: Final = 2 * math.pi
 _SHORTEST: Final = 0.84
@@ -32,11 +37,34 @@ _SECOND: Final = {"x": 0.25, "y": 0.3, "z": 0.15}
 _NOISE: Final = {"x": 0.35, "y": 0.42, "z": 0.3}
 """Standard deviation of the broadband part, mm/s."""
 _LOAD_EXPONENT: Final = 1.5
-_BALL_PASSES: Final = 3.58
+_BEARING: Final = Bearing(balls=9, ball_mm=7.94, pitch_mm=39.04)
+"""A 6205 deep-groove ball bearing."""
 _TONE: Final = 0.9
 """The tone's part in the power that wear adds; the rest is noise."""
 _FEELS: Final = {"x": 1.0, "y": 1.0, "z": 0.15}
 """How much of a radial bearing's wear each axis feels."""
+
+
+def generator(seed: str) -> np.random.Generator:
+    """Noise by the block, the same for the same text."""
+    digest = hashlib.sha256(seed.encode()).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
+
+
+def turn(harmonics: Iterable[tuple[int, float, float]]) -> NDArray[np.float64]:
+    """One turn of the shaft with these harmonics, (order, amplitude, phase in turns); shape (TURN_POINTS,).
+
+    Drawn with `math.sin`, since numpy's differs in its last bits from one processor to the next.
+    """
+    parts = list(harmonics)
+    return np.array(
+        [
+            sum(
+                size * math.sin(_TURN * (order * point / TURN_POINTS + phase)) for order, size, phase in parts
+            )
+            for point in range(TURN_POINTS)
+        ]
+    )
 
 
 class Cycle:
@@ -87,7 +115,9 @@ class Vibration:
         self._wear_noise = {axis: random.Random(f"{seed}/wear.{axis}") for axis in AXES}  # noqa: S311
         self._angle = 0.0
 
-    def step(self, dt_s: float, *, speed_rpm: float, load: float, wear: float) -> dict[str, float]:
+    def step(
+        self, dt_s: float, *, speed_rpm: float, load: float, wear: float, race: Race = "outer"
+    ) -> dict[str, float]:
         """The velocity of each axis after `dt_s`, mm/s.
 
         Args:
@@ -95,6 +125,7 @@ class Vibration:
             speed_rpm: of the shaft.
             load: shaft power, as a multiple of the nominal.
             wear: by how much the root mean square of an axis that feels it has risen; 0.1 is 10 %.
+            race: the part that is worn.
         """
         self._angle += _TURN * speed_rpm / 60 * dt_s
         vigour = load**_LOAD_EXPONENT
@@ -106,15 +137,15 @@ class Vibration:
                 + _SECOND[axis] * math.sin(2 * phase)
                 + _NOISE[axis] * self._noise[axis].gauss(0.0, 1.0)
             )
-            velocity[axis] = vigour * (healthy + self._worn(axis, phase, wear * _FEELS[axis]))
+            velocity[axis] = vigour * (healthy + self._worn(axis, phase, wear * _FEELS[axis], race))
         return velocity
 
-    def _worn(self, axis: str, phase: float, wear: float) -> float:
+    def _worn(self, axis: str, phase: float, wear: float, race: Race) -> float:
         """What wear adds at nominal load, so that the root mean square is 1 + wear times the healthy one."""
         rough = self._wear_noise[axis].gauss(0.0, 1.0)  # drawn always, so that a healthy twin stays in step
         if wear <= 0.0:
             return 0.0
         healthy = math.sqrt((_SHAFT[axis] ** 2 + _SECOND[axis] ** 2) / 2 + _NOISE[axis] ** 2)
         added = healthy * math.sqrt((1 + wear) ** 2 - 1)
-        tone = math.sqrt(2 * _TONE) * math.sin(_BALL_PASSES * phase)
+        tone = math.sqrt(2 * _TONE) * math.sin(_BEARING.orders[race] * phase)
         return added * (tone + math.sqrt(1 - _TONE) * rough)

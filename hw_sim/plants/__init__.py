@@ -50,10 +50,14 @@ def module(kind: str) -> Module:
     return cast("Module", importlib.import_module(f"{__name__}.{kind}"))
 
 
+_WORN_OUT: Final = 10.0
+"""The wear at which there is no more of the bearing to lose."""
+
+
 def _wear(since_s: float, settings: Settings) -> Stress:
-    """Ever faster, as a spall grows."""
-    grown = (since_s / float(settings["ramp"])) ** 2
-    return Stress(wear=float(settings["size"]) * grown, race=cast("Race", settings["race"]))
+    """Ever faster, as a spall grows, until nothing is left of it."""
+    grown = float(settings["size"]) * (since_s / float(settings["ramp"])) ** 2
+    return Stress(wear=min(grown, _WORN_OUT), race=cast("Race", settings["race"]))
 
 
 def _smooth(since_s: float, settings: Settings) -> float:
@@ -75,7 +79,7 @@ _PLANT: Final = Parameter("the plant", "", "plant")
 FAULTS: Final = (
     Kind(
         name="bearing_wear",
-        does="the bearing's vibration grows by 14 % within 10 s, and on with the square of time",
+        does="the bearing's vibration grows by 14 % in 10 s, then with the square of time, up to elevenfold",
         where="plant",
         parameters={
             "plant": _PLANT,

@@ -167,7 +167,11 @@ class PumpSkid:
         """Advance by 10 ms; returns what the sensors of all channels show then."""
         self._advance(stress)
         velocity = self._vibration.step(
-            STEP_S, speed_rpm=self._speed_rpm, load=self._shaft_power / _NOMINAL_POWER, wear=stress.wear
+            STEP_S,
+            speed_rpm=self._speed_rpm,
+            load=self._shaft_power / _NOMINAL_POWER,
+            wear=stress.wear,
+            race=stress.race,
         )
         return {
             "motor.current": self._sense("motor.current", self._current),

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_sim.plant import CHANNELS, duty_flow, pump_head, shaft_power
+from hw_sim.plants.pump_skid import CHANNELS, PumpSkid, duty_flow, pump_head, shaft_power
 
 SEEDS = (1, 2, 3)
-ANALOG = [name for name, unit in CHANNELS.items() if unit and name != "drive.setpoint"]
+ANALOG = [name for name, channel in CHANNELS.items() if channel.unit and name != "drive.setpoint"]
 
 
 def rms(values):
@@ -16,9 +16,13 @@ def rms(values):
     return np.sqrt((values.reshape(-1, 10) ** 2).mean(axis=1))
 
 
-def watched(trace, name):
+def watched_of(name, values):
     """A channel as a detector sees it, ten times a second: vibration by its energy."""
-    return rms(trace.actual[name]) if name.startswith("vib.") else trace.actual[name][::10]
+    return rms(values) if name.startswith("vib.") else values[::10]
+
+
+def watched(trace, name):
+    return watched_of(name, trace.actual[name])
 
 
 def test_the_same_seed_gives_the_same_numbers(record):
@@ -87,10 +91,15 @@ def test_affinity_head_goes_with_the_square_and_power_with_the_cube_of_speed(flo
     assert shaft_power(flow * ratio, ratio) == pytest.approx(shaft_power(flow, 1.0) * ratio**3)
 
 
-@given(ratio=st.floats(0.6, 1.2), valve=st.floats(20.0, 100.0), restriction=st.floats(1.0, 5.0))
-def test_at_the_duty_point_the_pump_gives_what_the_system_takes(ratio, valve, restriction):
-    flow = duty_flow(ratio, valve, restriction)
-    taken = 12.0 + 75_000.0 * restriction * (62.0 / valve) ** 2 * flow**2
+@given(
+    ratio=st.floats(0.6, 1.2),
+    valve=st.floats(20.0, 100.0),
+    restriction=st.floats(1.0, 5.0),
+    leak=st.floats(0.0, 0.9),
+)
+def test_at_the_duty_point_the_pump_gives_what_the_system_takes(ratio, valve, restriction, leak):
+    flow = duty_flow(ratio, valve, restriction, leak)
+    taken = 12.0 + 75_000.0 * restriction * (62.0 / valve) ** 2 * ((1 - leak) * flow) ** 2
     assert pump_head(flow, ratio) == pytest.approx(taken)
 
 
@@ -99,6 +108,15 @@ def test_more_restriction_means_less_flow_and_more_pressure():
     assert flows == sorted(flows, reverse=True)
     heads = [pump_head(flow, 1.0) for flow in flows]
     assert heads == sorted(heads)
+
+
+def test_a_leak_means_more_flow_from_the_pump_less_at_the_end_and_less_pressure():
+    flows = [duty_flow(1.0, leak=leak) for leak in (0.0, 0.15, 0.5)]
+    assert flows == sorted(flows)
+    arriving = [(1 - leak) * flow for leak, flow in zip((0.0, 0.15, 0.5), flows, strict=True)]
+    assert arriving == sorted(arriving, reverse=True)
+    heads = [pump_head(flow, 1.0) for flow in flows]
+    assert heads == sorted(heads, reverse=True)
 
 
 def test_channels_of_one_machine_move_together(record):
@@ -135,3 +153,17 @@ def test_vibration_turns_with_the_shaft_and_grows_with_its_load(record):
     energy = rms(actual["vib.x"]).reshape(-1, 10).mean(axis=1)
     load = actual["drive.power"].reshape(-1, 100).mean(axis=1)
     assert np.corrcoef(energy, load)[0, 1] > 0.5
+
+
+def test_every_stress_shows_first_where_the_plant_says(record):
+    normal = record(1, 45.0)
+    for fault, strains in (("bearing_wear", "wear"), ("blockage", "restriction"), ("leak", "leak")):
+        trace = record(1, 45.0, f"{fault}@5s")
+        rows = trace.rows(20.0, 45.0)
+        moved = {}
+        for name in ANALOG:
+            now, truth = (watched_of(name, each[name][rows]) for each in (trace.actual, trace.healthy))
+            moved[name] = abs(now.mean() - truth.mean()) / watched_of(name, normal.actual[name]).std()
+        first = PumpSkid.shows[strains]
+        others = max(each for name, each in moved.items() if name not in first)
+        assert min(moved[name] for name in first) > 1.5 * others, fault
