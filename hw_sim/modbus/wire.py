@@ -183,9 +183,9 @@ class ModbusWire(Wire):
             await self._link.open()
 
     def _drop_pending(self) -> None:
-        self.counts["lost"] += len(self._pending)
         for handle in self._pending:
             handle.cancel()
+            self.counts["lost"] += 1
         self._pending.clear()
 
     def _joined(self, peer: _Peer) -> Callable[[bytes], None]:
