@@ -170,7 +170,7 @@ class ModbusWire(Wire):
         self._progress.set()
 
     async def switched(self, fault: Fault, *, on: bool) -> None:
-        """Go or come with what listens; late answers end with what made them late, or with their device."""
+        """Go or come with what listens. Where slaves lose power or are late no more, nothing late comes."""
         if fault.kind.where == "device" or (fault.kind.short == "late" and not on):
             self._drop_pending()
         gone = self.fault("refuse") is not None or (

@@ -153,7 +153,7 @@ async def test_a_device_without_holes_refuses_a_block_with_one():
 async def test_tools_find_out_who_is_there():
     async with serving(VALUES, devices=BOTH, port=0) as wire, client_of(wire) as client:
         await client.gets(bytes.fromhex("08 0000 ABCD"), bytes.fromhex("08 0000 ABCD"))
-        await client.gets(b"\x11", b"\x11\x04plc\xff")
+        await client.gets(b"\x11", b"\x11\x05\x01\xffplc")
         objects = b"\x00\x06hw_sim\x01\x03plc\x02\x011"
         await client.gets(bytes.fromhex("2B 0E 01 00"), bytes.fromhex("2B 0E 01 81 00 00 03") + objects)
         await client.gets(bytes.fromhex("2B 0E 01 01"), bytes.fromhex("2B 0E 01 81 00 00 02") + objects[8:])
