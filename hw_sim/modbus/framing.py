@@ -11,6 +11,7 @@ request is found by its length, which its function gives, and its checksum; that
 checksum alone, where the bytes at hand end.
 """
 
+import functools
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -208,6 +209,7 @@ def _crc_table() -> Iterator[int]:
 _CRC: Final = tuple(_crc_table())
 
 
+@functools.lru_cache(maxsize=1024)  # requests are always the same, and answers until the next step
 def crc(data: bytes) -> int:
     """The checksum of RTU; 0 for data that ends in its own, low byte first."""
     value = 0xFFFF

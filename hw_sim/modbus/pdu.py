@@ -26,6 +26,7 @@ _MOST: Final = (2000, 2000, 125, 125)
 """Bits or registers of one request, by function from 1 (6.1 to 6.4)."""
 _DIAGNOSTICS, _REPORT_SERVER_ID, _ENCAPSULATED = 8, 17, 43
 _RETURN_QUERY_DATA: Final = b"\x00\x00"
+_SERVER_ID: Final = b"\x01"
 _RUNS: Final = b"\xff"
 _IDENTIFICATION: Final = 14
 _BASIC: Final = 1
@@ -64,7 +65,7 @@ def answer(request: bytes, image: Image, readings: Readings, *, name: str) -> by
     if function == _DIAGNOSTICS and request[1:3] == _RETURN_QUERY_DATA:
         return request
     if function == _REPORT_SERVER_ID:
-        told = name.encode() + _RUNS
+        told = _SERVER_ID + _RUNS + name.encode()
         return bytes((function, len(told))) + told
     if function == _ENCAPSULATED and request[1:2] == bytes((_IDENTIFICATION,)):
         return _identification(request, name)

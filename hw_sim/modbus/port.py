@@ -8,16 +8,21 @@ from hw_sim.section import LOOPBACK
 
 __all__ = ["Port"]
 
+_CHUNK: Final = 4096
 _TURNS: Final = 2
 """Of the loop, after which a connection that was aborted is gone."""
 
 
-class _Client(asyncio.Protocol):
-    """A connection. While its far end does not take what it is sent, nothing more is read from it."""
+class _Client(asyncio.BufferedProtocol):
+    """A connection. While its far end does not take what it is sent, nothing more is read from it.
+
+    Buffered, since asyncio reads into fresh 256 KiB for any other protocol: 40 µs a request in place of 11.
+    """
 
     def __init__(self, port: "Port") -> None:
         self._port = port
         self._received: Callable[[bytes], None] | None = None
+        self._buffer = bytearray(_CHUNK)
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -25,9 +30,12 @@ class _Client(asyncio.Protocol):
         self._received = self._port.joined(self)
         self._port.clients.add(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - as asyncio calls it
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._received is not None:
-            self._received(data)
+            self._received(bytes(self._buffer[:nbytes]))
 
     def pause_writing(self) -> None:
         if self.transport is not None:

@@ -170,7 +170,7 @@ class ModbusWire(Wire):
         self._progress.set()
 
     async def switched(self, fault: Fault, *, on: bool) -> None:
-        """Go or come with what listens; late answers end with what made them late, or with their device."""
+        """Go or come with what listens. Where slaves lose power or are late no more, nothing late comes."""
         if fault.kind.where == "device" or (fault.kind.short == "late" and not on):
             self._drop_pending()
         gone = self.fault("refuse") is not None or (
@@ -183,9 +183,9 @@ class ModbusWire(Wire):
             await self._link.open()
 
     def _drop_pending(self) -> None:
-        self.counts["lost"] += len(self._pending)
         for handle in self._pending:
             handle.cancel()
+            self.counts["lost"] += 1
         self._pending.clear()
 
     def _joined(self, peer: _Peer) -> Callable[[bytes], None]:
