@@ -134,6 +134,8 @@ def _of_wire(kind: Kind, onset_s: float, end_s: float | None, settings: Settings
         _one(kind.name, "device", device, concerned)
         able, concerned = {known.wire_of(device): [device]}, [device]
     channels = dict.fromkeys(channel for each in concerned for channel in known.devices[each])
+    if channel := str(settings.get("channel", "")):
+        channels = dict.fromkeys([_one(kind.name, "channel", channel, channels)])
     return Fault(kind, onset_s, end_s, settings, tuple(channels), wires=tuple(able))
 
 

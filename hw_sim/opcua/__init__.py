@@ -1,1 +1,1 @@
-"""The OPC-UA wire: section.py, what a scenario may say of it; faults.py, how it breaks; wire.py, the wire itself."""
+"""The OPC-UA wire: section.py, what a scenario may say of it; faults.py, how it breaks; wire.py, the wire."""
