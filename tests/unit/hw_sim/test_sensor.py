@@ -1,4 +1,4 @@
-"""Each fault of a sensor against its healthy twin, step by step: before its onset, along its ramp, after its end.
+"""Each fault of a sensor against its healthy twin, step by step: before it, along its ramp, after it.
 
 The sensor shows the number of the step, of which a hundred make a second; it usually moves by 2, on a range
 of 0 to 100.
