@@ -25,4 +25,4 @@ def seconds(text: str) -> float:
     if found["unit"] not in _UNITS:
         wrong = f"no unit {found['unit']!r}; one of {', '.join(_UNITS)}" if found["unit"] else "no unit"
         raise DurationError(f"{text!r} has {wrong}; write {found['number']}s for seconds")
-    return float(found["number"]) * _UNITS[found["unit"]]
+    return round(float(found["number"]) * _UNITS[found["unit"]], 9)

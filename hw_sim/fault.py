@@ -42,6 +42,7 @@ class Parameter:
     choices: Sequence[str] = ()
     low: float = 0.0
     high: float = math.inf
+    """Of a number, or of a time in seconds; nothing that is counted is infinite."""
 
     def read(self, text: str) -> str | float:
         """The value of what was written.
@@ -52,20 +53,26 @@ class Parameter:
         if self.kind == "choice" and text not in self.choices:
             raise FaultError(f"{text!r} is not one of {', '.join(self.choices)}")
         if self.kind == "time":
-            try:
-                return seconds(text)
-            except ValueError as error:
-                raise FaultError(str(error)) from error
+            return self._time(text)
         if self.kind == "size" and not _SIZE.fullmatch(text):
             raise FaultError(f"{text!r} is no size, such as 2.5 in the channel's unit, or 6sd")
         return self._number(text) if self.kind == "number" else text
+
+    def _time(self, text: str) -> float:
+        try:
+            time_s = seconds(text)
+        except ValueError as error:
+            raise FaultError(str(error)) from error
+        if not self.low <= time_s <= self.high:
+            raise FaultError(f"{text} is not between {self.low:g} s and {self.high:g} s")
+        return time_s
 
     def _number(self, text: str) -> float:
         try:
             number = float(text)
         except ValueError as error:
             raise FaultError(f"{text!r} is no number") from error
-        if not self.low <= number <= self.high:
+        if not self.low <= number <= self.high or math.isinf(number):
             raise FaultError(f"{text} is not between {self.low:g} and {self.high:g}")
         return number
 

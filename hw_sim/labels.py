@@ -131,9 +131,11 @@ class Labels:
         if self._table is not None:
             return
         since_steps = self._bench.steps - math.ceil(fault.onset_s / self._bench.step_s - 1e-6)
-        within = since_steps % self._second
-        since_s = since_steps // self._second * max(1.0, self._bench.step_s)
-        if since_steps == 0 or within or (since_s > _EACH_SECOND_S and since_s % _EACH_SECOND_S):
+        whole_s, before_s = (
+            math.floor(self._bench.time_of(steps)) for steps in (since_steps, since_steps - 1)
+        )
+        every_s = 1 if whole_s <= _EACH_SECOND_S else _EACH_SECOND_S
+        if since_steps == 0 or whole_s // every_s == before_s // every_s:
             return
         channels = {
             name: {
@@ -147,7 +149,7 @@ class Labels:
             type="effect",
             fault=fault.name,
             t_s=round(self._bench.at_s, 6),
-            since_onset_s=since_s,
+            since_onset_s=self._bench.time_of(since_steps),
             channels=channels,
         )
 

@@ -19,6 +19,12 @@ _OPEN_LOOP: Final = -0.25
 """Where 0 mA is on a scale on which 4 mA is 0 and 20 mA is 1."""
 
 
+_SHORTEST_S: Final = 0.001
+"""Of what comes again and again."""
+_HAIR_S: Final = 1e-6
+"""Times are sums and differences of floats: what is that close to an edge has reached it."""
+
+
 def _ramp(default: str) -> Parameter:
     return Parameter("from the onset to its full size", default, "time")
 
@@ -34,7 +40,13 @@ def _sized(settings: Settings, channel: Channel) -> float:
 
 def _pulses(since_s: float, settings: Settings) -> bool:
     """Whether a pulse of `width` is on, one at the start of each `every`."""
-    return since_s % float(settings["every"]) < float(settings["width"])
+    return _phase(since_s, settings)[1] < float(settings["width"])
+
+
+def _phase(since_s: float, settings: Settings) -> tuple[int, float]:
+    """Which of the turns of `every` it is, from 0, and the seconds since it has begun."""
+    turn, phase = divmod(since_s + _HAIR_S, float(settings["every"]))
+    return int(turn), phase
 
 
 def _offset(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
@@ -54,7 +66,7 @@ def _spike(channel: Channel, settings: Settings, rng: random.Random, _last: floa
     def shown(value: float, since_s: float) -> float:
         if not _pulses(since_s, settings):
             return value
-        turn = int(since_s / float(settings["every"]))
+        turn, _ = _phase(since_s, settings)
         if turn not in signs:
             signs.clear()
             signs[turn] = rng.choice((-1.0, 1.0))
@@ -64,7 +76,14 @@ def _spike(channel: Channel, settings: Settings, rng: random.Random, _last: floa
 
 
 def _stuck(_channel: Channel, _settings: Settings, _rng: random.Random, last: float) -> Distortion:
-    return lambda _value, _since_s: last
+    held = [] if math.isnan(last) else [last]
+
+    def shown(value: float, _since_s: float) -> float:
+        if not held and not math.isnan(value):
+            held.append(value)  # it has never shown anything: it freezes at the first
+        return held[0] if held else value
+
+    return shown
 
 
 def _noise(channel: Channel, settings: Settings, rng: random.Random, _last: float) -> Distortion:
@@ -87,7 +106,7 @@ def _disconnect(channel: Channel, _settings: Settings, _rng: random.Random, _las
 
 
 _PULSES: Final[Mapping[str, Parameter]] = {
-    "every": Parameter("from one to the next", "5s", "time"),
+    "every": Parameter("from one to the next", "5s", "time", low=_SHORTEST_S),
     "width": Parameter("how long each is", "200ms", "time"),
 }
 
@@ -152,7 +171,7 @@ FAULTS: Final = (
         parameters={
             "channel": _CHANNEL,
             "size": _size("4sd", "its amplitude"),
-            "period": Parameter("of one swing", "2s", "time"),
+            "period": Parameter("of one swing", "2s", "time", low=_SHORTEST_S),
             "ramp": _ramp("5s"),
         },
         distort=_oscillation,

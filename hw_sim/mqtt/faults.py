@@ -78,13 +78,13 @@ FAULTS: Final[tuple[Kind, ...]] = (
     _link(
         "disconnect",
         "the broker throws all clients out, again and again",
-        every=Parameter("from one time to the next, of the plant's time", "5s", "time"),
+        every=Parameter("from one time to the next, of the plant's time", "5s", "time", low=0.001),
     ),
     _link(
         "takeover",
         "a stranger connects with each client's id, again and again, so that the broker ends the client's "
         "own connection",
-        every=Parameter("from one time to the next, of the plant's time", "5s", "time"),
+        every=Parameter("from one time to the next, of the plant's time", "5s", "time", low=0.001),
     ),
     _link(
         "garbage",
@@ -120,7 +120,7 @@ FAULTS: Final[tuple[Kind, ...]] = (
         "beside the messages, a message as usual but for its size: in JSON and msgpack with one more field, "
         "`padding`, else with blanks or zeros behind it",
         size=Parameter("of its payload, in MiB", "10", low=0.001, high=200.0),
-        every=Parameter("from one to the next, of the plant's time", "5s", "time"),
+        every=Parameter("from one to the next, of the plant's time", "5s", "time", low=0.001),
     ),
     _stream(
         "clock",

@@ -84,7 +84,7 @@ FAULTS: Final = (
         parameters={
             "plant": _PLANT,
             "size": Parameter("the rise of the root mean square after `ramp`, as a share", "0.14"),
-            "ramp": Parameter("from the onset to that rise", "10s", "time"),
+            "ramp": Parameter("from the onset to that rise", "10s", "time", low=0.001),
             "race": Parameter("what is worn: races, a ball or the cage", "outer", "choice", RACES),
         },
         stress=_wear,
@@ -97,7 +97,7 @@ FAULTS: Final = (
         parameters={
             "plant": _PLANT,
             "size": Parameter("the added friction, as a share of the clean one", "1.2"),
-            "ramp": Parameter("from the onset to its full size", "10s", "time"),
+            "ramp": Parameter("from the onset to its full size", "10s", "time", low=0.001),
         },
         stress=_clog,
         strains="restriction",
@@ -109,7 +109,7 @@ FAULTS: Final = (
         parameters={
             "plant": _PLANT,
             "size": Parameter("the share that is lost", "0.15", high=0.9),
-            "ramp": Parameter("from the onset to its full size", "10s", "time"),
+            "ramp": Parameter("from the onset to its full size", "10s", "time", low=0.001),
         },
         stress=_leak,
         strains="leak",

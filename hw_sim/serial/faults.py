@@ -65,7 +65,7 @@ FAULTS: Final[tuple[Kind, ...]] = (
         "bursts",
         "frames are held back, as by a busy USB hub, and then come all at once",
         device=False,
-        every=Parameter("from one burst to the next, in the plant's time", "1s", "time"),
+        every=Parameter("from one burst to the next, in the plant's time", "1s", "time", low=0.001),
     ),
     _row(
         "flood",

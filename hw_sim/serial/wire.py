@@ -71,6 +71,7 @@ class SerialWire(Wire):
         self._breakage = Breakage(self.fault, self.counts, seed=f"{bench.seed}/{name}/serial")
         self._replugs = 0
         self._held: list[bytes] = []
+        self._held_bytes = 0
         self._burst: Due | None = None
 
     @property
@@ -110,9 +111,12 @@ class SerialWire(Wire):
         self._outgoing.send(at_s)
 
     async def ready(self) -> None:
-        """Wait until a reader is there and has been sent all there was; not while it is unplugged."""
+        """Wait until a reader is there and has been sent all there was.
+
+        Nobody is waited for by a wire that is unplugged, or on which all only speak when they are asked.
+        """
         self._outgoing.patient = True
-        while self._tty.plugged:
+        while self._tty.plugged and len(self._asked) < len(self._talkers):
             await self._tty.writable()
             if self._outgoing.resume():
                 return
@@ -152,16 +156,17 @@ class SerialWire(Wire):
     def _bursts(self, frames: list[bytes], at_s: float) -> list[bytes]:
         """Hold frames back until the next burst, or until there are none any more."""
         for frame in frames:
-            if sum(map(len, self._held)) + len(frame) > _HELD_MAX:
+            if self._held_bytes + len(frame) > _HELD_MAX:
                 self.counts["lost"] += 1
                 self.counts["lost_bytes"] += len(frame)
             else:
                 self._held.append(frame)
+                self._held_bytes += len(frame)
         if self._burst is not None:
             self.counts["serial.bursts"] += len(frames)
             if not self._burst.passed(at_s):
                 return []
-        frames, self._held = self._held, []
+        frames, self._held, self._held_bytes = self._held, [], 0
         return frames
 
     def _read(self, data: bytes) -> None:

@@ -1,15 +1,21 @@
-import pytest
+"""What a fault's parameters may be, and when it is on."""
 
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw_sim.catalogue import FAULTS
 from hw_sim.duration import DurationError, seconds
-from hw_sim.fault import DEVICES, FAULTS, FaultError, parse, parse_all
-from hw_sim.plant import CHANNELS
+from hw_sim.fault import Fault, FaultError, Parameter, share
 
 
 @pytest.mark.parametrize(
     ("text", "expected"), [("250ms", 0.25), ("40s", 40.0), ("1.5min", 90.0), ("1h", 3600.0), ("0s", 0.0)]
 )
 def test_a_duration_has_a_unit(text, expected):
-    assert seconds(text) == pytest.approx(expected)
+    assert seconds(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -21,66 +27,82 @@ def test_a_wrong_duration_says_what_is_right(text, says):
         seconds(text)
 
 
-def test_a_fault_is_a_name_and_an_onset():
-    fault = parse("bearing_wear@40s")
-    assert (fault.name, fault.onset_s, fault.end_s, fault.parameters) == ("bearing_wear", 40.0, None, {})
-    assert fault.channels == ("vib.x", "vib.y")
-
-
-def test_a_fault_may_have_an_end_and_parameters():
-    fault = parse("source_down@30s..1min:device=plc")
-    assert (fault.onset_s, fault.end_s, fault.parameters) == (30.0, 60.0, {"device": "plc"})
-    assert fault.downed_devices == ("plc",)
-    assert fault.channels == tuple(name for name in CHANNELS if name.startswith("plc."))
-
-
-def test_parameters_have_defaults():
-    assert parse("sensor_stuck@20s").channels == ("plc.pressure",)
-    assert parse("sensor_stuck@20s:channel=plc.flow").channels == ("plc.flow",)
-    assert parse("source_down@20s").downed_devices == ("motor",)
-
-
-def test_a_fault_is_on_from_its_onset_until_before_its_end():
-    fault = parse("blockage@10s..20s")
-    assert [fault.active(at) for at in (9.99, 10.0, 19.99, 20.0)] == [False, True, True, False]
+@given(st.integers(0, 10**7))
+def test_a_duration_falls_on_the_step_that_it_names(steps):
+    at_s = round(steps * 0.01, 9)
+    assert seconds(f"{steps * 10}ms") == seconds(f"{steps / 100:.2f}s") == at_s
+    assert seconds(f"{steps / 6000:.12f}min") == seconds(f"{steps / 360_000:.15f}h") == at_s
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("parameter", "text", "value"),
     [
-        ("bearing_waer@40s", r"no fault 'bearing_waer'; there are bearing_wear, blockage,"),
-        ("blockage", r"does not say when; write blockage@40s"),
-        ("blockage@", r"is no duration"),
-        ("blockage@40", r"'40' has no unit; write 40s"),
-        ("blockage@40s..", r"is no duration"),
-        ("blockage@40s..30s", r"ends before it begins"),
-        ("blockage@40s:depth=3", r"blockage has no parameter 'depth'; it has none"),
-        ("source_down@40s:devise=plc", r"no parameter 'devise'; it has device"),
-        ("source_down@40s:device", r"write device=motor"),
-        ("source_down@40s:device=pcl", r"no device 'pcl'; there are motor, plc, drive, vib"),
-        ("source_down@40s:device=plc,device=vib", r"given twice"),
-        ("source_down@40s:", r"no parameter ''"),
-        ("sensor_stuck@40s:channel=plc.presure", r"no channel 'plc.presure'; there are .*plc.pressure"),
+        (Parameter("", "1"), "2.5", 2.5),
+        (Parameter("", "1", "time"), "250ms", 0.25),
+        (Parameter("", "1", "time"), "0s", 0.0),
+        (Parameter("", "1", "size"), "-2.5", "-2.5"),
+        (Parameter("", "1", "size"), "6sd", "6sd"),
+        (Parameter("", "1", "size"), "1e-3sd", "1e-3sd"),
+        (Parameter("", "a", "choice", ("a", "b")), "b", "b"),
+        (Parameter("", "", "channel"), "", ""),
+        (Parameter("", "", "wire"), "plc", "plc"),
     ],
 )
-def test_a_wrong_fault_says_what_is_wrong_and_what_is_known(text, says):
-    with pytest.raises(FaultError, match=says):
-        parse(text)
+def test_a_parameter_reads_what_was_written(parameter, text, value):
+    assert parameter.read(text) == value
 
 
-def test_none_is_no_fault_and_stands_alone():
-    assert parse_all(["none"]) == parse_all([]) == ()
-    with pytest.raises(FaultError, match="exclude each other"):
-        parse_all(["none", "blockage@1s"])
+@pytest.mark.parametrize(
+    ("parameter", "text", "says"),
+    [
+        (Parameter("", "1"), "much", "'much' is no number"),
+        (Parameter("", "1"), "-1", "-1 is not between 0 and inf"),
+        (Parameter("", "1"), "nan", "nan is not between 0 and inf"),
+        (Parameter("", "1"), "inf", "inf is not between 0 and inf"),
+        (Parameter("", "1", low=1.0, high=5.0), "6", "6 is not between 1 and 5"),
+        (Parameter("", "1s", "time"), "4", "has no unit"),
+        (Parameter("", "1s", "time", low=0.001), "0s", "0s is not between 0.001 s and inf s"),
+        (Parameter("", "1", "size"), "6dB", "is no size, such as 2.5 in the channel's unit, or 6sd"),
+        (Parameter("", "1", "size"), "", "is no size"),
+        (Parameter("", "a", "choice", ("a", "b")), "c", "'c' is not one of a, b"),
+    ],
+)
+def test_a_wrong_parameter_says_what_is_right(parameter, text, says):
+    with pytest.raises(FaultError) as error:
+        parameter.read(text)
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_every_kind_works_in_one_place_and_names_real_channels(name):
+def test_every_default_can_be_read_and_every_row_says_what_it_does(name):
     kind = FAULTS[name]
-    assert [kind.stress, kind.sticks, kind.takes_down].count(None) == 2
-    assert set(kind.channels(kind.defaults)) <= set(CHANNELS)
+    for parameter in kind.parameters.values():
+        parameter.read(parameter.default)
+        assert parameter.means
     assert kind.does
+    assert (kind.stress is not None, bool(kind.strains)) == ((kind.where == "plant",) * 2)
+    assert (kind.distort is not None) == (kind.where == "sensor")
+    assert (kind.wire != "") == (kind.where == "wire") == ("." in name)
+    assert kind.short == name.rpartition(".")[2]
 
 
-def test_every_channel_is_of_a_device():
-    assert DEVICES == ("motor", "plc", "drive", "vib")
+@pytest.mark.parametrize("name", [name for name, kind in FAULTS.items() if "every" in kind.parameters])
+def test_nothing_comes_all_the_time_of_no_time(name):
+    with pytest.raises(FaultError):
+        FAULTS[name].parameters["every"].read(
+            "0s" if FAULTS[name].parameters["every"].kind == "time" else "0"
+        )
+
+
+def test_a_fault_is_on_from_its_onset_until_before_its_end():
+    fault = Fault(FAULTS["stuck"], 1.0, 2.0, {}, ("count",))
+    assert [fault.active(at_s) for at_s in (0.99, 1.0, 1.99, 2.0)] == [False, True, True, False]
+    assert Fault(FAULTS["stuck"], 1.0, None, {}, ("count",)).active(1e9)
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_a_ramp_goes_from_nothing_to_all(since_s, ramp_s):
+    assert 0 <= share(since_s, ramp_s) <= 1
+    assert share(ramp_s, ramp_s) == 1
+    assert share(0.0, ramp_s) == (0.0 if ramp_s else 1.0)
+    assert math.isfinite(share(since_s, 0.0))

@@ -450,6 +450,14 @@ async def test_a_device_with_a_query_speaks_only_when_it_is_asked(link):
     assert wire.counts["sent"] == 4
 
 
+async def test_a_run_as_fast_as_its_wires_does_not_wait_for_somebody_to_ask(link):
+    async with plugged(link, query="READ?\n") as wire:
+        await wire.ready()
+        steps(wire, 2)
+        with opened(link) as end:
+            assert await answer(end, b"READ?\n") == b"2,0\r\n"
+
+
 async def test_an_unknown_request_gets_its_error(link):
     async with plugged(link, query="READ?\n", error="ERR\n"):
         with opened(link) as end:
