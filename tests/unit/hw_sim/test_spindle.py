@@ -374,8 +374,8 @@ def test_a_worn_part_can_be_told_in_the_readings_of_one_cut(record):
     begin, end = longest(held(actual["tool.cutting"] > 0, 0.3, RATE))
     turns_hz = actual["spindle.speed"][begin:end].mean() / 60
     stands_out = spectrum(envelope(actual["vib.x"][begin:end]), span_s=1.0)
-    assert stands_out(turns_hz * BEARING.orders["inner"], around_hz=15.0) > 4
-    assert stands_out(turns_hz * BEARING.orders["outer"], around_hz=15.0) < 2.5
+    assert stands_out(turns_hz * BEARING.orders["inner"], around_hz=15.0) > 3
+    assert stands_out(turns_hz * BEARING.orders["outer"], around_hz=15.0) < 2
 
 
 def longest(mask):
