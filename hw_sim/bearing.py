@@ -31,7 +31,7 @@ from hw_sim.plant import Race
 
 __all__ = ["Bearing", "Defect", "Mode"]
 
-_SLIP: Final = 0.015
+_SLIP: Final = 0.012
 """Standard deviation of the time between two passes, as a share of it."""
 _UNEVEN: Final[Mapping[Race, float]] = {"outer": 0.1, "inner": 0.1, "ball": 0.1, "cage": 0.3}
 """Standard deviation of how hard a pass strikes, as a share of it."""

@@ -48,7 +48,7 @@ STEP_S: Final = 1.0
 
 CHANNELS: Final[Mapping[str, Channel]] = {
     "room.temperature": Channel("degC", -40.0, 40.0, 0.6),
-    "product.temperature": Channel("degC", -40.0, 40.0, 0.025),
+    "product.temperature": Channel("degC", -40.0, 40.0, 0.02),
     "outdoor.temperature": Channel("degC", -40.0, 60.0, 3.7),
     "evaporator.temperature": Channel("degC", -40.0, 40.0, 2.3),
     "compressor.running": Channel(""),
@@ -321,8 +321,8 @@ class ColdStore:
 
     def _advance(self, stress: Stress) -> None:
         self._around.step()
-        self._switch()
         self._defrost()
+        self._switch()
         outdoor = self._around.outdoor_degc
         taken = self._advance_circuit(outdoor, stress)
         self._advance_room(outdoor)

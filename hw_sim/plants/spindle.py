@@ -167,7 +167,7 @@ _FLOOD_LAG_S: Final = 0.15
 _WARM_UP_S: Final = 100.0
 
 BEARING: Final = Bearing(balls=13, ball_mm=12.0, pitch_mm=60.0, contact_deg=25.0)
-_MODES: Final = (Mode(410.0, 0.08, 1.0), Mode(790.0, 0.05, 2.0), Mode(3100.0, 0.03, 3.0))
+_MODES: Final = (Mode(410.0, 0.08, 1.0), Mode(790.0, 0.07, 2.0), Mode(3100.0, 0.04, 3.0))
 _FILTER: Final = 0.45
 _FULL_HZ: Final = 10.0
 _FEELS: Final = np.array([[1.0], [1.0], [0.35]])
@@ -179,7 +179,7 @@ _CUT_NOISE: Final = 0.5
 _FLOOR_NOISE: Final = 0.02
 _SHAFT_ORDERS: Final = ((1, 0.28), (2, 0.12), (3, 0.05))
 _TOOTH_ORDERS: Final = ((1, 1.6), (2, 0.8), (3, 0.45), (4, 0.2))
-_RUN_OUT: Final = 0.15
+_RUN_OUT: Final = 0.3
 _NOISE_BLOCKS: Final = 64
 """Blocks of noise that are drawn at once."""
 
