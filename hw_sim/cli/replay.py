@@ -23,7 +23,7 @@ from hw_sim.wiring import WORDS, Encoding, written
 __all__ = ["replay"]
 
 _LINGER_S: Final = 5.0
-"""A broker has everything long before its clients have: one in Python takes some thousand messages a second."""
+"""A broker has everything long before its clients: one in Python takes some thousand messages a second."""
 
 
 def _lines(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> tuple[Line, ...]:
