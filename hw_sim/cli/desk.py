@@ -4,7 +4,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import click
@@ -25,10 +26,13 @@ _BAD_SHOWN: Final = 3
 class Desk:
     """Shows one playing."""
 
-    def __init__(self, playing: Playing, *, as_json: bool, hold_s: float, loop: bool) -> None:
+    def __init__(
+        self, playing: Playing, *, as_json: bool, hold_s: float, linger_s: float, loop: bool
+    ) -> None:
         self._playing = playing
         self._as_json = as_json
         self._hold_s = hold_s
+        self._linger_s = linger_s
         self._loop = loop
         self._begin = self._end = 0.0
 
@@ -45,8 +49,9 @@ class Desk:
         for each in record.bad[:_BAD_SHOWN]:
             click.echo(f"  {each}", err=True)
 
-    async def hold(self, _station: Station) -> None:
-        """Show where a client finds what; and let it come, before the first row."""
+    @asynccontextmanager
+    async def around(self, _station: Station) -> AsyncIterator[None]:
+        """Show where a client finds what, let it come before the first row, and read on after the last."""
         if self._as_json:
             click.echo(json.dumps({"type": "map", **self._map()}))
         else:
@@ -55,6 +60,11 @@ class Desk:
         sys.stdout.flush()
         await asyncio.sleep(self._hold_s)
         self._begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end = time.monotonic()
+        await asyncio.sleep(self._linger_s)
 
     async def watch(self, station: Station) -> None:
         """Show how far it is, until cancelled."""
@@ -71,18 +81,15 @@ class Desk:
         )
         task = bar.add_task("", total=total, rate=0.0)
         plant = _plant(station)
-        try:
-            with bar:
-                while True:
-                    rate = plant.played / (time.monotonic() - self._begin) if self._begin else 0.0
-                    bar.update(task, completed=plant.played, rate=rate)
-                    await asyncio.sleep(_LOOK_S)
-        finally:
-            self._end = time.monotonic()
+        with bar:
+            while True:
+                rate = plant.played / (time.monotonic() - self._begin) if self._begin else 0.0
+                bar.update(task, completed=plant.played, rate=rate)
+                await asyncio.sleep(_LOOK_S)
 
     def tell_summary(self, station: Station) -> None:
         """Say what was played, and what became of it on the wires."""
-        seconds, played = self._end - (self._begin or self._end), _plant(station).played
+        seconds, played = self._end - self._begin, _plant(station).played
         labels = _labels(self._playing.record, played)
         wires = {wire.name: dict(sorted(wire.counts.items())) for wire in station.wires}
         if self._as_json:

@@ -1,11 +1,12 @@
 """`python -m hw_sim replay`: a recorded data set, through any of the wires."""
 
 import asyncio
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import click
 from pydantic import ValidationError
@@ -20,6 +21,9 @@ from hw_sim.record import span
 from hw_sim.wiring import WORDS, Encoding, written
 
 __all__ = ["replay"]
+
+_LINGER_S: Final = 5.0
+"""A broker has everything long before its clients: one in Python takes some thousand messages a second."""
 
 
 def _lines(_context: click.Context, _option: click.Parameter, texts: tuple[str, ...]) -> tuple[Line, ...]:
@@ -55,6 +59,11 @@ def _rows(_context: click.Context, _option: click.Parameter, text: Any) -> Any:
 @click.option(
     "--hold", callback=duration, metavar="TIME",
     help="Wait for so long before the first row, so that who listens can come.",
+)  # fmt: skip
+@click.option(
+    "--linger", callback=duration, metavar="TIME",
+    help="Stay for so long after the last row, so that who listens can read the rest; by default 5s with "
+    "--speed max, else 0s.",
 )  # fmt: skip
 @click.option("--period", callback=duration, metavar="TIME", help="From row to row; by default as times say.")
 @click.option(
@@ -115,6 +124,7 @@ def replay(
     lines: tuple[Line, ...],
     speed: float | None,
     hold: float | None,
+    linger: float | None,
     period: float | None,
     topic: str | None,
     encoding: str,
@@ -163,7 +173,9 @@ def replay(
         found = replace(scenario.of(document, scenario.Origin("replay")), speed=speed or 1.0)
         found = moved(found, any_port=any_port, links=links)
         outputs = Outputs(labels=labels or Path(os.devnull), trace=trace, control=control, as_json=as_json)
-        desk = Desk(playing, as_json=as_json, hold_s=hold or 0.0, loop=bool(reading["loop"]))
+        if linger is None:
+            linger = _LINGER_S if math.isinf(found.speed) else 0.0
+        desk = Desk(playing, as_json=as_json, hold_s=hold or 0.0, linger_s=linger, loop=bool(reading["loop"]))
         desk.tell_record()
         station = asyncio.run(
             operate(
@@ -171,7 +183,7 @@ def replay(
                 outputs,
                 faults=faults,
                 until_stdin_closes=until_stdin_closes,
-                before=desk.hold,
+                around=desk.around,
                 watch=desk.watch,
             )
         )

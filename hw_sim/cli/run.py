@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -155,7 +155,7 @@ async def operate(
     *,
     faults: Sequence[str] = (),
     until_stdin_closes: bool = False,
-    before: Callable[[Station], Coroutine[Any, Any, None]] | None = None,
+    around: Callable[[Station], AbstractAsyncContextManager[None]] | None = None,
     watch: Callable[[Station], Coroutine[Any, Any, None]] | None = None,
 ) -> Station:
     """Run a scenario to its end, or until a signal says stop.
@@ -165,7 +165,7 @@ async def operate(
         outputs: where to write.
         faults: beside the scenario's own, as a command line has them.
         until_stdin_closes: a further reason to stop.
-        before: shown the station once all is up, and waited for before the first step.
+        around: entered once all is up, before the first step, and left after the last, while all is still up.
         watch: shown the station once all is up, and run beside it.
 
     Raises:
@@ -190,19 +190,18 @@ async def operate(
                 writers.append(Trace(trace, bench))
             gc.freeze()  # each full collection would walk OPC-UA's whole address space, and hold up the wires
             beside = [] if watch is None else [watch(running)]
-            await race(_played(running, writers, scenario, before), stop.wait(), *beside)
+            await race(_played(running, writers, scenario.duration_s, around), stop.wait(), *beside)
     return running
 
 
 async def _played(
     running: Station,
     writers: Sequence[Writer],
-    scenario: Scenario,
-    before: Callable[[Station], Coroutine[Any, Any, None]] | None,
+    duration_s: float | None,
+    around: Callable[[Station], AbstractAsyncContextManager[None]] | None,
 ) -> None:
-    if before is not None:
-        await before(running)
-    await running.run(writers, duration_s=scenario.duration_s)
+    async with nullcontext() if around is None else around(running):
+        await running.run(writers, duration_s=duration_s)
 
 
 def _stopped(*, until_stdin_closes: bool) -> asyncio.Event:

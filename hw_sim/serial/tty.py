@@ -112,8 +112,10 @@ class Tty:
 
     async def taken(self) -> None:
         """Wait until the reader has read all, or is gone."""
-        while self.heard and self._unread():  # noqa: ASYNC110 - nothing else tells
-            await asyncio.sleep(_LOOK_S)
+        while self.heard:
+            await asyncio.sleep(_LOOK_S)  # what was just written is on its way within the kernel, unseen
+            if not self._unread():
+                return
 
     def _state(self, events: int = 0) -> int:
         """What poll(2) says of our end; it hangs up while nobody has the other open."""

@@ -159,6 +159,7 @@ def test_a_file_goes_through_a_terminal_as_fast_as_it_is_read_with_its_labels(sk
         *(sys.executable, "-m", "hw_sim", "replay", skab, "--json", "--wire", "serial", "--speed", "max"),
         *("--links", tmp_path, "--control", tmp_path / "c.sock", "--labels", tmp_path / "labels.jsonl"),
         *("--trace", tmp_path / "trace.csv", "--map", "flow=Volume Flow RateRMS", "--map", "Current"),
+        *("--hold", "10ms", "--linger", "100ms"),
     ]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
