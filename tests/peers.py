@@ -17,8 +17,6 @@ from typing import Self
 import mqtt5
 from asyncua import Server, ua
 
-from hw_sim.wire import Wire
-
 NAMESPACE = "urn:dxad:tests"
 
 
@@ -254,13 +252,3 @@ class ModbusPeer:
 
 if __name__ == "__main__":
     asyncio.run(OpcuaPeer.serve())
-
-
-@asynccontextmanager
-async def plugged(wire: Wire) -> AsyncIterator[Wire]:
-    """A wire of the simulator, up until the block is left."""
-    try:
-        await wire.start()
-        yield wire
-    finally:
-        await wire.close()

@@ -2,20 +2,19 @@
 
 import asyncio
 import os
+import re
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from asyncua import ua
 
 from dxad import plugin
 from dxad.runtime.clock import SystemClock
-from hw_sim.bench import Bench
-from hw_sim.mqtt.broker import Broker
-from hw_sim.modbus import ModbusWire
-from hw_sim.mqtt import TOPIC, MqttWire
-from hw_sim.opcua import NAMESPACE, OpcuaWire
-from hw_sim.ports import free_port
-from tests.peers import Pty, Relay, listening, plugged
+from hw_sim.scenario import load
+from hw_sim.station import station
+from tests.peers import Pty, Relay, listening
 
 MQTT_PUBLISH = 3
 MODBUS_READS = {1, 2, 3, 4}
@@ -97,44 +96,48 @@ def opcua_requests(stream: bytes) -> Iterator[int]:
         at += size
 
 
-async def test_mqtt_publishes_nothing():
-    port = free_port()
-    wire = MqttWire(Bench(1, ()), host="127.0.0.1", port=port)
-    with Broker(mqtt5_port=port, mqtt311_port=free_port()):
-        async with plugged(wire):
-            tap = Tap(port)
+@asynccontextmanager
+async def tapped(name: str) -> AsyncIterator[tuple[Tap, str]]:
+    """One wire of the simulator's pump skid behind a tap; yields that and where it is."""
+    scenario = load("pump_skid", [f"wires.{name}.port=0"])
+    scenario = replace(scenario, wires={name: scenario.wires[name]})
+    async with station(scenario, *scenario.bench()) as running:
+        stepping = asyncio.create_task(running.run([], duration_s=None))
+        try:
+            url = running.wires[0].endpoints[name]
+            tap = Tap(int(re.search(r":(\d+)", url)[1]))
             async with listening(tap.serve) as here:
-                url = f"mqtt://127.0.0.1:{here}"
-                assert await read_from("mqtt", url=url, topic=TOPIC, channels={"current": {}})
+                yield tap, re.sub(r":\d+", f":{here}", url)
+        finally:
+            stepping.cancel()
+            await asyncio.wait([stepping])
+
+
+async def test_mqtt_publishes_nothing():
+    async with tapped("motor") as (tap, url):
+        assert await read_from("mqtt", url=url, topic="plant/motor", channels={"current": {}})
     kinds = set(mqtt_packets(tap.sent))
     assert {1, 8} <= kinds, "CONNECT and SUBSCRIBE"
     assert MQTT_PUBLISH not in kinds
 
 
 async def test_modbus_only_reads():
-    port = free_port()
     channels = {
         "flow": {"register": "input:30", "encoding": "float32"},
         "pressure": {"register": "holding:12"},
         "running": {"register": "coil:0"},
     }
-    async with plugged(ModbusWire(Bench(1, ()), port=port)):
-        tap = Tap(port)
-        async with listening(tap.serve) as here:
-            assert await read_from("modbus", url=f"tcp://127.0.0.1:{here}", channels=channels)
+    async with tapped("plc") as (tap, url):
+        assert await read_from("modbus", url=url, channels=channels)
     found = set(modbus_functions(tap.sent))
     assert found == {1, 3, 4}
     assert found <= MODBUS_READS
 
 
 async def test_opcua_writes_and_calls_nothing():
-    port = free_port()
-    async with plugged(OpcuaWire(Bench(1, ()), port=port)):
-        tap = Tap(port)
-        async with listening(tap.serve) as here:
-            settings = {"namespace": NAMESPACE, "channels": {"power": {"node": "s=Pump.Power"}}}
-            url = f"opc.tcp://127.0.0.1:{here}/pump-skid"
-            assert await read_from("opcua", url=url, enough=1, **settings)
+    settings = {"namespace": "urn:hw-sim:pump-skid", "channels": {"power": {"node": "s=Pump.Power"}}}
+    async with tapped("drive") as (tap, url):
+        assert await read_from("opcua", url=url, enough=1, **settings)
     requests = set(opcua_requests(tap.sent))
     assert ua.ObjectIds.CreateMonitoredItemsRequest_Encoding_DefaultBinary in requests
     assert not requests & OPCUA_CHANGES

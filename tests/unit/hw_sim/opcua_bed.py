@@ -35,7 +35,9 @@ NOW = 1_800_000_000.0
 
 
 def settings(**changes):
-    return Settings.model_validate({"type": "opcua", "port": 0, "path": "bench", "devices": DEVICES, **changes})
+    return Settings.model_validate(
+        {"type": "opcua", "port": 0, "path": "bench", "devices": DEVICES, **changes}
+    )
 
 
 class Bed:
