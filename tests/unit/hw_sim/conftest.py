@@ -29,7 +29,7 @@ class Trace:
 @functools.cache
 def _record(seed: int, span_s: float, *faults: str, plant: str = "pump_skid", **settings: Any) -> Trace:
     kind = module(plant)
-    rig = Rig(plant, kind.build(kind.Settings(kind=plant, **settings), f"{seed}/{plant}"))
+    rig = Rig(plant, kind.build(kind.Settings(kind=plant, **settings), str(seed)))
     known = Known(rig.channels, {plant: rig.shows})
     bench = Bench([rig], seed=seed, faults=[parse(text, known) for text in faults])
     shown = [(bench.readings, bench.healthy)]

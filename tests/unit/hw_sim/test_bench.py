@@ -42,16 +42,15 @@ def test_bearing_wear_shows_after_ten_seconds_and_goes_on(record, seed):
     def worn(since_s):
         return np.mean([moved(record, seed, name, "bearing_wear", since_s) for name in ("vib.x", "vib.y")])
 
-    assert 1.2 < worn(10.0) < 3.0
+    assert 1.5 < worn(10.0) < 3.0
     assert worn(5.0) < worn(10.0) < worn(15.0) < worn(25.0) < worn(35.0)
     assert 8.0 < worn(25.0) < 15.0
 
 
 def test_bearing_wear_is_a_matter_of_the_bearings_radial_axes(record):
-    least = min(abs(moved(record, 1, name, "bearing_wear", 25.0)) for name in ("vib.x", "vib.y"))
     for name in MOVING:
         if name not in {"vib.x", "vib.y"}:
-            assert abs(moved(record, 1, name, "bearing_wear", 25.0)) < least / 3, name
+            assert abs(moved(record, 1, name, "bearing_wear", 25.0)) < 2.0, name
 
 
 @pytest.mark.parametrize("seed", SEEDS)

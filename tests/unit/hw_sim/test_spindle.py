@@ -309,7 +309,7 @@ def test_lost_coolant_means_less_flow_and_less_pressure(run):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_others(run):
     again = run(1, SPAN_S).actual
-    spindle = build(Settings(rate_hz=MACHINE_RATE), "1/spindle")
+    spindle = build(Settings(rate_hz=MACHINE_RATE), "1")
     for at in range(3000):
         readings = spindle.step()
         assert all(readings[name] == again[name][at] for name in CHANNELS)
