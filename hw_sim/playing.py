@@ -27,6 +27,10 @@ _LINE: Final = re.compile(
 _MOST_DECIMALS: Final = 15
 
 
+class MapError(ValueError):
+    """Columns, names and wires that do not fit together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """A column that is chosen."""
@@ -64,10 +68,6 @@ def wires_of(chosen: Sequence[str], lines: Sequence[Line]) -> Sequence[str]:
 def topic_of(path: Path) -> str:
     """The topic of a file: `replay/` and its name, without what a topic may not have."""
     return "replay/" + re.sub(r"[+#/\0]", "_", path.stem)
-
-
-class MapError(ValueError):
-    """Columns, names and wires that do not fit together."""
 
 
 class Playing:
@@ -110,6 +110,10 @@ class Playing:
         }
         wires = {wire: self.plain.wire(wire, names) for wire, names in self.names.items()}
         return {"plants": {PLANT: plant}, "wires": wires}
+
+    def about(self) -> Mapping[str, Mapping[str, str | int]]:
+        """By wire, what a client must know besides."""
+        return {wire: self.plain.about(wire, names) for wire, names in self.names.items()}
 
     def places(self) -> Mapping[str, Mapping[str, str]]:
         """By wire, where a client finds each name."""

@@ -1,6 +1,6 @@
 """The plainest wires for any channels: as a scenario has them, and where a client finds each channel.
 
-    mqtt      an object in JSON per step on one topic, with its time in `ts`
+    mqtt      an object in JSON per step on one topic, with its time in `ts`, or `ts_` where that is a channel
     modbus    TCP, slave 1: input registers from 0 on, two per float32 or four per float64, high word first
     opcua     a Double `s=NAME` per channel, in a namespace of its own
     serial    CSV lines with the exclusive or of their bytes, `1.5,20*HH`
@@ -21,7 +21,6 @@ LINK: Final = "/tmp/hw_sim-replay"  # noqa: S108 - for people to type; made atom
 WORDS: Final = {"float32": 2, "float64": 4}
 """Registers that a value takes."""
 _TIME: Final = "ts"
-_REGISTERS: Final = 1 << 16
 
 Encoding = Literal["float32", "float64"]
 
@@ -61,11 +60,11 @@ class Plain:
                 return {name: f"s={name} Double" for name in names}
         return {name: f"value {at} of the line" for at, name in enumerate(names)}
 
-    def about(self, kind: str) -> Mapping[str, str | int]:
+    def about(self, kind: str, names: Sequence[str]) -> Mapping[str, str | int]:
         """What a client of such a wire must know besides."""
         match kind:
             case "mqtt":
-                return {"topic": self.topic, "payload": "json", "time": _TIME}
+                return {"topic": self.topic, "payload": "json", "time": _time(names)}
             case "modbus":
                 return {"slave": 1, "words": "high first"}
             case "opcua":
@@ -77,7 +76,7 @@ class Plain:
             "topic": self.topic,
             "period": written(self.period_s),
             "payload": "json",
-            "time": _TIME,
+            "time": _time(names),
             "decimals": self.decimals,
             "fields": {name: name for name in names},
         }
@@ -85,8 +84,6 @@ class Plain:
 
     def _modbus(self, names: Sequence[str]) -> dict[str, Any]:
         each = WORDS[self.encoding]
-        if len(names) * each > _REGISTERS:
-            raise ValueError(f"{len(names)} {self.encoding} do not fit into {_REGISTERS} registers")
         registers = {
             name: {"register": f"input:{at * each}", "encoding": self.encoding, "channel": name}
             for at, name in enumerate(names)
@@ -113,3 +110,11 @@ class Plain:
             "fields": {name: name for name in names},
         }
         return {"type": "serial", "link": LINK, "devices": {"serial": device}}
+
+
+def _time(names: Sequence[str]) -> str:
+    """The field of a message's own time, which is none of the others."""
+    name = _TIME
+    while name in names:
+        name += "_"
+    return name

@@ -109,12 +109,12 @@ class Desk:
             click.echo(f"{wire:14} " + ", ".join(f"{count} {name}" for name, count in counts.items()))
 
     def _map(self) -> Mapping[str, Any]:
-        playing = self._playing
+        playing, about = self._playing, self._playing.about()
         return {
             "period_s": playing.record.period_s,
             "wires": {
                 wire: {
-                    **playing.plain.about(wire),
+                    **about[wire],
                     "fields": {
                         name: {"column": playing.columns[name], "at": at} for name, at in places.items()
                     },
@@ -127,8 +127,8 @@ class Desk:
         """Per wire what it needs, then a line per channel with its place on each."""
         playing, wires = self._playing, self._playing.places()
         told = [
-            f"{wire:14} " + ", ".join(f"{key} {value}" for key, value in playing.plain.about(wire).items())
-            for wire in wires
+            f"{wire:14} " + ", ".join(f"{key} {value}" for key, value in about.items())
+            for wire, about in playing.about().items()
         ]
         rows = [["name", "column", *wires]]
         for name, column in playing.columns.items():

@@ -170,8 +170,8 @@ def replay(
             raise click.UsageError(f"{wrong['loc'][0]}: {wrong['msg']}") from error
         for override in overrides:
             scenario.override(document, override)
-        found = replace(scenario.of(document, scenario.Origin("replay")), speed=speed or 1.0)
-        found = moved(found, any_port=any_port, links=links)
+        found = moved(scenario.of(document, scenario.Origin("replay")), any_port=any_port, links=links)
+        found = replace(found, speed=speed or found.speed)
         outputs = Outputs(labels=labels or Path(os.devnull), trace=trace, control=control, as_json=as_json)
         if linger is None:
             linger = _LINGER_S if math.isinf(found.speed) else 0.0

@@ -89,6 +89,12 @@ def test_a_name_stands_for_one_column(skab):
         playing(skab, "modbus:Current=Volume Flow RateRMS", wires=("mqtt", "modbus"))
 
 
+def test_the_time_of_a_message_is_none_of_its_fields(skab):
+    found = playing(skab, "ts=Current", "Volume Flow RateRMS")
+    assert found.about()["mqtt"]["time"] == "ts_"
+    of(found.document({}), Origin("replay"))
+
+
 def test_registers_follow_one_another_in_their_size(skab):
     found = playing(skab, wires=("modbus",), encoding="float64")
     assert found.places()["modbus"]["Volume_Flow_RateRMS"] == "input:4 float64"
