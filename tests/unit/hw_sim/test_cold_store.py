@@ -17,7 +17,7 @@ from hw_sim.plants.cold_store import (
 DAY_S = 86_400
 DAYS = 2
 ANALOG = [name for name, channel in CHANNELS.items() if channel.unit]
-FAULT_S = 3 * 3600.0
+FAULT_S = 2 * 3600.0
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_the_twin_of_a_stressed_store_is_the_store_without_the_stress(run, fault
     ("fault", "strains"), [("bearing_wear", "wear"), ("blockage", "restriction"), ("leak", "leak")]
 )
 def test_a_stress_shows_first_where_the_store_says(run, fault, strains):
-    settings = ":size=0.5,ramp=3h" if fault == "bearing_wear" else ""
+    settings = ":size=0.5,ramp=2h" if fault == "bearing_wear" else ""
     trace = run(1, FAULT_S, f"{fault}@10min{settings}")
     moved = {}
     for name in ANALOG:
