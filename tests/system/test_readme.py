@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from dxad import config
 from dxad.resource import PipelineResource
+from hw_sim import scenario
+from hw_sim.cli.faults import markdown
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -132,8 +135,22 @@ def test_a_command_does_what_it_is_there_for(stage, command):
         assert found.get("success", True), found
 
 
+def test_the_scenario_is_whole():
+    _, text = (text for kind, text in BLOCKS if kind == "toml")
+    bench, known = scenario.of(tomllib.loads(text), scenario.Origin("README.md", text)).bench()
+    assert set(known.wires) == {"bus", "box"}
+    assert [fault.name for fault in bench.faults] == ["drift", "modbus.late"]
+
+
+def test_the_catalogue_of_faults_is_the_programs():
+    _, _, after = README.partition("<!-- faults -->\n")
+    told, mark, _ = after.partition("<!-- /faults -->")
+    assert mark
+    assert told == markdown(), "python -m hw_sim faults --markdown prints it"
+
+
 def test_the_configuration_is_whole(tmp_path):
-    (text,) = (text for kind, text in BLOCKS if kind == "toml")
+    text, _ = (text for kind, text in BLOCKS if kind == "toml")
     (tmp_path / "dxad.toml").write_text(text)
     found = config.load(tmp_path / "dxad.toml")
     assert set(found.sources) == {"plc", "vib"}
