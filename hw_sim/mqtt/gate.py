@@ -174,7 +174,11 @@ class Gate:
             await self.line.carry(connack(greeting.version, refusal), client[1])
             return
         await self._renew(greeting)
-        broker = await asyncio.open_connection(*self._broker(greeting.version), limit=CHUNK)
+        try:
+            broker = await asyncio.open_connection(*self._broker(greeting.version), limit=CHUNK)
+        except OSError:
+            await self.line.carry(connack(greeting.version, "unavailable"), client[1])
+            raise
         task = asyncio.current_task()
         assert task is not None
         self._clients[task] = greeting
@@ -226,6 +230,7 @@ class Gate:
                     writer.write(packet)
                     await read_packet(reader, _CONNACK_MAX)
                     writer.write(DISCONNECT)
+                    await reader.read()  # until it hangs up: see `relay`
                 finally:
                     await _leave(writer)
 
