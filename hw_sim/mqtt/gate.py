@@ -186,7 +186,8 @@ class Gate:
             await self.line.carry(self._forwarded(greeting), broker[1])
             await relay(self.line, greeting.version, client, broker)
         finally:
-            if self._own and greeting.version == "5" and greeting.expires_s != FOR_EVER:
+            forwarded_as_kept = not greeting.clean or greeting.expires_s > 0
+            if self._own and forwarded_as_kept and greeting.expires_s != FOR_EVER:
                 self._until[greeting.client_id] = asyncio.get_running_loop().time() + greeting.expires_s
             await _leave(broker[1])
 

@@ -114,8 +114,15 @@ class MqttWire(Wire):
         await self._gate.open(settings.port, settings.tls_port, self._context)
 
     async def _connect(self) -> None:
+        """Have all publishers start, also if one finds no broker; raises what the last of those says."""
+        failed: ConnectionError | None = None
         for version, publisher in self._publishers.items():
-            await publisher.start(*self._address(version))
+            try:
+                await publisher.start(*self._address(version))
+            except ConnectionError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Let the broker have what is on its way, then leave nothing behind."""
