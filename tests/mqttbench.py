@@ -15,7 +15,6 @@ from hw_sim.mqtt.faults import FAULTS
 from hw_sim.mqtt.section import Settings
 from hw_sim.mqtt.wire import build
 from hw_sim.plant import HEALTHY, Channel
-from tests.peers import plugged
 
 V5, V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 START = 1_700_000_000.0
@@ -51,6 +50,16 @@ def wire_of(devices=None, **keys):
     wire = build("wire", Settings.model_validate(section), bench)
     wire.now = lambda: START + bench.at_s
     return wire
+
+
+@asynccontextmanager
+async def plugged(wire):
+    """A wire that is up until the block is left."""
+    try:
+        await wire.start()
+        yield wire
+    finally:
+        await wire.close()
 
 
 @asynccontextmanager
@@ -116,11 +125,12 @@ async def documents(client, count=1, timeout_s=3.0):
 
 
 async def silent(client, for_s=0.2):
-    """Whether nothing comes for a while."""
-    try:
-        await take(client, 1, for_s)
-    except TimeoutError:
-        return True
+    """Whether nothing comes for a while, after what was on its way."""
+    for _ in range(5):
+        try:
+            await take(client, 1, for_s)
+        except TimeoutError:
+            return True
     return False
 
 
@@ -156,7 +166,8 @@ async def mosquitto(port, folder, *more):
     if program is None:
         pytest.skip("mosquitto is not installed")
     config = folder / "mosquitto.conf"
-    config.write_text("\n".join([f"listener {port} 127.0.0.1", *(more or ["allow_anonymous true"]), ""]))
+    lines = [f"listener {port} 127.0.0.1", "user root", *(more or ["allow_anonymous true"])]
+    config.write_text("\n".join([*lines, ""]))
     child = await asyncio.create_subprocess_exec(program, "-c", config, stderr=asyncio.subprocess.DEVNULL)
     try:
         async with asyncio.timeout(5):

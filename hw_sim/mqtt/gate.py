@@ -174,7 +174,11 @@ class Gate:
             await self.line.carry(connack(greeting.version, refusal), client[1])
             return
         await self._renew(greeting)
-        broker = await asyncio.open_connection(*self._broker(greeting.version), limit=CHUNK)
+        try:
+            broker = await asyncio.open_connection(*self._broker(greeting.version), limit=CHUNK)
+        except OSError:
+            await self.line.carry(connack(greeting.version, "unavailable"), client[1])
+            raise
         task = asyncio.current_task()
         assert task is not None
         self._clients[task] = greeting
@@ -182,7 +186,8 @@ class Gate:
             await self.line.carry(self._forwarded(greeting), broker[1])
             await relay(self.line, greeting.version, client, broker)
         finally:
-            if self._own and greeting.version == "5" and greeting.expires_s != FOR_EVER:
+            forwarded_as_kept = not greeting.clean or greeting.expires_s > 0
+            if self._own and forwarded_as_kept and greeting.expires_s != FOR_EVER:
                 self._until[greeting.client_id] = asyncio.get_running_loop().time() + greeting.expires_s
             await _leave(broker[1])
 
@@ -226,6 +231,7 @@ class Gate:
                     writer.write(packet)
                     await read_packet(reader, _CONNACK_MAX)
                     writer.write(DISCONNECT)
+                    await reader.read()  # until it hangs up: see `relay`
                 finally:
                     await _leave(writer)
 

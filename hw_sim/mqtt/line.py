@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from hw_sim.mqtt.packet import SUBSCRIBE, Framer, MalformedError, Version, no_subscription
 from hw_sim.tasks import race
@@ -13,6 +14,7 @@ CHUNK: Final = 1 << 16
 """The most bytes that are carried at once."""
 _PORTION_S: Final = 0.05
 """Of a slow line: how often a portion comes."""
+_PARTING_S: Final = 0.2
 _GARBAGE: Final = b"\x00\xff\xff\xff\xff\xff hw_sim"
 """Packet type 0, which is forbidden, and a length that does not end (MQTT 5.0, 2.1.2 and 1.5.5)."""
 
@@ -71,13 +73,23 @@ async def relay(
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     broker: tuple[asyncio.StreamReader, asyncio.StreamWriter],
 ) -> None:
-    """Carry bytes between both until one hangs up."""
+    """Carry bytes between both until one hangs up.
+
+    A client that leaves sends DISCONNECT, upon which the broker hangs up, and has the time to do so. Our own
+    frees the connection's place at DISCONNECT, and again if the socket is closed before it has hung up. That
+    ends whatever connection has come into the place since (rumqttd 0.20, `remote` in server/broker.rs).
+    """
     if line.by_packets:
         there = _requests(line, version, client, broker[1])
         back = _answers(line, broker[0], client[1])
     else:
         there, back = _bytes(line, client[0], broker[1]), _bytes(line, broker[0], client[1])
-    await race(there, back)
+    await race(_and_then(there, _PARTING_S), back)
+
+
+async def _and_then(job: Coroutine[Any, Any, None], pause_s: float) -> None:
+    await job
+    await asyncio.sleep(pause_s)
 
 
 async def _bytes(line: Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -19,7 +19,7 @@ from typing import Final
 
 import mqtt5
 
-from hw_sim.mqtt.packet import DISCONNECT, Version, connect, publish
+from hw_sim.mqtt.packet import Version, connect, publish
 from hw_sim.tasks import background, end
 
 __all__ = ["Publisher"]
@@ -32,6 +32,8 @@ _WINDOW: Final = 4000
 """Messages in flight at most; a broker may want less."""
 _BACKLOG: Final = 20_000
 _BACKLOG_BYTES: Final = 256 << 20
+_FAILURE: Final = 0x80
+"""From here on a reason code means that something failed (MQTT 5.0, 2.4)."""
 _CONNACK_311: Final = 4
 """Its length in bytes."""
 
@@ -182,10 +184,9 @@ class _Link(asyncio.Protocol):
             self._transport.abort()
 
     def leave(self) -> None:
-        """End the connection in order, if there is one."""
+        """End the connection, if there is one, after what was sent; without DISCONNECT, see `relay`."""
         if self._transport is not None:
             self._flush()
-            self._transport.write(DISCONNECT)
             self._transport.close()
 
     def send(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
@@ -271,7 +272,7 @@ class _Link(asyncio.Protocol):
             case mqtt5.PubAckPacket():
                 if packet.packet_id in self._in_flight:
                     self._in_flight.remove(packet.packet_id)
-                    refused = packet.reason_code >= mqtt5.PubAckReasonCode.UNSPECIFIED_ERROR
+                    refused = int(packet.reason_code) >= _FAILURE
                     self._counts["not_taken" if refused else "acked"] += 1
             case mqtt5.ConnAckPacket():
                 self._window = min(_WINDOW, packet.receive_max)

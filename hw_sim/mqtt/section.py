@@ -34,7 +34,7 @@ class DeviceSection(Section):
     """Where it publishes."""
     period: Duration = Field(gt=0)
     """From one sample to the next, in the plant's time."""
-    fields: dict[str, str] = Field(min_length=1)
+    fields: dict[str, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     """The plant's channel of each field of a sample, in their order."""
     version: Literal["5", "3.1.1"] = "5"
     """The protocol that it speaks; who reads may speak the other."""

@@ -8,14 +8,13 @@ import functools
 import logging
 import os
 import ssl
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault
-from hw_sim.mqtt.broker import Broker
+from hw_sim.mqtt.broker import HiddenBroker
 from hw_sim.mqtt.device import Device
 from hw_sim.mqtt.gate import Gate
 from hw_sim.mqtt.packet import Refusal, Version
@@ -46,10 +45,8 @@ class MqttWire(Wire):
 
     def __init__(self, name: str, settings: Settings, bench: Bench) -> None:
         super().__init__(name, settings, bench)
-        self.now: Callable[[], float] = time.time
-        """The unix time at the plant."""
         self._settings = settings
-        self._own = Broker() if settings.elsewhere is None else None
+        self._own = HiddenBroker() if settings.elsewhere is None else None
         self._gate = Gate(self._address, own=self._own is not None, users=settings.users, counts=self.counts)
         self._context: ssl.SSLContext | None = None
         self._publishers: dict[Version, Publisher] = {}
@@ -117,8 +114,15 @@ class MqttWire(Wire):
         await self._gate.open(settings.port, settings.tls_port, self._context)
 
     async def _connect(self) -> None:
+        """Have all publishers start, also if one finds no broker; raises what the last of those says."""
+        failed: ConnectionError | None = None
         for version, publisher in self._publishers.items():
-            await publisher.start(*self._address(version))
+            try:
+                await publisher.start(*self._address(version))
+            except ConnectionError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     async def close(self) -> None:
         """Let the broker have what is on its way, then leave nothing behind."""
