@@ -23,7 +23,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hw_sim.section import LOOPBACK
 
-__all__ = ["Authority", "Identity", "KeyKind", "Pki", "default_folder", "make"]
+__all__ = ["Authority", "Identity", "KeyKind", "Pki", "alone", "default_folder", "make", "self_signed"]
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 KeyKind = Literal["ec", "rsa"]
@@ -91,19 +91,7 @@ class Authority:
         builder = _builder(name, self.identity.certificate.subject, key, self.identity.key).add_extension(
             x509.BasicConstraints(ca=False, path_length=None), critical=True
         )
-        names: list[x509.GeneralName] = [
-            *(x509.DNSName(each) for each in dns),
-            *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses),
-            *(x509.UniformResourceIdentifier(each) for each in uris),
-        ]
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        purposes = [
-            *([ExtendedKeyUsageOID.SERVER_AUTH] if server else []),
-            *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else []),
-        ]
-        if purposes:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+        builder = _meant(builder, dns=dns, addresses=addresses, uris=uris, server=server, client=client)
         usages = ["digital_signature"]
         if kind == "rsa":
             usages += ["content_commitment", "key_encipherment", "data_encipherment"]
@@ -159,6 +147,22 @@ class Pki:
         return context
 
 
+def self_signed(
+    name: str, *, dns: Sequence[str] = (), addresses: Sequence[str] = (), uris: Sequence[str] = ()
+) -> Identity:
+    """A certificate of RSA without an authority, to serve and to call with.
+
+    It is what an application of OPC-UA has (OPC 10000-6, 6.2.2); `uris` has the application's.
+    """
+    key = _key("rsa")
+    builder = _builder(name, name, key, key).add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    builder = _meant(builder, dns=dns, addresses=addresses, uris=uris, server=True, client=True)
+    usages = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment")
+    return Identity(_usable(builder, *usages, "key_cert_sign").sign(key, hashes.SHA256()), key)
+
+
 def default_folder() -> Path:
     """Where certificates are if nothing is said: this user's folder among the temporary files."""
     return Path(tempfile.gettempdir()) / f"hw_sim-pki-{os.geteuid()}"
@@ -174,7 +178,7 @@ def make(folder: Path) -> Pki:
     if folder.stat().st_uid != os.geteuid():
         raise PermissionError(f"{folder} belongs to another user")
     pki = Pki(folder)
-    with _alone(folder):
+    with alone(folder):
         if not pki.good:
             authority = Authority.new("hw_sim bench authority")
             server = authority.issue("localhost", dns=["localhost"], addresses=[LOOPBACK], server=True)
@@ -185,8 +189,8 @@ def make(folder: Path) -> Pki:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other simulators that make the same certificates at the same time waiting."""
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other simulators that make certificates in this folder at the same time waiting."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -216,6 +220,32 @@ def _builder(name: str, issuer: str | x509.Name, key: Key, signer: Key) -> x509.
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
         )
     )
+
+
+def _meant(
+    builder: x509.CertificateBuilder,
+    *,
+    dns: Sequence[str],
+    addresses: Sequence[str],
+    uris: Sequence[str],
+    server: bool,
+    client: bool,
+) -> x509.CertificateBuilder:
+    """Say whom a certificate is of, and what it is for."""
+    names: list[x509.GeneralName] = [
+        *(x509.DNSName(each) for each in dns),
+        *(x509.IPAddress(ipaddress.ip_address(each)) for each in addresses),
+        *(x509.UniformResourceIdentifier(each) for each in uris),
+    ]
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    purposes = [
+        *([ExtendedKeyUsageOID.SERVER_AUTH] if server else []),
+        *([ExtendedKeyUsageOID.CLIENT_AUTH] if client else []),
+    ]
+    if purposes:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
+    return builder
 
 
 def _named(name: str) -> x509.Name:

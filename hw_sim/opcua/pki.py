@@ -12,41 +12,23 @@ stands among the alternative names.
 import datetime as dt
 import os
 import socket
-import stat
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
-from asyncua.crypto.cert_gen import (
-    dump_private_key_as_pem,
-    generate_private_key,
-    generate_self_signed_app_certificate,
-)
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from hw_sim.pki import Identity, alone, self_signed
 from hw_sim.section import LOOPBACK
 
-__all__ = ["CLIENT_URI", "Identity", "Pki", "default_folder", "load_trusted"]
+__all__ = ["CLIENT_URI", "Pki", "default_folder", "load_trusted"]
 
 CLIENT_URI: Final = "urn:hw-sim:client"
 """The application URI of the client's certificate."""
-
-_DAYS: Final = 3650
-_OWNER_ONLY: Final = 0o700
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A certificate with its key."""
-
-    certificate: x509.Certificate
-    key: RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +40,21 @@ class Pki:
     second: Identity
 
     @classmethod
-    def load(cls, folder: Path, server_uri: str) -> "Pki":
+    def load(cls, folder: Path, server_uri: str) -> Self:
         """Read the folder; what is missing, worn out or of another URI is made.
 
         Raises:
             OSError: it cannot be read or written, or belongs to another user.
         """
-        folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
-        if folder.stat().st_uid != os.getuid():
-            raise PermissionError(f"{folder}: the keys would be in a folder of another user")
-        server, second = (_identity(folder, name, server_uri) for name in ("server", "second"))
-        client = _identity(folder, "client", CLIENT_URI)
-        trusted = folder / "trusted"
-        trusted.mkdir(exist_ok=True)
-        _write(trusted / "client.pem", client.certificate.public_bytes(Encoding.PEM))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise PermissionError(f"{folder} belongs to another user")
+        with alone(folder):
+            server, second = (_identity(folder, name, server_uri) for name in ("server", "second"))
+            client = _identity(folder, "client", CLIENT_URI)
+            trusted = folder / "trusted"
+            trusted.mkdir(exist_ok=True)
+            (trusted / "client.pem").write_bytes(client.certificate.public_bytes(Encoding.PEM))
         return cls(folder, server, second)
 
 
@@ -94,50 +77,28 @@ def load_trusted(folders: Iterable[Path]) -> frozenset[bytes]:
 
 
 def _identity(folder: Path, name: str, uri: str) -> Identity:
-    kept = _kept(folder, name, uri)
-    if kept is not None:
-        return kept
-    key = generate_private_key()
-    certificate = generate_self_signed_app_certificate(
-        key,
-        f"hw_sim {name}",
-        {"organizationName": "hw_sim"},
-        [
-            x509.UniformResourceIdentifier(uri),
-            x509.DNSName("localhost"),
-            x509.DNSName(socket.gethostname()),
-            x509.IPAddress(ip_address(LOOPBACK)),
-        ],
-        extended=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
-        days=_DAYS,
-    )
-    _write(folder / f"{name}-key.pem", dump_private_key_as_pem(key))
-    _write(folder / f"{name}.pem", certificate.public_bytes(Encoding.PEM))
-    _write(folder / f"{name}.der", certificate.public_bytes(Encoding.DER))
-    return Identity(certificate, key)
+    identity = _kept(folder, name, uri)
+    if identity is None:
+        names = ["localhost", socket.gethostname()]
+        identity = self_signed(f"hw_sim {name}", dns=names, addresses=[LOOPBACK], uris=[uri])
+        identity.save(folder / f"{name}.pem", folder / f"{name}-key.pem")
+        (folder / f"{name}.der").write_bytes(identity.certificate.public_bytes(Encoding.DER))
+    return identity
 
 
 def _kept(folder: Path, name: str, uri: str) -> Identity | None:
+    """What is there, if it can still be used."""
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
         key = load_pem_private_key((folder / f"{name}-key.pem").read_bytes(), password=None)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (FileNotFoundError, ValueError, x509.ExtensionNotFound):
         return None
-    fits = (
+    if (
         isinstance(key, RSAPrivateKey)
         and certificate.public_key() == key.public_key()
         and uri in names.get_values_for_type(x509.UniformResourceIdentifier)
         and certificate.not_valid_after_utc > dt.datetime.now(dt.UTC)
-    )
-    return Identity(certificate, key) if fits and isinstance(key, RSAPrivateKey) else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Readable by the owner alone, and never half written."""
-    part = path.with_name(f".{path.name}")
-    with os.fdopen(
-        os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stat.S_IRUSR | stat.S_IWUSR), "wb"
-    ) as file:
-        file.write(content)
-    part.replace(path)
+    ):
+        return Identity(certificate, key)
+    return None

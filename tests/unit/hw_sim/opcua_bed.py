@@ -25,7 +25,7 @@ DEVICES = {
     },
     "fan": {
         "namespace": FAN,
-        "period": "20ms",
+        "period": "10ms",
         "nodes": {"count": {"node": "s=Count", "kind": "Int32", "channel": "count"}},
     },
 }
@@ -63,6 +63,13 @@ class Bed:
 
     async def switch(self, *faults: str, **parameters: str) -> None:
         await self.wire.switch([make(name, 0.0, None, parameters, self._known) for name in faults])
+
+    async def quiet(self) -> None:
+        """Until the server has noticed that all clients have left."""
+        await until(lambda: not self.wire._line.gates)
+        listener = self.wire._listener
+        if listener is not None and listener._closing:
+            await asyncio.wait(listener._closing)
 
     @asynccontextmanager
     async def client(self, **about) -> AsyncIterator["Watcher"]:
@@ -107,7 +114,7 @@ class Watcher:
 async def until(true, within_s: float = 2.0) -> None:
     """Until it is so."""
     async with asyncio.timeout(within_s):
-        while not true():
+        while not true():  # noqa: ASYNC110 - what is waited for happens elsewhere
             await asyncio.sleep(0.005)
 
 
@@ -117,7 +124,7 @@ async def bed(**changes) -> AsyncIterator[Bed]:
     made = Bed(chosen)
     try:
         await made.wire.start()
-        # Once off and on: from now on the listener takes the same descriptor, which a test would else find left.
+        # Once off and on: from now on a listener has the same descriptor, so that none is found left by a test.
         await made.switch("opcua.stop")
         await made.switch()
         yield made

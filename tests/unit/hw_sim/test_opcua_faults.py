@@ -6,6 +6,7 @@ import datetime as dt
 import time
 
 import pytest
+import pytest_asyncio
 from asyncua import Client, ua
 from asyncua.ua.uaerrors import (
     BadNodeIdUnknown,
@@ -16,8 +17,6 @@ from asyncua.ua.uaerrors import (
 
 from hw_sim.opcua.faults import FAULTS
 from tests.unit.hw_sim.opcua_bed import COUNT, FAN, FANNED, NOW, PAIN, PUMP, bed, until
-
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LOST = (ConnectionError, TimeoutError, asyncio.TimeoutError)
 CODES = ua.StatusCodes
@@ -34,7 +33,7 @@ def of(fault, **parameters):
     return noted
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(tmp_path_factory):
     pki = tmp_path_factory.mktemp("pki")
     async with bed(security=["None", "Basic256Sha256"], pki=pki) as made:
@@ -151,7 +150,7 @@ async def bad_status(served, on, off):
         served.step(3)
         await until(lambda: told[-1].StatusCode.value == CODES.BadOutOfService)
         await off()
-        await until(lambda: told[-1].StatusCode.is_good())
+        await until(lambda: told[-1].StatusCode.value == CODES.Good)
 
 
 @of("opcua.uncertain_status", device="pump")
@@ -328,6 +327,7 @@ async def no_login(served, on, off):
         await off()
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("case", CASES)
 async def test_it_breaks_as_the_catalogue_says_and_is_well_again(served, case):
     fault, parameters, check = CASES[case]
@@ -340,12 +340,13 @@ async def test_it_breaks_as_the_catalogue_says_and_is_well_again(served, case):
     async with served.client() as client, client.watching(COUNT, FANNED) as told:
         seen = len(told)
         served.step(4)
-        await until(lambda: len(told) == seen + 6)
+        await until(lambda: len(told) == seen + 8)
         for place in (COUNT, FANNED):
             shown = await client.read(place)
             assert shown.StatusCode.is_good()
             assert shown.Value.Value == served.bench.readings["count"]
             assert seconds(shown.SourceTimestamp) == pytest.approx(NOW + served.bench.at_s, abs=0.05)
+    await served.quiet()
 
 
 def test_every_row_of_the_catalogue_is_walked_through():
