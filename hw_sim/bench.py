@@ -10,11 +10,16 @@ import copy
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from hw_sim.fault import Distortion, Fault
 from hw_sim.plant import HEALTHY, Channel, Plant, Readings, Recorded, Stress
 
-__all__ = ["Bench", "Rig"]
+__all__ = ["Bench", "Edge", "Rig"]
+
+
+Edge = tuple[Fault, Literal["onset", "end"], float]
+"""A fault that has come or gone, and when, in the plant's seconds."""
 
 
 class Rig:
@@ -69,6 +74,7 @@ class Bench:
         self._distortions: dict[Fault, Distortion] = {}
         self._sensors: Sequence[tuple[Fault, str, Distortion]] = ()
         self._plants: Mapping[str, Sequence[Fault]] = {}
+        self._edges: list[Edge] = []
         self._edge = 0
         """The step at which a fault comes or goes next."""
         self._steps = -1
@@ -104,6 +110,11 @@ class Bench:
         """The devices that are without power now."""
         return frozenset(str(each.settings["device"]) for each in self.active if each.kind.where == "device")
 
+    def take_edges(self) -> Sequence[Edge]:
+        """Which faults have come and gone since the last call, also those that did between two steps."""
+        edges, self._edges = self._edges, []
+        return edges
+
     def add(self, fault: Fault) -> None:
         """One more fault, from now on."""
         self.faults.append(fault)
@@ -137,7 +148,9 @@ class Bench:
         """Find out which faults are on, and when that will change."""
         at_s = self.at_s
         self.faults = [each for each in self.faults if each.end_s is None or at_s < each.end_s]
-        self.active = tuple(each for each in self.faults if each.active(at_s))
+        before, self.active = self.active, tuple(each for each in self.faults if each.active(at_s))
+        self._edges += [(fault, "end", at_s) for fault in before if fault not in self.active]
+        self._edges += [(fault, "onset", at_s) for fault in self.active if fault not in before]
         sensors = [each for each in self.active if each.kind.distort is not None]
         self._distortions = {each: self._distortions.get(each) or self._distortion(each) for each in sensors}
         self._sensors = [(each, each.channels[0], self._distortions[each]) for each in sensors]

@@ -45,7 +45,6 @@ class Labels:
         self._bench = bench
         self._now = now
         self._table = csv.writer(file, lineterminator="\n") if as_csv else None
-        self._on: Sequence[Fault] = ()
         self._said: dict[str, Mapping[str, str]] = {}
         """By plant that plays a record, what that said of its last row."""
         self._second = max(1, round(1 / bench.step_s))
@@ -70,27 +69,22 @@ class Labels:
         """Note what the bench's last step changed."""
         self._actual.append(self._bench.readings)
         self._healthy.append(self._bench.healthy)
-        active = self._bench.active
-        if active is not self._on:
-            self._edges(self._on, active)
-            self._on = active
+        self.finish()
         for rig in self._bench.rigs:
             if rig.recorded is not None:
                 self._record(rig.name, rig.recorded.place)
-        for fault in active:
+        for fault in self._bench.active:
             if fault.kind.where in {"plant", "sensor"}:
                 self._effect(fault)
 
-    def _edges(self, before: Sequence[Fault], now: Sequence[Fault]) -> None:
-        for fault in before:
-            if fault not in now:
-                self._edge(fault, "end")
-        for fault in now:
-            if fault not in before:
-                self._edge(fault, "onset")
+    def finish(self) -> None:
+        """Note what has been switched since the last step."""
+        for fault, phase, at_s in self._bench.take_edges():
+            self._edge(fault, phase, at_s)
 
-    def _edge(self, fault: Fault, phase: str) -> None:
-        time, t_s, parameters = self._now(), round(self._bench.at_s, 6), dict(fault.settings)
+    def _edge(self, fault: Fault, phase: str, at_s: float) -> None:
+        time, t_s = self._now() - (self._bench.at_s - at_s), round(at_s, 6)
+        parameters = dict(fault.settings)
         if self._table is not None:
             told = json.dumps(parameters)
             self._table.writerows([time, t_s, phase, fault.name, each, told] for each in fault.channels)

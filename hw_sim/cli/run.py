@@ -135,7 +135,10 @@ def run(
             wires=not no_wires,
         )
         found = moved(found, any_port=any_port, links=links)
-        asyncio.run(operate(found, outputs, faults=faults, until_stdin_closes=until_stdin_closes))
+        ran = asyncio.run(operate(found, outputs, faults=faults, until_stdin_closes=until_stdin_closes))
+    if no_wires and not as_json and labels is not None:
+        written = ", ".join(str(path) for path in (labels, trace) if path is not None)
+        click.echo(f"{ran.bench.at_s:g} s of the plant's time, {ran.bench.steps:,} steps: {written}")
 
 
 def moved(scenario: Scenario, *, any_port: bool, links: Path | None) -> Scenario:
@@ -185,12 +188,14 @@ async def operate(
             if outputs.wires:
                 _tell_endpoints(running, as_json=outputs.as_json)
             by_name = outputs.labels is not None and outputs.labels.suffix == ".csv"
-            writers: list[Writer] = [Labels(labels, bench, now=running.now, as_csv=by_name)]
+            told = Labels(labels, bench, now=running.now, as_csv=by_name)
+            writers: list[Writer] = [told]
             if trace is not None:
                 writers.append(Trace(trace, bench))
             gc.freeze()  # each full collection would walk OPC-UA's whole address space, and hold up the wires
             beside = [] if watch is None else [watch(running)]
             await race(_played(running, writers, scenario.duration_s, around), stop.wait(), *beside)
+            told.finish()
     return running
 
 

@@ -44,7 +44,20 @@ class Stage:
 
     def here(self, command: str) -> list[str]:
         """A command of the README for this stage."""
-        return shlex.split(command.replace(EXAMPLE, str(self.example)).replace(SOCKET, str(self.socket)))
+        told = shlex.split(command.replace(EXAMPLE, str(self.example)).replace(SOCKET, str(self.socket)))
+        return told + self.apart(told) if "hw_sim" in told else told
+
+    def apart(self, told: list[str]) -> list[str]:
+        """What keeps a simulator away from others that run at the same time."""
+        control = ["--control", str(self.folder / "sim.sock")]
+        match told[3]:
+            case "ctl":
+                return control
+            case "run" if told == shlex.split(SIMULATE):
+                return ["--json", "--any-port", "--links", str(self.folder), *control]
+            case "run" | "replay" | "load":
+                return ["--any-port", "--control", str(self.folder / "another.sock")]
+        return []
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
         log = (self.folder / f"{Path(command[0]).name}.log").open("w")
@@ -82,9 +95,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     stage = Stage(tmp_path_factory.mktemp("r"))
-    folder = str(stage.folder)
-    here = ["--json", "--any-port", "--links", folder, "--control", f"{folder}/sim.sock"]
-    simulator = stage.start([*stage.here(SIMULATE), *here])
+    simulator = stage.start(stage.here(SIMULATE))
     try:
         stage.endpoints = json.loads(simulator.stdout.readline())
         stage.configure()

@@ -14,7 +14,7 @@ from hw_sim.fault import Fault
 from hw_sim.modbus.section import Settings
 from hw_sim.modbus.wire import ModbusWire, build
 from hw_sim.plant import HEALTHY, Channel, Stress
-from tests.peers import plugged
+from tests.unit.hw_sim.rig import plugged
 
 QUIET_S = 0.025
 

@@ -1,7 +1,8 @@
 """A plant that counts, and a wire that notes what is done to it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from hw_sim.bench import Bench, Rig
 from hw_sim.catalogue import Known, parse_all
@@ -83,3 +84,13 @@ def known(*devices: str) -> Known:
 def counting(*faults: str, devices: tuple[str, ...] = ("plc", "vib"), step_s: float = 0.01) -> Bench:
     """A bench with a counter on it."""
     return Bench([Rig("counter", Counter(step_s))], seed=1, faults=parse_all(faults, known(*devices)))
+
+
+@asynccontextmanager
+async def plugged(wire: Wire) -> AsyncIterator[Wire]:
+    """A wire of the simulator, up until the block is left."""
+    try:
+        await wire.start()
+        yield wire
+    finally:
+        await wire.close()

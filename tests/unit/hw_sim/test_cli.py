@@ -165,7 +165,7 @@ def test_a_wrong_option_is_refused_with_what_is_right(arguments, says):
         (["--fault", "bearing_waer@40s"], "no fault 'bearing_waer'; there are bearing_wear"),
         (["--fault", "blockage@40"], "'40' has no unit; write 40s"),
         (["--set", "wires.plc.port=70000"], "wires.plc.port: input should be less than or equal to 65535"),
-        (["pump_skit"], "no such scenario; there are cold_store, pump_skid"),
+        (["pump_skit"], "no such file, and no scenario of that name; there are cold_store, pump_skid"),
     ],
 )
 def test_what_a_scenario_cannot_have_is_told(arguments, says):

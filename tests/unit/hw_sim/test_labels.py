@@ -20,7 +20,7 @@ DEVICES = {"plc": tuple(name for name in pump_skid.CHANNELS if name.startswith("
 
 
 def pump_bench(seed, *faults):
-    rig = Rig("pump", pump_skid.build(pump_skid.Settings(), f"{seed}/pump_skid"))
+    rig = Rig("pump", pump_skid.build(pump_skid.Settings(), str(seed)))
     there = Known(rig.channels, {"pump": rig.shows}, DEVICES, {"plc": ("modbus", tuple(DEVICES))})
     return Bench([rig], seed=seed, faults=parse_all(faults, there))
 
@@ -77,7 +77,7 @@ def test_a_fault_that_is_switched_by_hand_is_labelled_too():
         bench.step()
         labels.step()
     edges = [json.loads(line) for line in file.getvalue().splitlines()][1:]
-    assert [(edge["phase"], edge["t_s"]) for edge in edges] == [("onset", 0.02), ("end", 0.03)]
+    assert [(edge["phase"], edge["t_s"]) for edge in edges] == [("onset", 0.01), ("end", 0.02)]
 
 
 def test_the_effect_is_told_once_a_second_while_the_fault_is_on():

@@ -11,8 +11,8 @@ import pytest
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.framer import FramerType
 
-from tests.peers import plugged
 from tests.unit.hw_sim.modbus_rig import KINDS, client_of, framed, place_of, serving, wire_of
+from tests.unit.hw_sim.rig import plugged
 
 VALUES = {
     "plc.flow": 812.5,

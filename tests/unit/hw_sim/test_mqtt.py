@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 
 from hw_sim.mqtt.section import Settings
 from hw_sim.pki import Authority, make
-from tests.mqttbench import (
+from tests.unit.hw_sim.mqtt_rig import (
     MOTOR,
     START,
     TOPIC,

@@ -9,7 +9,8 @@ import mqtt5
 import pytest
 
 from hw_sim.mqtt.faults import FAULTS
-from tests.mqttbench import (
+from tests.peers import packets_of
+from tests.unit.hw_sim.mqtt_rig import (
     START,
     TOPIC,
     V5,
@@ -26,7 +27,6 @@ from tests.mqttbench import (
     thrown_out,
     well,
 )
-from tests.peers import packets_of
 
 HELLO = mqtt5.ConnectPacket("raw", clean_start=True, keep_alive=60).write()
 HELLO_311 = b"\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03raw"

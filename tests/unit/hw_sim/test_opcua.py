@@ -8,7 +8,7 @@ from asyncua import Client
 from hw_sim.bench import Bench
 from hw_sim.opcua import NAMESPACE, OpcuaWire
 from hw_sim.scenario import free_port
-from tests.peers import plugged
+from tests.unit.hw_sim.rig import plugged
 
 NAMES = ("Pump.Power", "Pump.SetPoint", "Pump.Running")
 
