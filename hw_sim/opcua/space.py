@@ -27,8 +27,8 @@ __all__ = ["Space"]
 
 _ANOTHER: Final = "urn:hw-sim:another"
 """The namespace that shifts the others."""
-_BREATH: Final = 50
-"""Nodes that are made without letting others have their turn: about 10 ms."""
+_BREATH: Final = 20
+"""Nodes that are made without letting others have their turn: about 5 ms."""
 _HISTORY_AT_MOST: Final = 100_000
 
 
