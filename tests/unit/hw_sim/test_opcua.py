@@ -106,11 +106,12 @@ async def test_variables_have_the_plants_values_in_their_types(plain):
             "Double": 300.4,
             "String": "300.4",
         }
-        plain.bench.readings = {**plain.bench.readings, "count": -1e30}
+        plain.bench.readings = {**plain.bench.readings, "count": -1e300}
         plain.wire._space._show_all(NOW)
         assert (await client.read((TYPES, "s=UInt16"))).Value.Value == 0
         assert (await client.read((TYPES, "s=Int64"))).Value.Value == -(2**63)
         assert (await client.read((TYPES, "s=Boolean"))).Value.Value is False
+        assert (await client.read((TYPES, "s=Float"))).Value.Value == -math.inf
     await plain.quiet()
 
 
