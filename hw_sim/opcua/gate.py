@@ -26,6 +26,7 @@ class Line:
 
     def __init__(self, counts: Counter[str]) -> None:
         self.counts = counts
+        self.listening = False
         self.held = False
         """Nothing goes through, either way."""
         self.delay_s = 0.0
@@ -51,11 +52,16 @@ class Gate(asyncio.Protocol):
         self._waiting: deque[tuple[float, bytes | None]] = deque()
         """When to send what; None is to close."""
         self._timer: asyncio.TimerHandle | None = None
+        self._gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if not self._line.listening:  # it was taken in the moment of the end
+            self._gone = True
+            transport.abort()
+            return
         self._line.gates.add(self)
         self._line.counts["connections"] += 1
         self._inner.connection_made(_Outlet(self, transport))
@@ -68,6 +74,7 @@ class Gate(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._line.gates.discard(self)
+        self._gone = True
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -85,6 +92,8 @@ class Gate(asyncio.Protocol):
     def send(self, data: bytes | None) -> None:
         """What the server says; None is that it closes the connection."""
         line = self._line
+        if self._gone:
+            return
         if line.held or line.delay_s or self._waiting:
             line.counts["held" if line.held else "delayed"] += data is not None
             self._waiting.append((self._loop.time() + line.delay_s, data))
@@ -161,6 +170,7 @@ class Listener:
             OSError: the port is taken.
         """
         self._server = await asyncio.get_running_loop().create_server(self._connection, LOOPBACK, port)
+        self._line.listening = True
 
     def _connection(self) -> Gate:
         self._closing[:] = [task for task in self._closing if not task.done()]
@@ -172,6 +182,7 @@ class Listener:
         server, self._server = self._server, None
         if server is None:
             return
+        self._line.listening = False
         server.close()
         for gate in tuple(self._line.gates):
             gate.abort()

@@ -144,7 +144,7 @@ class _Session(InternalSession):
         return result
 
     def _let_in(self, peer_certificate: bytes | None) -> None:
-        if self.iserver.only_secure and peer_certificate is None:
+        if self.iserver.only_secure and not peer_certificate:
             # asyncua serves any client without security, since such a one may ask for the endpoints.
             raise ServiceError(StatusCodes.BadSecurityModeRejected)
         if self.iserver.doors.logins:

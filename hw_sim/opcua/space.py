@@ -14,6 +14,7 @@ from datetime import UTC, timedelta
 from typing import Final
 
 from asyncua import ua
+from asyncua.common.node import Node
 from asyncua.server.server import Server
 from asyncua.ua.attribute_ids import AttributeIds
 
@@ -26,8 +27,8 @@ __all__ = ["Space"]
 
 _ANOTHER: Final = "urn:hw-sim:another"
 """The namespace that shifts the others."""
-_BREATH: Final = 50
-"""Nodes that are made without letting others have their turn: about 10 ms."""
+_BREATH: Final = 20
+"""Nodes that are made without letting others have their turn: about 5 ms."""
 _HISTORY_AT_MOST: Final = 100_000
 
 
@@ -93,10 +94,8 @@ class Space:
                 node_id = _node_id(variable.settings.identifier, index)
                 first = variable.first(self._bench.readings[variable.channel])
                 made_node = await node.add_variable(node_id, ua.QualifiedName(name, index), first)
+                await _describe(made_node, variable)
                 if variable.past is not None:
-                    await made_node.write_attribute(AttributeIds.Historizing, ua.DataValue(ua.Variant(True)))
-                    for attribute in (AttributeIds.AccessLevel, AttributeIds.UserAccessLevel):
-                        await made_node.set_attr_bit(attribute, ua.AccessLevel.HistoryRead)
                     self.pasts[node_id] = variable.past
                 variable.place(server.iserver.aspace, node_id)
                 if variable.look.removed:
@@ -180,6 +179,18 @@ class Space:
                 counts["values"] += 1
                 if status:
                     counts["bad" if status & 1 << 31 else "uncertain"] += 1
+
+
+async def _describe(node: Node, variable: Variable) -> None:
+    """Say what clients may expect of a variable beside its value."""
+    if variable.settings.array is not None:
+        await node.write_attribute(AttributeIds.ValueRank, ua.DataValue(ua.Variant(1, ua.VariantType.Int32)))
+        dimensions = ua.Variant([variable.settings.array], ua.VariantType.UInt32)
+        await node.write_attribute(AttributeIds.ArrayDimensions, ua.DataValue(dimensions))
+    if variable.past is not None:
+        await node.write_attribute(AttributeIds.Historizing, ua.DataValue(ua.Variant(True)))
+        for attribute in (AttributeIds.AccessLevel, AttributeIds.UserAccessLevel):
+            await node.set_attr_bit(attribute, ua.AccessLevel.HistoryRead)
 
 
 def _node_id(identifier: str | int, index: int) -> ua.NodeId:

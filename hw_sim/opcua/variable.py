@@ -19,11 +19,12 @@ from asyncua.ua.status_codes import StatusCodes
 
 from hw_sim.opcua.section import Kind, Node
 
-__all__ = ["PLAIN", "Look", "Value", "Variable", "at_once", "convert"]
+__all__ = ["PLAIN", "Look", "Variable", "at_once"]
 
 Value = float | int | bool | str | list[float] | list[int] | list[bool] | list[str]
 
 _NO_READING: Final = StatusCodes.BadSensorFailure
+_FLOAT_MAX: Final = 3.4028234663852886e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ def _integer(low: int, high: int) -> Callable[[float], int]:
     )
 
 
+def _single(value: float) -> float:
+    return value if abs(value) <= _FLOAT_MAX or math.isnan(value) else math.copysign(math.inf, value)
+
+
 def _text(value: float) -> str:
     return format(value, ".6g")
 
@@ -78,18 +83,13 @@ _CONVERT: Final[Mapping[Kind, Callable[[float], Any]]] = {
     "UInt32": _integer(0, (1 << 32) - 1),
     "Int64": _integer(-(1 << 63), (1 << 63) - 1),
     "UInt64": _integer(0, (1 << 64) - 1),
-    "Float": float,
+    "Float": _single,
     "Double": float,
     "String": _text,
 }
 _FLOATS: Final = ("Float", "Double")
 _BAD: Final = 1 << 31
 """Severity bad, in a status code (OPC 10000-4, 7.39)."""
-
-
-def convert(kind: Kind, reading: float) -> Any:
-    """A reading, which is a number, as a value of this type."""
-    return _CONVERT[kind](reading)
 
 
 def at_once(coroutine: Coroutine[Any, Any, object]) -> None:

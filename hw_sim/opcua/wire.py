@@ -3,6 +3,10 @@
 Its address space takes a second to build, so it is built once. What stops and starts is its network side; all
 sessions end with it, as those of a killed process do. Whatever faults are on or off, `_settle` brings the
 server from how it is to how it should be.
+
+It counts `starts`, `connections`, `sessions`, what it `refused` of sessions and logins, `values` that were
+written to variables and how many of these were `bad` or `uncertain`, how many values were `notified` to
+subscribers and attributes `read`, and how many messages were `delayed` or `held`.
 """
 
 import asyncio
@@ -116,7 +120,6 @@ class OpcuaWire(Wire):
         server.set_security_policy(self._policies)
         self._sessions.history_manager.set_storage(History(self._space.pasts))
         self._started = True
-        await self._sessions.start()
         await self._space.build(server, shifted=False, now_s=self.now())
         await self._listen()
 
@@ -164,25 +167,23 @@ class OpcuaWire(Wire):
 
     async def _settle(self) -> None:
         """Bring the server to how the faults want it."""
-        wanted = not self.fault("stop") and not all(self.off(device) for device in self.devices)
-        shifted, second = self.fault("namespace") is not None, self.fault("certificate") is not None
+        wanted = not self._on("stop") and not all(self.off(device) for device in self.devices)
+        shifted, second = self._on("namespace"), self._on("certificate")
         if not wanted or (shifted, second) != (self._shifted, self._second):
             await self._hang_up()
-        self._set_clock(stands=self.fault("stopped_clock") is not None)
+        self._set_clock(stands=self._on("stopped_clock"))
         if shifted != self._shifted:
             self._shifted = shifted
             await self._space.build(self._server, shifted=shifted, now_s=self._time())
         self._second = second
         self._space.look(self._look, self._time())
         slow = self.fault("slow")
-        self._line.set(
-            held=self.fault("half_open") is not None, delay_s=float(slow["delay"]) if slow else 0.0
-        )
+        self._line.set(held=self._on("half_open"), delay_s=float(slow["delay"]) if slow else 0.0)
         await self._sessions.shut(
             Doors(
-                sessions=self.fault("no_sessions") is not None,
-                logins=self.fault("no_login") is not None,
-                subscriptions=self.fault("no_subscriptions") is not None,
+                sessions=self._on("no_sessions"),
+                logins=self._on("no_login"),
+                subscriptions=self._on("no_subscriptions"),
             )
         )
         if wanted and self._listener is None:
@@ -213,8 +214,8 @@ class OpcuaWire(Wire):
 
     def _look(self, device: str, channel: str, before: Look) -> Look:
         """What the faults make of a variable; a frozen one stays as it was."""
-        removed = self._fault("node_removed", device, channel) is not None
-        if self.fault("frozen", device):
+        removed = bool(self._fault("node_removed", device, channel))
+        if self._on("frozen", device):
             return replace(before, frozen=True, removed=removed)
         look = replace(PLAIN, removed=removed)
         if bad := self._fault("bad_status", device, channel):
@@ -228,9 +229,12 @@ class OpcuaWire(Wire):
             look = replace(look, kind=cast("Kind", retyped["kind"]))
         if stamps := self.fault("wrong_timestamps", device):
             look = replace(look, ahead_s=float(stamps["by"]))
-        if self.fault("no_timestamps", device):
+        if self._on("no_timestamps", device):
             look = replace(look, stamped=False)
         return PLAIN if look == PLAIN else look
+
+    def _on(self, name: str, device: str = "") -> bool:
+        return self.fault(name, device) is not None
 
     def _fault(self, name: str, device: str, channel: str) -> FaultSettings | None:
         """The settings of a fault, while it is on for this variable."""

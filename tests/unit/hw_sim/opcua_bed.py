@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from asyncua import Client, ua
 
 from hw_sim.bench import Bench, Rig
-from hw_sim.catalogue import Known, make
+from hw_sim.catalogue import FAULTS, Known, make
 from hw_sim.opcua.section import Settings
 from hw_sim.opcua.wire import OpcuaWire, build
 from tests.unit.hw_sim.rig import Counter
@@ -62,7 +62,16 @@ class Bed:
             self.wire.step()
 
     async def switch(self, *faults: str, **parameters: str) -> None:
-        await self.wire.switch([make(name, 0.0, None, parameters, self._known) for name in faults])
+        faults_on = []
+        for name in faults:
+            known = {key: each for key, each in parameters.items() if key in FAULTS[name].parameters}
+            faults_on.append(make(name, 0.0, None, known, self._known))
+        await self.wire.switch(faults_on)
+
+    async def power_off(self, *devices: str) -> None:
+        await self.wire.switch(
+            [make("source_down", 0.0, None, {"device": each}, self._known) for each in devices]
+        )
 
     async def quiet(self) -> None:
         """Until the server has noticed that all clients have left."""
@@ -124,7 +133,7 @@ async def bed(**changes) -> AsyncIterator[Bed]:
     made = Bed(chosen)
     try:
         await made.wire.start()
-        # Once off and on: from now on a listener has the same descriptor, so that none is found left by a test.
+        # Once off and on: from now on a listener has the same descriptor, so that no test finds one left.
         await made.switch("opcua.stop")
         await made.switch()
         yield made
