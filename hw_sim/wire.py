@@ -4,17 +4,21 @@ A new kind of wire is a package beside the others: `section.py` with `Settings`,
 it; `faults.py` with its rows of the catalogue; `wire.py` with `build(name, settings, bench)`, its maker.
 """
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import Final, Self
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault, Settings
 from hw_sim.section import WireSection
 
 __all__ = ["Due", "Endpoint", "Wire"]
+
+_ALIKE: Final = 1e-4
+"""Of a period: what sums of steps may be off by."""
 
 
 class Endpoint(str):
@@ -106,13 +110,20 @@ class Wire(ABC):
 class Due:
     """The beats of a period in the plant's time, whatever the steps are."""
 
-    def __init__(self, period_s: float) -> None:
+    def __init__(self, period_s: float, phase_s: float = 0.0) -> None:
+        """Have a beat each period.
+
+        Args:
+            period_s: seconds of the plant's time.
+            phase_s: when the first is.
+        """
         self.period_s = period_s
+        self.phase_s = phase_s
         self._beat = 0
 
     def passed(self, at_s: float) -> bool:
         """Whether a beat has come since the last call; those that were missed are not made up for."""
-        beat = int(at_s / self.period_s + 1e-6)
+        beat = math.floor((at_s - self.phase_s) / self.period_s + _ALIKE)
         if beat < self._beat:
             return False
         self._beat = beat + 1

@@ -39,6 +39,8 @@ class Outputs:
     control: Path | None = None
     as_json: bool = False
     wires: bool = True
+    endpoints: bool = True
+    """Whether they are told, a line for each device."""
 
 
 def speed(_context: click.Context, _option: click.Parameter, text: str | None) -> float | None:
@@ -185,7 +187,7 @@ async def operate(
             running = await up.enter_async_context(station(wired, bench, known))
             if outputs.control is not None:
                 await up.enter_async_context(serving(outputs.control, running, stop.set))
-            if outputs.wires:
+            if outputs.wires and outputs.endpoints:
                 _tell_endpoints(running, as_json=outputs.as_json)
             by_name = outputs.labels is not None and outputs.labels.suffix == ".csv"
             told = Labels(labels, bench, now=running.now, as_csv=by_name)

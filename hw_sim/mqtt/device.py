@@ -29,7 +29,10 @@ class Device:
         self._bench = bench
         self._counts = counts
         self._encode = encoder(section)
-        self._due = Due(section.period)
+        self._fields = tuple(section.fields.items())
+        self._alone = section.samples == 1
+        self.due = Due(section.period, section.phase)
+        """When it takes its samples."""
         self._samples: list[Sample] = []
         self._number = 0
         """Of the messages so far."""
@@ -40,13 +43,14 @@ class Device:
         self._junk = False
 
     def step(self, now: float, fault: Callable[[str], Settings | None] | None) -> None:
-        """Take a sample and publish, if it is time to, at the plant's unix time; `fault` says what is on."""
-        if not self._due.passed(self._bench.at_s):
-            return
+        """Take a sample and publish, at the plant's unix time; `fault` says what is on."""
         readings = self._bench.readings
-        values = {name: readings[channel] for name, channel in self.section.fields.items()}
+        values = {name: readings[channel] for name, channel in self._fields}
         sample = Sample(round(now, _DIGITS), values)
-        if fault is None:
+        if fault is None and self._alone:
+            self._deliver(self._encode((sample,)))
+            self._number += 1
+        elif fault is None:
             self._samples.append(sample)
             if len(self._samples) >= self.section.samples:
                 self._deliver(self._encode(self._samples))

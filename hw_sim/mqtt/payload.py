@@ -50,14 +50,21 @@ def encoder(device: DeviceSection) -> Encode:
 
 
 def _json(device: DeviceSection) -> Encode:
+    made = _objects(device)
+
+    def encode_one(samples: Sequence[Sample]) -> bytes:
+        (sample,) = samples
+        return written(made(sample), bare=sample.bare)
+
     def encode(samples: Sequence[Sample]) -> bytes:
-        objects = [_object(device, each) for each in samples]
-        whole = objects if device.samples > 1 else objects[0]
-        if any(each.bare for each in samples):
+        return written([made(each) for each in samples], bare=any(each.bare for each in samples))
+
+    def written(whole: object, *, bare: bool) -> bytes:
+        if bare:
             return json.dumps(whole, separators=(",", ":")).encode()
         return orjson.dumps(whole)  # NaN is null
 
-    return encode
+    return encode if device.samples > 1 else encode_one
 
 
 def _csv(device: DeviceSection) -> Encode:
@@ -78,9 +85,11 @@ def _text(value: Any, decimals: int, *, bare: bool) -> str:
 
 
 def _msgpack(device: DeviceSection) -> Encode:
+    made = _objects(device)
+
     def encode(samples: Sequence[Sample]) -> bytes:
         (sample,) = samples
-        whole = _object(device, sample)
+        whole = made(sample)
         if not sample.bare:
             whole = {
                 name: None if isinstance(value, float) and math.isnan(value) else value
@@ -92,12 +101,17 @@ def _msgpack(device: DeviceSection) -> Encode:
     return encode
 
 
-def _object(device: DeviceSection, sample: Sample) -> dict[str, Any]:
-    values = {
-        name: round(value, device.decimals) if isinstance(value, float) and math.isfinite(value) else value
-        for name, value in sample.values.items()
-    }
-    return {device.time: sample.at, **values} if device.time else values
+def _objects(device: DeviceSection) -> Callable[[Sample], dict[str, Any]]:
+    decimals, time = device.decimals, device.time
+
+    def made(sample: Sample) -> dict[str, Any]:
+        values = {
+            name: round(value, decimals) if isinstance(value, float) else value
+            for name, value in sample.values.items()
+        }
+        return {time: sample.at, **values} if time else values
+
+    return made
 
 
 def _binary(device: DeviceSection) -> Encode:

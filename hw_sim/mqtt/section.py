@@ -34,6 +34,8 @@ class DeviceSection(Section):
     """Where it publishes."""
     period: Duration = Field(gt=0)
     """From one sample to the next, in the plant's time."""
+    phase: Duration = Field(default=0.0, ge=0)
+    """When the first is; devices of one period and several phases send in turn."""
     fields: dict[str, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     """The plant's channel of each field of a sample, in their order."""
     version: Literal["5", "3.1.1"] = "5"

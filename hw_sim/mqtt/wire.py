@@ -135,15 +135,17 @@ class MqttWire(Wire):
 
     def step(self) -> None:
         """Publish what is due."""
-        now = self.now()
+        now, at_s = self.now(), self.bench.at_s
         broken = bool(self.active)
         for name, device in self._devices.items():
+            if not device.due.passed(at_s):
+                continue
             if not broken:
                 device.step(now, None)
             elif not self.off(name):
                 device.step(now, functools.partial(self.fault, device=name))
         for fault, due in self._again.items():
-            if due.passed(self.bench.at_s):
+            if due.passed(at_s):
                 self._gate.take_over() if fault == "takeover" else self._gate.kick()
 
     async def ready(self) -> None:

@@ -72,6 +72,8 @@ class Device(Section):
     """The object that has the variables, below Objects, and its identifier. By default, the device's name."""
     period: Annotated[Duration, Field(gt=0)] = 0.1
     """Its variables are written so often, in the plant's time, if they have changed."""
+    phase: Annotated[Duration, Field(ge=0)] = 0.0
+    """When they are first; devices of one period and several phases are written in turn."""
     history: Annotated[Duration, Field(gt=0)] = 600.0
     """How far back the variables with history can be read."""
     nodes: Mapping[Name, Node] = Field(min_length=1)

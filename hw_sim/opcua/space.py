@@ -40,7 +40,7 @@ class _Folder:
         self.device = device
         self.object = device.object or name
         self.node_id = ua.NodeId()
-        self.due = Due(device.period)
+        self.due = Due(device.period, device.phase)
         past = min(_HISTORY_AT_MOST, math.ceil(device.history / device.period))
         self.variables = {each: Variable(node, fields[each], past) for each, node in device.nodes.items()}
 

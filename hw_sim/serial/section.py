@@ -201,6 +201,8 @@ class Device(Section):
     """Names of what it says, and the channels that they show."""
     period: Duration | None = Field(default=None, gt=0)
     """Between two frames; default: the step of the bench, which is the shortest it can be."""
+    phase: Duration = Field(default=0.0, ge=0)
+    """When the first frame is; devices of one period and several phases send in turn."""
     framing: AnyFraming = LineFraming()
     checksum: Checksum | None = None
     """Default: none; in `nmea`, `xor`."""

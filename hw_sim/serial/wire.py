@@ -41,7 +41,7 @@ class _Talker:
         self.name = name
         self.settings = settings
         self.framing = settings.framed
-        self.due = None if settings.query else Due(settings.period or bench.step_s)
+        self.due = None if settings.query else Due(settings.period or bench.step_s, settings.phase)
         self._payload = settings.says
         self._channels = tuple(settings.fields.values())
         self._bench = bench
