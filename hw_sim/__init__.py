@@ -1,17 +1,19 @@
-"""hw_sim: a machine on the bench that speaks real protocols, breaks on cue, and says when it did.
+"""hw_sim: plants on the bench that speak real protocols, break on cue, and say when they did.
 
-    scenario.py    what one run is: seed, faults, duration, places
-    plant.py       one physical state, stepped every 10 ms; waveform.py its cycles and its vibration
-    fault.py       the table of faults: what each does, where, and how fast
-    bench.py       the plant with its faults, and its healthy twin
-    labels.py      the ground truth, as JSON lines
-    wire.py        what a wire is; mqtt.py modbus.py opcua.py serial.py are one each
-    broker.py      an MQTT broker, for a bench without one
-    station.py     all of it together, until somebody says stop
-    cli.py         `python -m hw_sim`
-    duration.py pace.py tasks.py   times as people write them; a beat; asyncio tasks
+    scenario.py scenarios/   what one run is, as TOML; those that are shipped
+    plant.py plants/         what a plant is; those that there are
+    waveform.py bearing.py   what they are made of
+    fault.py catalogue.py    what a fault is; all of them in one table, and how one is written
+    sensor.py                the faults of sensors; those of wires stand beside them
+    bench.py                 plants with their faults, and their healthy twins
+    labels.py trace.py       the ground truth; every value of every step
+    wire.py section.py       what a wire is, and what a scenario may say of one
+    mqtt/ modbus/ opcua/ serial/   one wire each: section.py, faults.py, wire.py, and what these need
+    station.py control.py    all of it together, until somebody says stop; the socket to switch faults by
+    replay/ load/            a recorded data set in the place of a plant; a fixed load, and its null reader
+    cli/                     `python -m hw_sim`, a command a file
+    duration.py tasks.py ports.py pki.py   times as people write them; tasks; free ports; certificates
 
-It never imports dxad and is never imported by it: they meet on the wire. A second plant is a file beside
-plant.py; a new fault is a row in fault.py; a new wire is a file of the kind that wire.py describes and a line
-in station.py.
+It never imports dxad and is never imported by it: they meet on the wire. A new plant is a file in plants/, a
+new fault a row of a table, a new wire a package of the kind that wire.py describes.
 """

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hw_sim.plant import Recorded
-from hw_sim.playing import Playing
-from hw_sim.record import Record
+from hw_sim.replay.playing import Playing
+from hw_sim.replay.record import Record
 from hw_sim.station import Station
 
 __all__ = ["Desk"]

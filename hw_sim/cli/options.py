@@ -8,9 +8,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from hw_sim.control import ControlError, default_path
-from hw_sim.csvfile import FileError
 from hw_sim.duration import DurationError, seconds
 from hw_sim.fault import FaultError
+from hw_sim.replay.csvfile import FileError
 from hw_sim.scenario import ScenarioError
 
 __all__ = ["CONTROL", "JSON", "duration", "told"]

@@ -16,9 +16,9 @@ from hw_sim.cli.desk import Desk
 from hw_sim.cli.options import CONTROL, duration, told
 from hw_sim.cli.run import Outputs, moved, operate, speed
 from hw_sim.plants import replay as plant
-from hw_sim.playing import WIRES, Line, MapError, Playing, line, wires_of
-from hw_sim.record import span
-from hw_sim.wiring import WORDS, Encoding, written
+from hw_sim.replay.playing import WIRES, Line, MapError, Playing, line, wires_of
+from hw_sim.replay.record import span
+from hw_sim.replay.wiring import WORDS, Encoding, written
 
 __all__ = ["replay"]
 

@@ -16,10 +16,10 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
-from hw_sim import csvfile, record
 from hw_sim.plant import HEALTHY, Channel, Place, Readings, Stress
 from hw_sim.plants import PlantSettings
-from hw_sim.record import Record
+from hw_sim.replay import csvfile, record
+from hw_sim.replay.record import Record
 from hw_sim.section import Duration
 
 __all__ = ["Replay", "Settings", "build", "read"]

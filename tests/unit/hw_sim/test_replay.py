@@ -10,9 +10,9 @@ import pytest
 
 from hw_sim import csvfile, record
 from hw_sim.bench import Bench, Rig
-from hw_sim.csvfile import FileError
 from hw_sim.labels import Labels
 from hw_sim.plants import replay
+from hw_sim.replay.csvfile import FileError
 from hw_sim.scenario import Origin, ScenarioError, of
 
 SKAB = """\

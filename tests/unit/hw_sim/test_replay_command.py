@@ -13,7 +13,7 @@ from hw_sim.bench import Bench, Rig
 from hw_sim.catalogue import Known
 from hw_sim.cli import main
 from hw_sim.plants import replay
-from hw_sim.playing import WIRES, Line, MapError, Playing, line, topic_of, wires_of
+from hw_sim.replay.playing import WIRES, Line, MapError, Playing, line, topic_of, wires_of
 from hw_sim.scenario import Origin, of
 from hw_sim.station import Station
 from tests.unit.hw_sim.rig import Recorder

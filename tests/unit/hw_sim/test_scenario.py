@@ -141,7 +141,9 @@ def test_a_key_can_be_changed_from_outside(tmp_path):
 
 
 def test_what_is_not_there_is_told_with_what_is():
-    with pytest.raises(ScenarioError, match=r"no such file, and no scenario of that name; there are .*pump_skid"):
+    with pytest.raises(
+        ScenarioError, match=r"no such file, and no scenario of that name; there are .*pump_skid"
+    ):
         load("pump_skit")
 
 

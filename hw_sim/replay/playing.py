@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_sim.record import Record, identifier
-from hw_sim.wiring import Encoding, Plain, written
+from hw_sim.replay.record import Record, identifier
+from hw_sim.replay.wiring import Encoding, Plain, written
 
 __all__ = ["PLANT", "WIRES", "Line", "MapError", "Playing", "line", "topic_of", "wires_of"]
 

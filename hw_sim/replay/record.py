@@ -28,7 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hw_sim.csvfile import FileError, Table, number
+from hw_sim.replay.csvfile import FileError, Table, number
 
 __all__ = [
     "ANOMALY",
