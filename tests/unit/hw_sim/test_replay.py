@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from hw_sim import csvfile, record
 from hw_sim.bench import Bench, Rig
 from hw_sim.labels import Labels
 from hw_sim.plants import replay
+from hw_sim.replay import csvfile, record
 from hw_sim.replay.csvfile import FileError
 from hw_sim.scenario import Origin, ScenarioError, of
 
