@@ -1,7 +1,6 @@
 """Faults of sensors: what one shows instead of the truth. Rows of the catalogue, and the arithmetic of each.
 
-All but `stuck`, `dropout` and `sensor_disconnect` grow to their size within `ramp` and stay there until the
-end.
+Each grows to its full size within `ramp` and stays there until the end.
 """
 
 import math
@@ -38,9 +37,9 @@ def _sized(settings: Settings, channel: Channel) -> float:
     return float(text.removesuffix("sd")) * channel.usual if text.endswith("sd") else float(text)
 
 
-def _pulses(since_s: float, settings: Settings) -> bool:
-    """Whether a pulse of `width` is on, one at the start of each `every`."""
-    return _phase(since_s, settings)[1] < float(settings["width"])
+def _pulses(since_s: float, settings: Settings, part: float = 1.0) -> bool:
+    """Whether a pulse is on, one at the start of each `every`, and as long as this part of `width`."""
+    return _phase(since_s, settings)[1] < part * float(settings["width"])
 
 
 def _phase(since_s: float, settings: Settings) -> tuple[int, float]:
@@ -75,13 +74,18 @@ def _spike(channel: Channel, settings: Settings, rng: random.Random, _last: floa
     return shown
 
 
-def _stuck(_channel: Channel, _settings: Settings, _rng: random.Random, last: float) -> Distortion:
-    held = [] if math.isnan(last) else [last]
+def _towards(value: float, end: float, part: float) -> float:
+    """This part of the way from a value to the end, and there to the bit."""
+    return end if part == 1.0 else value + (end - value) * part
 
-    def shown(value: float, _since_s: float) -> float:
+
+def _stuck(_channel: Channel, settings: Settings, _rng: random.Random, last: float) -> Distortion:
+    held, ramp_s = [] if math.isnan(last) else [last], settings["ramp"]
+
+    def shown(value: float, since_s: float) -> float:
         if not held and not math.isnan(value):
             held.append(value)  # it has never shown anything: it freezes at the first
-        return held[0] if held else value
+        return _towards(value, held[0], share(since_s, ramp_s)) if held else value
 
     return shown
 
@@ -92,7 +96,8 @@ def _noise(channel: Channel, settings: Settings, rng: random.Random, _last: floa
 
 
 def _dropout(_channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
-    return lambda value, since_s: math.nan if _pulses(since_s, settings) else value
+    ramp_s = settings["ramp"]
+    return lambda value, since_s: math.nan if _pulses(since_s, settings, share(since_s, ramp_s)) else value
 
 
 def _oscillation(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
@@ -100,9 +105,9 @@ def _oscillation(channel: Channel, settings: Settings, _rng: random.Random, _las
     return lambda value, since_s: value + size * share(since_s, ramp_s) * math.sin(turn * since_s)
 
 
-def _disconnect(channel: Channel, _settings: Settings, _rng: random.Random, _last: float) -> Distortion:
-    open_loop = channel.low + _OPEN_LOOP * (channel.high - channel.low)
-    return lambda _value, _since_s: open_loop
+def _disconnect(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    open_loop, ramp_s = channel.low + _OPEN_LOOP * (channel.high - channel.low), settings["ramp"]
+    return lambda value, since_s: _towards(value, open_loop, share(since_s, ramp_s))
 
 
 _PULSES: Final[Mapping[str, Parameter]] = {
@@ -134,9 +139,9 @@ FAULTS: Final = (
     ),
     Kind(
         name="stuck",
-        does="the reading freezes at its last value, bit for bit",
+        does="the reading freezes at its last value, bit for bit; with a ramp, it sticks harder and harder",
         where="sensor",
-        parameters={"channel": _CHANNEL},
+        parameters={"channel": _CHANNEL, "ramp": _ramp("0s")},
         distort=_stuck,
     ),
     Kind(
@@ -150,7 +155,7 @@ FAULTS: Final = (
         name="dropout",
         does="now and then no reading at all: null in JSON, NaN in a float, a bad status, an empty field",
         where="sensor",
-        parameters={"channel": _CHANNEL, **_PULSES},
+        parameters={"channel": _CHANNEL, **_PULSES, "ramp": _ramp("0s")},
         distort=_dropout,
     ),
     Kind(
@@ -180,7 +185,7 @@ FAULTS: Final = (
         name="sensor_disconnect",
         does="a broken wire of a 4-20 mA loop: the reading of 0 mA, a quarter of the range below it",
         where="sensor",
-        parameters={"channel": _CHANNEL},
+        parameters={"channel": _CHANNEL, "ramp": _ramp("0s")},
         distort=_disconnect,
     ),
 )

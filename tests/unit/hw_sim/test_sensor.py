@@ -48,6 +48,12 @@ def pulses(every_s, width_s):
     return phase < round(100 * width_s)
 
 
+def growing(every_s, width_s, over_s):
+    """Pulses that get longer within the ramp, each looked at when it would end."""
+    phase = np.round(since_s() * 100).astype(int) % round(100 * every_s)
+    return phase < np.round(100 * width_s * ramp(over_s), 9)
+
+
 CASES = {
     "step:size=5": lambda: truth() + 5.0,
     "step:size=-5,ramp=1s": lambda: truth() - 5.0 * ramp(1.0),
@@ -59,6 +65,9 @@ CASES = {
     "oscillation:size=3,period=500ms,ramp=0s": lambda: truth() + 3 * np.sin(2 * np.pi * since_s() / 0.5),
     "oscillation": lambda: truth() + 8 * ramp(5.0) * np.sin(np.pi * since_s()),
     "stuck": lambda: np.full(1500, ONSET - 1.0),
+    "stuck:ramp=5s": lambda: truth() + (ONSET - 1.0 - truth()) * ramp(5.0),
+    "sensor_disconnect:ramp=5s": lambda: truth() + (-25.0 - truth()) * ramp(5.0),
+    "dropout:every=1s,width=800ms,ramp=8s": lambda: np.where(growing(1.0, 0.8, 8.0), np.nan, truth()),
     "sensor_disconnect": lambda: np.full(1500, -25.0),
     "dropout": lambda: np.where(pulses(5.0, 0.2), np.nan, truth()),
     "dropout:every=100ms,width=30ms": lambda: np.where(pulses(0.1, 0.03), np.nan, truth()),
