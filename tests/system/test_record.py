@@ -44,7 +44,7 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
     assert document["recording"]["channels_missing"] == []
     assert document["sources"]["motor"]["late"] == document["sources"]["motor"]["folded"] == 0
     assert document["pipelines"]["pump"]["rows"] == pytest.approx(rows + lost, abs=1)
-    assert document["pipelines"]["pump"]["scored"] > 100
+    assert document["pipelines"]["pump"]["scored"] > 20  # how many depends on how long the daemon was away
 
 
 @needs_curl
