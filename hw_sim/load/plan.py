@@ -35,8 +35,8 @@ _PER_LINE: Final = 200
 _TURN_S: Final = 0.005
 """How far devices that send in turn are apart at least."""
 _TURNS_MAX: Final = 100
-_DECIMALS: Final = 6
-"""Of a time in seconds."""
+_DECIMALS: Final = 17
+"""Values are sent as they are, since rounding costs most of a message."""
 _PORTS: Final = {"mqtt": 18830, "modbus": 15020, "opcua": 14840}
 _LINK: Final = Path("/tmp/hw_sim-load")  # noqa: S108 - a link, made atomically and never followed
 

@@ -158,15 +158,21 @@ def checked(runs: Sequence[Measured]) -> tuple[Table, str]:
                 f"{wire.lost}",
                 *("" if each is None else f"{each:.2f}" for each in (wire.p50_ms, wire.p99_ms, wire.max_ms)),
             )
-        share = 100 / run.elapsed_s
-        table.add_row(
-            "", f"processor: simulator {run.simulator_cpu_s * share:.1f} %, its broker "
-            f"{run.broker_cpu_s * share:.1f} %, null reader {run.reader_cpu_s * share:.1f} % of a core",
-            end_section=True,
-        )  # fmt: skip
+    told = [_processor(run) for run in runs]
     said = [f"at {run.rate_hz:g} Hz, {each}" for run in runs for each in sustained(run)]
-    holds = f"{FACTOR} times the load is sustained: all of it came, once and in time"
-    return table, "\n".join([f"{FACTOR} times the load is not sustained", *said] if said else [holds])
+    if said:
+        told += [f"{FACTOR} times the load is not sustained:", *said]
+    else:
+        told.append(f"{FACTOR} times the load is sustained: all of it came, once and in time")
+    return table, "\n".join(told)
+
+
+def _processor(run: Measured) -> str:
+    share = 100 / run.elapsed_s
+    return (
+        f"at {run.rate_hz:g} Hz, of a core: simulator {run.simulator_cpu_s * share:.1f} %, its broker "
+        f"{run.broker_cpu_s * share:.1f} %, null reader {run.reader_cpu_s * share:.1f} %"
+    )
 
 
 def _rounded(value: object) -> object:

@@ -31,8 +31,6 @@ class Device:
         self._encode = encoder(section)
         self._fields = tuple(section.fields.items())
         self._alone = section.samples == 1
-        self.due = Due(section.period, section.phase)
-        """When it takes its samples."""
         self._samples: list[Sample] = []
         self._number = 0
         """Of the messages so far."""

@@ -17,6 +17,8 @@ from hw_sim.mqtt.section import DeviceSection, Payload
 
 __all__ = ["Encode", "Sample", "encoder"]
 
+_WHOLE_DECIMALS: Final = 17
+"""No number has more that mean anything."""
 _FLOATS: Final = {"float32": "f", "float64": "d"}
 _WHOLE: Final = {"f": "i", "d": "q"}
 """The whole number of a float's size."""
@@ -111,7 +113,10 @@ def _objects(device: DeviceSection) -> Callable[[Sample], dict[str, Any]]:
         }
         return {time: sample.at, **values} if time else values
 
-    return made
+    def made_whole(sample: Sample) -> dict[str, Any]:
+        return {time: sample.at, **sample.values} if time else dict(sample.values)
+
+    return made if decimals < _WHOLE_DECIMALS else made_whole
 
 
 def _binary(device: DeviceSection) -> Encode:

@@ -49,8 +49,8 @@ class DeviceSection(Section):
     names, it comes first."""
     samples: int = Field(default=1, ge=1, le=10_000)
     """How many a message carries, as a JSON array of objects."""
-    decimals: int = Field(default=4, ge=0, le=15)
-    """To which values are rounded, but for binary messages."""
+    decimals: int = Field(default=4, ge=0, le=17)
+    """To which values are rounded, but for binary messages; 17 leaves them as they are."""
     encoding: Literal["float32", "float64"] = "float32"
     """Of each value of a binary message; its time is a float64."""
     byte_order: Literal["little", "big"] = "little"

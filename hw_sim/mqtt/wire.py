@@ -51,6 +51,8 @@ class MqttWire(Wire):
         self._context: ssl.SSLContext | None = None
         self._publishers: dict[Version, Publisher] = {}
         self._devices: dict[str, Device] = {}
+        self._beats: dict[tuple[float, float], tuple[Due, dict[str, Device]]] = {}
+        """By period and phase, the devices that measure together."""
         login = next(iter(settings.users.items()), (None, None)) if self._own is None else (None, None)
         for each, section in settings.devices.items():
             if section.version not in self._publishers:
@@ -63,6 +65,8 @@ class MqttWire(Wire):
                 )
             publisher = self._publishers[section.version]
             self._devices[each] = Device(section, bench, publisher, self.counts)
+            beat = section.period, section.phase
+            self._beats.setdefault(beat, (Due(*beat), {}))[1][each] = self._devices[each]
         self._again: dict[str, Due] = {}
         """When clients are thrown out or taken over next, by fault."""
         self._stopped = False
@@ -137,13 +141,14 @@ class MqttWire(Wire):
         """Publish what is due."""
         now, at_s = self.now(), self.bench.at_s
         broken = bool(self.active)
-        for name, device in self._devices.items():
-            if not device.due.passed(at_s):
+        for due, devices in self._beats.values():
+            if not due.passed(at_s):
                 continue
-            if not broken:
-                device.step(now, None)
-            elif not self.off(name):
-                device.step(now, functools.partial(self.fault, device=name))
+            for name, device in devices.items():
+                if not broken:
+                    device.step(now, None)
+                elif not self.off(name):
+                    device.step(now, functools.partial(self.fault, device=name))
         for fault, due in self._again.items():
             if due.passed(at_s):
                 self._gate.take_over() if fault == "takeover" else self._gate.kick()

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from hw_sim.load.check import Measured, WireMeasured, measure, sustained
 from hw_sim.load.plan import Plan
 from hw_sim.load.report import checked, checked_document
 from hw_sim.load.tally import Order, Tally
+from hw_sim.mqtt.payload import Sample, encoder
 from hw_sim.plants.load import BEGAN, SENT, SEQUENCE, Load, Settings, build, channel_of, value_of
 from hw_sim.scenario import WIRES
 from hw_sim.wire import Due
@@ -115,6 +117,13 @@ def test_devices_send_in_turn():
     phases = [device.phase for device in devices.values()]
     assert len(set(phases)) == 20
     assert max(phases) == pytest.approx(0.095)
+
+
+def test_times_are_sent_as_they_are():
+    section = Plan(channels=1, shares={"mqtt": 1}).scenario().wires["mqtt"].devices["mqtt000"]
+    at = 1764045123.1234567
+    message = encoder(section)([Sample(0.0, {"sequence": 3.0, "sent": at, "c000": math.nan})])
+    assert json.loads(message) == {"sequence": 3, "sent": at, "c000": None}
 
 
 def test_a_plan_knows_what_is_offered_until_any_step():
