@@ -41,7 +41,7 @@ def fault(name: str, switch: str, parameters: tuple[str, ...], control: Path, as
     if as_json:
         click.echo(json.dumps(answer))
     elif switch == "on":
-        given = ", ".join(f"{key}={value}" for key, value in answer["settings"].items())
+        given = ", ".join(f"{key}={value}" for key, value in answer["settings"].items() if value != "")
         click.echo(f"{name} is on since {answer['t_s']:g} s{': ' + given if given else ''}")
     else:
         click.echo(f"{name} is off")

@@ -38,5 +38,8 @@ def told() -> Iterator[None]:
     """What the user can mend ends the command with its message, and no traceback."""
     try:
         yield
-    except (ControlError, FaultError, FileError, OSError, ScenarioError) as error:
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        raise click.ClickException(said) from error
+    except (ControlError, FaultError, FileError, ScenarioError) as error:
         raise click.ClickException(str(error)) from error

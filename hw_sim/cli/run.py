@@ -125,7 +125,7 @@ def run(
             found,
             seed=found.seed if seed is None else seed,
             speed=math.inf if no_wires else speed or found.speed,
-            duration_s=duration or found.duration_s,
+            duration_s=found.duration_s if duration is None else duration,
         )
         if no_wires and found.duration_s is None:
             raise click.UsageError("--no-wires needs a --duration")
@@ -233,6 +233,8 @@ def _read_stdin(stop: asyncio.Event) -> None:
 
 def _files(outputs: Outputs, opened: ExitStack) -> tuple[TextIO, TextIO | None]:
     """Where labels and trace go."""
+    if outputs.labels == outputs.trace is not None:
+        raise click.UsageError(f"labels and trace cannot both go to {outputs.trace}")
     labels, trace = (
         None if path is None or str(path) == "-" else opened.enter_context(path.open("w", newline=""))
         for path in (outputs.labels, outputs.trace)

@@ -12,6 +12,7 @@ subscribers and attributes `read`, and how many messages were `delayed` or `held
 import asyncio
 import copy
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,17 +39,34 @@ from hw_sim.ports import free_port
 from hw_sim.section import LOOPBACK
 from hw_sim.wire import Due, Endpoint, Wire
 
-__all__ = ["OpcuaWire", "build"]
+__all__ = ["OpcuaWire", "Patience", "build"]
 
 _PATIENCE_S: Final = 2.0
 _LOOK_AGAIN_S: Final = 0.002
 _LAST_USABLE: Final = "LastUsableValue"
 _MODES: Final = ("Sign", "SignAndEncrypt")
 
+_log = logging.getLogger(__name__)
+
 
 def build(name: str, settings: Settings, bench: Bench) -> Wire:
     """The wire of a section."""
     return OpcuaWire(name, settings, bench)
+
+
+class Patience:
+    """How long to wait for a client: for ever, as long as it fetches anything at all."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._least = math.inf
+        self._deadline = 0.0
+
+    def lost(self, waiting: int, now_s: float) -> bool:
+        """Whether for so long nothing has been fetched of what waits."""
+        if waiting < self._least:
+            self._least, self._deadline = waiting, now_s + self._limit_s
+        return now_s > self._deadline
 
 
 class OpcuaWire(Wire):
@@ -141,23 +159,25 @@ class OpcuaWire(Wire):
         if self._listener is None or self._line.held:
             return
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _PATIENCE_S
-        while full := self._full() - self._stuck:
-            if loop.time() > deadline:
-                self._stuck |= full
+        patience = Patience(_PATIENCE_S)
+        while (full := self._full()).keys() - self._stuck:
+            if patience.lost(sum(full.values()), loop.time()):
+                _log.warning("wire %s: a client fetches nothing of what it has subscribed to", self.name)
+                self._stuck |= full.keys()
                 return
             await asyncio.sleep(_LOOK_AGAIN_S)
-        self._stuck &= self._full()
+        self._stuck &= full.keys()
 
-    def _full(self) -> set[int]:
-        """The subscriptions that would lose a value if there were one more."""
-        found = set()
+    def _full(self) -> dict[int, int]:
+        """The subscriptions that would lose a value if there were one more; how many wait in each."""
+        found: dict[int, int] = {}
         for number, subscription in self._sessions.subscription_service.subscriptions.items():
             items = subscription.monitored_item_srv._monitored_items  # noqa: SLF001 - asyncua tells it nowhere
-            for item, queue in subscription._triggered_datachanges.items():  # noqa: SLF001
-                if item in items and 0 < items[item].queue_size <= len(queue):
-                    found.add(number)
-                    break
+            queues = subscription._triggered_datachanges  # noqa: SLF001
+            if any(
+                item in items and 0 < items[item].queue_size <= len(queue) for item, queue in queues.items()
+            ):
+                found[number] = sum(map(len, queues.values()))
         return found
 
     async def switch(self, active: Sequence[Fault]) -> None:

@@ -159,6 +159,20 @@ def test_a_wrong_option_is_refused_with_what_is_right(arguments, says):
     assert says in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize("option", ["--labels", "--trace"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path, option):
+    nowhere = str(tmp_path / "no" / "file")
+    refused = invoke("run", "--no-wires", "--duration", "10ms", option, nowhere)
+    assert (refused.exit_code, refused.output) == (1, f"Error: {nowhere}: No such file or directory\n")
+
+
+def test_labels_and_trace_do_not_go_to_one_file(tmp_path):
+    same = str(tmp_path / "file.csv")
+    refused = invoke("run", "--no-wires", "--duration", "10ms", "--labels", same, "--trace", same)
+    assert refused.exit_code == 2
+    assert f"labels and trace cannot both go to {same}" in " ".join(refused.output.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

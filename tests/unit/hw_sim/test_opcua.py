@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from hw_sim import scenario
 from hw_sim.opcua import pki
 from hw_sim.opcua.section import Settings
-from hw_sim.opcua.wire import build
+from hw_sim.opcua.wire import Patience, build
 from hw_sim.pki import self_signed
 from tests.unit.hw_sim.opcua_bed import COUNT, DEVICES, FAN, FANNED, NOW, PUMP, Bed, bed, settings, until
 
@@ -233,6 +233,31 @@ async def test_a_run_as_fast_as_the_wire_waits_for_the_queues_of_subscribers(pla
             plain.step(1)
         await until(lambda: len(told) == 21)
         assert told == [first + each for each in range(21)]
+        await subscription.delete()
+    await plain.quiet()
+
+
+def test_a_client_that_fetches_slowly_is_waited_for_as_long_as_it_takes():
+    patience = Patience(2.0)
+    assert not any(patience.lost(100 - number, 1.9 * number) for number in range(50))
+    assert not patience.lost(51, 49 * 1.9 + 2.0)
+    assert patience.lost(51, 49 * 1.9 + 2.1)
+
+
+@in_one_loop
+async def test_a_run_as_fast_as_the_wire_gives_a_client_up_that_fetches_nothing(plain, monkeypatch, caplog):
+    monkeypatch.setattr("hw_sim.opcua.wire._PATIENCE_S", 0.05)
+    async with plain.client() as client:
+        silent = ua.CreateSubscriptionParameters(
+            RequestedPublishingInterval=20, PublishingEnabled=False, RequestedLifetimeCount=1000,
+            RequestedMaxKeepAliveCount=100,
+        )  # fmt: skip
+        subscription = await client.client.create_subscription(silent, None)
+        await subscription.subscribe_data_change(await client.node(COUNT), queuesize=2)
+        for _ in range(5):
+            await plain.wire.ready()
+            plain.step(1)
+        assert caplog.text.count("a client fetches nothing of what it has subscribed to") == 1
         await subscription.delete()
     await plain.quiet()
 
