@@ -3,7 +3,8 @@
     t_s,motor.current,…,anomaly
 
 `t_s` is the plant's time since the start. A cell is empty where the plant has made no step then, or its
-sensor showed nothing; `anomaly` is 1 while a fault of a plant or a sensor is on.
+sensor showed nothing; `anomaly` is 1 while a fault of a plant or a sensor is on, or the labels of
+a recording say so.
 """
 
 import math
@@ -37,6 +38,7 @@ class Trace:
                 cells += ["" if math.isnan(value := readings[name]) else repr(value) for name in rig.channels]
             else:
                 cells += [""] * len(rig.channels)
-        anomalous = any(fault.kind.where in {"plant", "sensor"} for fault in bench.active)
-        cells.append("1" if anomalous else "0")
+        broken = any(fault.kind.where in {"plant", "sensor"} for fault in bench.active)
+        labelled = any(rig.recorded.place.labels for rig in bench.rigs if rig.recorded is not None)
+        cells.append("1" if broken or labelled else "0")
         self._file.write(",".join(cells) + "\n")

@@ -57,6 +57,11 @@ class Wire(ABC):
     def endpoints(self) -> Mapping[str, Endpoint]:
         """By device, where a client finds it; known once it has started."""
 
+    @property
+    def delivered(self) -> int:
+        """How much has gone to clients by itself, in a unit of its own; what is polled does not count."""
+        return 0
+
     @abstractmethod
     async def start(self) -> None:
         """Come up and be readable, for the first time.

@@ -50,7 +50,7 @@ class Desk:
             click.echo(f"  {each}", err=True)
 
     @asynccontextmanager
-    async def around(self, _station: Station) -> AsyncIterator[None]:
+    async def around(self, station: Station) -> AsyncIterator[None]:
         """Show where a client finds what, let it come before the first row, and read on after the last."""
         if self._as_json:
             click.echo(json.dumps({"type": "map", **self._map()}))
@@ -64,7 +64,14 @@ class Desk:
             yield
         finally:
             self._end = time.monotonic()
-        await asyncio.sleep(self._linger_s)
+        await self._quiet(station)
+
+    async def _quiet(self, station: Station) -> None:
+        """Stay until for so long nothing has gone to whoever listens."""
+        before: Sequence[int] = ()
+        while self._linger_s and (now := [wire.delivered for wire in station.wires]) != before:
+            before = now
+            await asyncio.sleep(self._linger_s)
 
     async def watch(self, station: Station) -> None:
         """Show how far it is, until cancelled."""

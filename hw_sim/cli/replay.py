@@ -62,7 +62,7 @@ def _rows(_context: click.Context, _option: click.Parameter, text: Any) -> Any:
 )  # fmt: skip
 @click.option(
     "--linger", callback=duration, metavar="TIME",
-    help="Stay for so long after the last row, so that who listens can read the rest; by default 5s with "
+    help="Stay after the last row until for so long nothing more has gone to who listens; by default 5s with "
     "--speed max, else 0s.",
 )  # fmt: skip
 @click.option("--period", callback=duration, metavar="TIME", help="From row to row; by default as times say.")

@@ -17,6 +17,7 @@ CHUNK: Final = 1 << 16
 _PORTION_S: Final = 0.05
 """Of a slow line: how often a portion comes."""
 _PARTING_S: Final = 0.2
+_PINGRESP_BYTES: Final = 2
 _GARBAGE: Final = b"\x00\xff\xff\xff\xff\xff hw_sim"
 """Packet type 0, which is forbidden, and a length that does not end (MQTT 5.0, 2.1.2 and 1.5.5)."""
 
@@ -28,6 +29,8 @@ class Line:
         self.flowing = asyncio.Event()
         """Unset while not a byte goes either way."""
         self.flowing.set()
+        self.delivered = 0
+        """Bytes that went to clients, but for answers to their pings."""
         self.garbage_after = 0
         """Packets between two pieces of garbage; 0 is none."""
         self.subscribable = True
@@ -108,6 +111,8 @@ async def _bytes(
             if acknowledge is not None:
                 acknowledge()
             await line.carry(data, writer)
+            if acknowledge is not None and len(data) > _PINGRESP_BYTES:
+                line.delivered += len(data)
 
 
 def _at_once(link: socket.socket) -> Callable[[], None]:

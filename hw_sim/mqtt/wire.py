@@ -80,6 +80,11 @@ class MqttWire(Wire):
         return self._settings.elsewhere
 
     @property
+    def delivered(self) -> int:
+        """In bytes."""
+        return self._gate.line.delivered
+
+    @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """By device, the broker's URL on the plain port."""
         return {

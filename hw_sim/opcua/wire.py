@@ -101,6 +101,11 @@ class OpcuaWire(Wire):
         return f"opc.tcp://{LOOPBACK}:{self._port}/{self._settings.path}"
 
     @property
+    def delivered(self) -> int:
+        """In values."""
+        return self.counts["notified"]
+
+    @property
     def endpoints(self) -> dict[str, Endpoint]:
         """By device, the server and the device's nodes."""
         security = ", ".join(self._settings.security)

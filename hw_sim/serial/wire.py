@@ -75,6 +75,11 @@ class SerialWire(Wire):
         self._burst: Due | None = None
 
     @property
+    def delivered(self) -> int:
+        """In bytes."""
+        return self.counts["bytes"]
+
+    @property
     def endpoints(self) -> Mapping[str, Endpoint]:
         """By device, the link; another one after an `unplug` that brings another."""
         link = str(self._tty.link)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hw_sim.bench import Bench, Rig
 from hw_sim.catalogue import Known
 from hw_sim.cli import main
+from hw_sim.cli.desk import Desk
 from hw_sim.plants import replay
 from hw_sim.replay.playing import WIRES, Line, MapError, Playing, line, topic_of, wires_of
 from hw_sim.scenario import Origin, of
@@ -160,6 +161,23 @@ def test_a_mistake_is_told_without_a_traceback(skab, arguments, said):
     assert isinstance(done.exception, SystemExit)
 
 
+async def test_who_reads_slowly_is_stayed_for(skab):
+    class Slow(Recorder):
+        looked = 0
+
+        @property
+        def delivered(self):
+            self.looked += 1
+            return min(self.looked, 4)
+
+    wire = Slow(Bench([], seed=1), "plc")
+    station = Station(wire.bench, Known({}, {}), [wire])
+    desk = Desk(playing(skab), as_json=True, hold_s=0.0, linger_s=0.001, loop=False)
+    async with desk.around(station):
+        assert wire.looked == 0
+    assert wire.looked == 5, "until nothing more has gone"
+
+
 def test_a_file_goes_through_a_terminal_as_fast_as_it_is_read_with_its_labels(skab, tmp_path):
     command = [
         *(sys.executable, "-m", "hw_sim", "replay", skab, "--json", "--wire", "serial", "--speed", "max"),
@@ -198,8 +216,8 @@ def test_a_file_goes_through_a_terminal_as_fast_as_it_is_read_with_its_labels(sk
     assert (tmp_path / "trace.csv").read_text().splitlines() == [
         "t_s,flow,Current,anomaly",
         "0.0,32.0,0.054711,0",
-        "1.0,31.5,-0.38,0",
-        "2.0,31.25,,0",
+        "1.0,31.5,-0.38,1",
+        "2.0,31.25,,1",
     ]
 
 
