@@ -18,7 +18,8 @@ NO_TIME: Final = np.iinfo(np.int64).min
 """Stands where a time could not be read; numpy's NaT."""
 
 TIME_NAMES: Final = (
-    "time", "timestamp", "datetime", "time_ns", "time_us", "time_ms", "time_s", "date", "ts", "utc", "epoch",
+    "time", "timestamp", "datetime", "time_ns", "time_us", "time_ms", "time_s", "date", "ts", "t_s", "utc",
+    "epoch",
 )  # fmt: skip
 """Columns that hold the time, if they are there."""
 
