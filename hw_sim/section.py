@@ -1,5 +1,6 @@
 """What all sections of a scenario have in common: unknown keys are mistakes, durations have a unit."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -35,13 +36,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")]
 """Of a plant, wire or device."""
 
 
-class WireSection(Section):
+class WireSection(Section, ABC):
     """What a scenario may say of any wire."""
 
     type: str
     """The package that it is in."""
 
     @property
+    @abstractmethod
     def fields(self) -> Mapping[str, Mapping[str, str]]:
         """By device, the plant's channel of each of its fields."""
-        raise NotImplementedError

@@ -13,7 +13,7 @@ from typing import Final
 import click
 from rich.console import Console
 
-from hw_sim.cli.options import CONTROL, duration, told
+from hw_sim.cli.options import apart, duration, told
 from hw_sim.cli.run import Outputs, moved, operate
 from hw_sim.load.check import FACTOR, measure
 from hw_sim.load.plan import SHARES, Plan
@@ -84,21 +84,13 @@ def _shares(_context: click.Context, _option: click.Parameter, text: str | None)
     help="How long each of the two runs of --check takes.",
 )  # fmt: skip
 @click.option("--duration", "duration_s", callback=duration, metavar="TIME", help="End after so long.")
-@click.option("--any-port", is_flag=True, help="Every port is one that is free.")
-@click.option(
-    "--links", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
-    help="Make the terminal's link here.",
-)  # fmt: skip
-@click.option(
-    "--until-stdin-closes", is_flag=True, help="End when standard input does: with whoever started this."
-)
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
     help="Print the map and the summary, or the check, as a line of JSON each.",
 )
-@CONTROL
+@apart
 def load(
     channels: int,
     rate_hz: float,

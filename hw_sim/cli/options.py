@@ -13,7 +13,7 @@ from hw_sim.fault import FaultError
 from hw_sim.replay.csvfile import FileError
 from hw_sim.scenario import ScenarioError
 
-__all__ = ["CONTROL", "JSON", "duration", "told"]
+__all__ = ["CONTROL", "JSON", "apart", "duration", "told"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -22,6 +22,27 @@ CONTROL: Final[Callable[[_F], _F]] = click.option(
     show_default="one per user",
     help="The simulator's own socket, for `ctl`.",
 )  # fmt: skip
+_AWAY: Final = (
+    click.option("--any-port", is_flag=True, help="Every port is one that is free."),
+    click.option(
+        "--links", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
+        help="Make the terminals' links here.",
+    ),
+    click.option(
+        "--until-stdin-closes", is_flag=True,
+        help="End when standard input does: with whoever started this.",
+    ),
+    CONTROL,
+)  # fmt: skip
+
+
+def apart(command: _F) -> _F:
+    """The options that keep a simulator away from others, and tie it to whoever started it."""
+    for option in reversed(_AWAY):
+        command = option(command)
+    return command
+
+
 JSON: Final[Callable[[_F], _F]] = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from hw_sim import scenario
 from hw_sim.cli.desk import Desk
-from hw_sim.cli.options import CONTROL, duration, told
+from hw_sim.cli.options import apart, duration, told
 from hw_sim.cli.run import Outputs, moved, operate, speed
 from hw_sim.plants import replay as plant
 from hw_sim.replay.playing import WIRES, Line, MapError, Playing, line, wires_of
@@ -106,18 +106,10 @@ def _rows(_context: click.Context, _option: click.Parameter, text: Any) -> Any:
     help="What breaks beside what the record has: a sensor, a device or a wire; may be repeated.",
 )  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the scenario.")
-@click.option("--any-port", is_flag=True, help="Every port is one that is free.")
-@click.option(
-    "--links", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
-    help="Make the terminal's link here.",
-)  # fmt: skip
-@click.option(
-    "--until-stdin-closes", is_flag=True, help="End when standard input does: with whoever started this."
-)
 @click.option(
     "--json", "as_json", is_flag=True, help="Print endpoints, map and summary as a line of JSON each."
 )
-@CONTROL
+@apart
 def replay(
     file: Path,
     wires: tuple[str, ...],

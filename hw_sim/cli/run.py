@@ -15,7 +15,7 @@ from typing import Any, Final, TextIO
 
 import click
 
-from hw_sim.cli.options import CONTROL, duration, told
+from hw_sim.cli.options import apart, duration, told
 from hw_sim.control import serving
 from hw_sim.labels import Labels
 from hw_sim.scenario import Scenario, load
@@ -65,11 +65,6 @@ def speed(_context: click.Context, _option: click.Parameter, text: str | None) -
     "repeated. Or 'none'.",
 )  # fmt: skip
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a key of the scenario.")
-@click.option("--any-port", is_flag=True, help="Every port is one that is free.")
-@click.option(
-    "--links", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="DIR",
-    help="Make the terminals' links here.",
-)  # fmt: skip
 @click.option("--speed", callback=speed, metavar="N|max", help="The plant's seconds per second.")
 @click.option(
     "--duration",
@@ -87,11 +82,8 @@ def speed(_context: click.Context, _option: click.Parameter, text: str | None) -
     help="Write the plants' values of each step here, as CSV.",
 )  # fmt: skip
 @click.option("--no-wires", is_flag=True, help="Plants, labels and trace alone, as fast as they go.")
-@click.option(
-    "--until-stdin-closes", is_flag=True, help="End when standard input does: with whoever started this."
-)
 @click.option("--json", "as_json", is_flag=True, help="Print the endpoints as one line of JSON.")
-@CONTROL
+@apart
 def run(
     scenario: str,
     seed: int | None,
