@@ -137,7 +137,7 @@ class Station:
                 await self._ready()
             elif (due := begin + bench.time_of(bench.steps + 1) / self.speed) > loop.time():
                 await asyncio.sleep(max(due, paused + min(_TICK_S, bench.step_s)) - loop.time())
-                paused = loop.time()
+                paused, self.behind_s = loop.time(), 0.0
             else:
                 self._late(loop.time() - due)
             if loop.time() - paused > _TICK_S:
