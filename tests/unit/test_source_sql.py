@@ -1,0 +1,177 @@
+"""The SQL source: which rows are new, what their cells and times mean, and whose mistakes are whose."""
+
+import asyncio
+import sqlite3
+from contextlib import asynccontextmanager, closing
+
+import pytest
+from pydantic import ValidationError
+
+from dxad.errors import ConfigError, NotConnected
+from dxad.runtime.clock import SystemClock
+from dxad.sources.sql import Config, Sql
+from dxad.types import NS_PER_S, Quality, Reason
+
+QUERY = "SELECT id, at, ph, salt FROM samples"
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A laboratory's table; call it to add rows of (at, ph, salt)."""
+    path = tmp_path / "lims.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE samples (id INTEGER PRIMARY KEY, at, ph, salt)")
+
+        def add(*rows):
+            with database:
+                database.executemany("INSERT INTO samples (at, ph, salt) VALUES (?, ?, ?)", rows)
+
+        add.path, add.database = path, database
+        yield add
+
+
+def config(path, **settings):
+    document = {
+        "type": "sql", "url": f"sqlite://{path}", "query": QUERY, "cursor": "id", "period": "10ms",
+        "channels": {"ph": {}, "salinity": {"column": "salt"}},
+    }  # fmt: skip
+    return Config.model_validate({**document, **settings})
+
+
+@asynccontextmanager
+async def connected(path, **settings):
+    source = Sql("lims", config(path, **settings), clock=SystemClock())
+    try:
+        await source.connect()
+        yield source
+    finally:
+        await source.close()
+
+
+async def values(source, count):
+    """By row, the first so many."""
+    cells = []
+    async with asyncio.timeout(5):
+        while len(cells) < 2 * count:
+            cells += (await source.read()).samples["value"].tolist()
+    return [tuple(cells[at : at + 2]) for at in range(0, len(cells), 2)]
+
+
+async def test_what_is_there_already_is_left_alone_and_what_comes_is_read_once(table):
+    table((0, 1.0, 2.0))
+    async with connected(table.path) as source:
+        table((0, 3.0, 4.0), (0, 5.0, 6.0))
+        assert await values(source, 2) == [(3.0, 4.0), (5.0, 6.0)]
+        table((0, 7.0, 8.0))
+        assert await values(source, 1) == [(7.0, 8.0)]
+
+
+async def test_it_may_begin_at_the_first_row_and_goes_on_where_it_was_after_a_loss(table):
+    table((0, 1.0, 2.0))
+    async with connected(table.path, start="begin") as source:
+        assert await values(source, 1) == [(1.0, 2.0)]
+        await source.close()
+        table((0, 3.0, 4.0))
+        await source.connect()
+        assert await values(source, 1) == [(3.0, 4.0)]
+
+
+async def test_a_table_that_was_made_anew_is_read_from_its_begin(table):
+    table(*[(0, 0.0, 0.0)] * 5)
+    async with connected(table.path) as source:
+        await source.close()
+        with table.database:
+            table.database.execute("DELETE FROM samples")
+        table((0, 9.0, 9.5))
+        await source.connect()
+        assert await values(source, 1) == [(9.0, 9.5)]
+
+
+async def test_more_rows_than_one_query_fetches_come_one_after_the_other(table):
+    async with connected(table.path, rows=3, period="10s") as source:
+        source._due = 0
+        table(*[(0, float(number), 0.0) for number in range(10)])
+        assert [ph for ph, _ in await values(source, 9)] == [float(number) for number in range(9)]
+
+
+async def test_a_cell_that_is_no_number_is_bad_and_its_neighbour_is_not(table):
+    async with connected(table.path) as source:
+        table((0, "acid", 2.0), (0, None, float("inf")))
+        samples = (await source.read()).samples
+    assert [(Quality(each["quality"]), Reason(each["reason"])) for each in samples] == [
+        (Quality.BAD, Reason.TYPE), (Quality.GOOD, Reason.NONE),
+        (Quality.BAD, Reason.TYPE), (Quality.BAD, Reason.TYPE),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at", ["2026-03-01T12:00:00+00:00", 1_772_366_400, "2026-03-01 13:00:00+01:00"])
+async def test_a_row_may_bring_its_own_time(table, at):
+    async with connected(table.path, time="at", clock="device") as source:
+        table((at, 1.0, 2.0))
+        samples = (await source.read()).samples
+    assert set(samples["stamp"]) == {1_772_366_400 * NS_PER_S}
+
+
+async def test_a_time_that_is_none_leaves_the_row_to_its_arrival(table):
+    async with connected(table.path, time="at", clock="device") as source:
+        table((1_772_366_400, 1.0, 2.0), ("yesterday", 3.0, 4.0))
+        assert (await source.read()).samples["stamp"].tolist()[2:] == [0, 0]
+
+
+async def test_nothing_can_be_written(table):
+    async with connected(table.path) as source:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await source._worker.run(lambda: source._database.execute("DELETE FROM samples"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"query": "SELEKT id, ph, salt FROM samples"}, "syntax error; the query is: SELEKT id, ph, salt"),
+        ({"query": "SELECT id, pH2 FROM samples"}, "no such column: pH2"),
+        ({"query": "DELETE FROM samples"}, "syntax error"),
+        ({"channels": {"ph": {"column": "pH2"}}}, "has no column 'pH2'; it has id, at, ph, salt"),
+        ({"cursor": "number"}, "has no column 'number'"),
+    ],
+)
+async def test_a_mistake_in_the_query_is_the_configurations(table, settings, says):
+    with pytest.raises(ConfigError) as caught:
+        async with connected(table.path, **settings):
+            pytest.fail("it took that")
+    assert says in str(caught.value)
+    assert str(table.path) in str(caught.value)
+
+
+async def test_a_file_that_is_not_there_is_not_connected(tmp_path):
+    with pytest.raises(NotConnected, match=r"no\.db: unable to open database file"):
+        async with connected(tmp_path / "no.db"):
+            pytest.fail("it is not there")
+
+
+async def test_a_table_that_is_not_there_yet_is_not_connected(table):
+    with pytest.raises(NotConnected, match="no such table: soon"):
+        async with connected(table.path, query="SELECT id, ph, salt FROM soon"):
+            pytest.fail("it is not there")
+
+
+async def test_a_file_that_has_gone_or_is_another_is_not_connected(table):
+    async with connected(table.path) as source:
+        table.path.rename(table.path.with_suffix(".old"))
+        with pytest.raises(NotConnected, match=r"lims\.db: the file has gone, or is another one now"):
+            await source.read()
+
+
+async def test_a_table_that_does_not_grow_proves_that_the_link_is_alive(table):
+    async with connected(table.path) as source:
+        reading = asyncio.create_task(source.read())
+        await asyncio.sleep(0.05)
+        assert source.alive_until > 0
+        table((0, 1.0, 2.0))
+        assert len((await reading).samples) == 2
+
+
+@pytest.mark.parametrize("url", ["lims.db", "sqlite://lims.db", "postgres:///x", "sqlite:///"])
+def test_refuses_what_is_no_address(url):
+    with pytest.raises(ValidationError, match="is not sqlite:///path"):
+        config("/x", url=url)
