@@ -123,12 +123,22 @@ FAULTS: Final = (
     ),
     Kind(
         name="modbus.garbage",
-        does="random bytes between the frames",
+        does="random bytes before or behind answers",
         where="wire",
         parameters={
             **_ANSWERS,
             "bytes": Parameter("how many each time", "8", low=1.0, high=1024.0),
             "where": Parameter("in front of answers or behind them", "before", "choice", ("before", "after")),
+        },
+    ),
+    Kind(
+        name="modbus.noise",
+        does="random bytes now and then, whether somebody asks or not, as on a line without termination",
+        where="wire",
+        parameters={
+            "wire": _WIRE,
+            "bytes": Parameter("how many each time", "8", low=1.0, high=1024.0),
+            "period": Parameter("from one time to the next", "200ms", "time", low=0.001),
         },
     ),
     Kind(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,11 @@ class Line:
     def is_open(self) -> bool:
         """Whether it is there."""
         return self._near is not None
+
+    @property
+    def peers(self) -> Sequence["Line"]:
+        """What one can send to: itself, whoever listens."""
+        return [self] if self.is_open else []
 
     async def open(self) -> None:
         """Be there.

@@ -1,7 +1,7 @@
 """A TCP port, and the clients on it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from hw_sim.section import LOOPBACK
@@ -81,6 +81,11 @@ class Port:
     def is_open(self) -> bool:
         """Whether it listens."""
         return self._server is not None
+
+    @property
+    def peers(self) -> Sequence[_Client]:
+        """What one can send to: the clients that are there."""
+        return tuple(self.clients)
 
     async def open(self) -> None:
         """Listen.

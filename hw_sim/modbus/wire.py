@@ -11,12 +11,14 @@ a terminal is the reader's own adapter, and stays.
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
 from hw_sim.bench import Bench
 from hw_sim.fault import Fault
+from hw_sim.fault import Settings as FaultSettings
 from hw_sim.modbus.breaking import EFFECTS, Break, Reply
 from hw_sim.modbus.framing import FRAMINGS, Answer, Framing, Request
 from hw_sim.modbus.image import Image
@@ -84,6 +86,8 @@ class ModbusWire(Wire):
         self._echoes = False
         self._free_s = 0.0
         """When a line of a certain speed has nothing more to carry."""
+        self._noise: asyncio.TimerHandle | None = None
+        """When the next random bytes come."""
         self._pending: set[asyncio.TimerHandle] = set()
         self._unread = {name: list(image.shown) for name, image in self._images.items()}
         """By device, what nobody has asked for since the bench's last step: a mask for each table."""
@@ -115,6 +119,7 @@ class ModbusWire(Wire):
     async def close(self) -> None:
         """Be gone."""
         self._drop_pending()
+        self._make_noise(None)
         await self._link.close()
 
     def step(self) -> None:
@@ -173,6 +178,9 @@ class ModbusWire(Wire):
         """Go or come with what listens. Where slaves lose power or are late no more, nothing late comes."""
         if fault.kind.where == "device" or (fault.kind.short == "late" and not on):
             self._drop_pending()
+        if fault.kind.short == "noise":
+            rng = random.Random(f"{self.bench.seed}/{self.name}/noise")  # noqa: S311 - no secret
+            self._make_noise(self.fault("noise"), rng)
         gone = self.fault("refuse") is not None or (
             isinstance(self._link, Port) and all(map(self.off, self.devices))
         )
@@ -181,6 +189,23 @@ class ModbusWire(Wire):
             await self._link.close()
         elif not self._link.is_open:
             await self._link.open()
+
+    def _make_noise(self, settings: FaultSettings | None, rng: random.Random | None = None) -> None:
+        """From now on, or no more."""
+        if self._noise is not None:
+            self._noise.cancel()
+            self._noise = None
+        if settings is None or rng is None:
+            return
+
+        def due() -> None:
+            for peer in self._link.peers:
+                if peer.send(rng.randbytes(int(settings["bytes"]))):
+                    self.counts["modbus.noise"] += 1
+            self._noise = loop.call_later(float(settings["period"]), due)
+
+        loop = asyncio.get_running_loop()
+        self._noise = loop.call_later(float(settings["period"]), due)
 
     def _drop_pending(self) -> None:
         for handle in self._pending:

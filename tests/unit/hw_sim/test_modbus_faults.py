@@ -253,6 +253,18 @@ async def garbage(bus):
 
 
 @check
+async def noise(bus):
+    await bus.on("noise", bytes="5", period="30ms")
+    bus.client.arrivals.clear()
+    await until(lambda: len(bus.client.arrivals) >= 3)
+    came = [data for _, data in bus.client.arrivals]
+    assert {len(data) for data in came} <= {5, 10}
+    assert len(set(came)) == len(came), "never the same"
+    await bus.wire.switch([])
+    bus.client.arrivals.clear()
+
+
+@check
 async def echo(bus):
     await bus.on("echo")
     asked = b"" if bus.tcp else framed(bus.client.framing, 1, B)
@@ -297,12 +309,12 @@ async def test_a_row_does_what_it_says_and_then_all_is_well(row, kind, tmp_path)
 
 def test_every_row_is_checked_and_has_its_effect():
     assert {kind.short for kind in FAULTS} == set(CHECKS)
-    acts = {"refuse", "frozen", "echo"}
+    acts = {"refuse", "frozen", "echo", "noise"}
     assert {kind.short for kind in FAULTS} == set(EFFECTS) | acts
     for kind in FAULTS:
         assert kind.wire == "modbus"
         assert "wire" in kind.parameters
-        assert ("device" in kind.parameters) == (kind.short not in {"refuse", "echo"})
+        assert ("device" in kind.parameters) == (kind.short not in {"refuse", "echo", "noise"})
 
 
 async def test_every_so_many_answers_are_broken():
