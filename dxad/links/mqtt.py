@@ -13,6 +13,7 @@ import mqtt5
 
 from dxad.errors import NotConnected
 from dxad.links import words
+from dxad.links.tls import TlsFilter, TlsSection
 
 __all__ = ["MqttLink", "open_link"]
 
@@ -201,7 +202,9 @@ class MqttLink(asyncio.Protocol):
         if error is not None:
             reason = f"connection lost: {words(error) if isinstance(error, OSError) else error}"
         if not self._connack.done():
+            certificate = ", or our certificate" if self._where.startswith("mqtts:") else ""
             reason += " before it answered CONNECT: it may speak MQTT 3.1.1 only, or refuse the login"
+            reason += certificate
         self._end(self._not(reason))
         self._gone.set()
 
@@ -242,20 +245,22 @@ async def open_link(
     on_publish: Callable[[mqtt5.PublishPacket], None],
     on_closed: Callable[[NotConnected], None],
     *,
+    tls: TlsSection | None = None,
     coalesce_s: float = 0.005,
 ) -> MqttLink:
-    """Connect to a broker.
+    """Connect to a broker; with `tls`, over that or not at all.
 
     Raises:
-        NotConnected: there is none, or it refuses us.
+        NotConnected: there is none, it is not to be trusted, or it refuses us.
+        ConfigError: a file of `tls` is not there, or is not what it should be.
     """
     loop = asyncio.get_running_loop()
-    where = f"mqtt://{host}:{port}"
+    where = f"mqtt{'' if tls is None else 's'}://{host}:{port}"
+    link = MqttLink(where, connect, on_publish, on_closed, coalesce_s=coalesce_s)
+    front = link if tls is None else TlsFilter(link, tls.context(), tls.server_name or host)
     try:
         async with asyncio.timeout(_ANSWER_S):
-            _, link = await loop.create_connection(
-                lambda: MqttLink(where, connect, on_publish, on_closed, coalesce_s=coalesce_s), host, port
-            )
+            transport, _ = await loop.create_connection(lambda: front, host, port)
     except TimeoutError as error:
         raise NotConnected(f"{where}: no connection within {_ANSWER_S:g} s") from error
     except OSError as error:
@@ -264,6 +269,7 @@ async def open_link(
         await link.accepted()
     except (NotConnected, asyncio.CancelledError):
         link.fail("given up")
+        transport.abort()  # which the link does not know before the handshake is over
         raise
     return link
 

@@ -15,6 +15,7 @@ from dxad.decode import Decoder, DecodeTable, decoder
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
 from dxad.links.mqtt import MqttLink, open_link
+from dxad.links.tls import TlsSection
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox
@@ -22,7 +23,7 @@ from dxad.types import NS_PER_S, Block, Channel
 
 __all__ = ["PLUGIN", "Config", "Mqtt", "MqttChannel"]
 
-_PORT: Final = 1883
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _PROOF: Final = 1.5
 """Keep-alives for which a packet proves the session alive."""
 _HEADER_MAX: Final = 65_536
@@ -54,7 +55,10 @@ class Config(SourceSection):
     holds_back = True
 
     type: Literal["mqtt"]
-    url: str = Field(description="mqtt://host:port")
+    url: str = Field(description="mqtt://host:port, or mqtts://host:port for TLS")
+    tls: TlsSection = Field(
+        TlsSection(), validate_default=True, description="of mqtts: whom to trust, and who we are"
+    )
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
     qos: Literal[0, 1] = Field(1, description="1: the broker keeps what comes while we are away")
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
@@ -74,12 +78,19 @@ class Config(SourceSection):
     @classmethod
     def _address(cls, url: str) -> str:
         split = urlsplit(url)
-        if split.scheme != "mqtt" or not split.hostname or split.port == 0:
-            raise ValueError(f"{url!r} is not mqtt://host:port")
+        if split.scheme not in _PORTS or not split.hostname or split.port == 0:
+            raise ValueError(f"{url!r} is not mqtt://host:port or mqtts://host:port")
         return url
+
+    @property
+    def secured(self) -> TlsSection | None:
+        """How to speak TLS, if at all."""
+        return self.tls if self.url.startswith("mqtts:") else None
 
     @model_validator(mode="after")
     def _decodes_its_channels(self) -> Self:
+        if self.secured is None and self.tls != TlsSection():
+            raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
         for name, channel in self.channels.items():
             if channel.topic is None and self.topic is None:
                 raise ValueError(f"channels.{name}: no topic, and the source has none either")
@@ -158,14 +169,17 @@ class Mqtt:
 
         Raises:
             NotConnected: the broker is not there, or refuses the login or a subscription.
-            ConfigError: the password is not where the configuration says.
+            ConfigError: the password, or a file of TLS, is not where the configuration says.
         """
         await self.close()
         url = urlsplit(self._config.url)
         assert url.hostname is not None
         hello = self._hello()
         self._inbox.open()
-        self._link = await open_link(url.hostname, url.port or _PORT, hello, self._message, self._closed)
+        port = url.port or _PORTS[url.scheme]
+        self._link = await open_link(
+            url.hostname, port, hello, self._message, self._closed, tls=self._config.secured
+        )
         await self._link.subscribe([each.filter for each in self._subscriptions], self._config.qos)
 
     def _hello(self) -> mqtt5.ConnectPacket:

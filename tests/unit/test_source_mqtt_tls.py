@@ -1,0 +1,272 @@
+"""The MQTT source over TLS: whom it trusts, what it says where it does not, and that it never falls back."""
+
+import asyncio
+import datetime as dt
+import json
+import os
+import shutil
+import ssl
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+
+from dxad.errors import ConfigError, NotConnected
+from dxad.runtime.clock import SystemClock
+from dxad.sources.mqtt import Config, Mqtt
+from hw_sim import pki
+from hw_sim.ports import free_port
+from hw_sim.scenario import load
+from hw_sim.station import station
+from tests.peers import silence
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """An authority, a server's certificate on loopback, a client's."""
+    return pki.make(tmp_path_factory.mktemp("pki"))
+
+
+def config(port, *, scheme="mqtts", host="127.0.0.1", **settings):
+    document = {"type": "mqtt", "url": f"{scheme}://{host}:{port}", "topic": "t", "period": "10ms"}
+    return Config.model_validate({**document, "channels": {"a": {}, "b": {}}, **settings})
+
+
+@asynccontextmanager
+async def connected(settings):
+    source = Mqtt("s", settings, clock=SystemClock())
+    try:
+        await source.connect()
+        yield source
+    finally:
+        await source.close()
+
+
+async def refused(settings, kind=NotConnected):
+    """Connect in vain; returns the reason."""
+    with pytest.raises(kind) as told:
+        async with connected(settings):
+            pytest.fail("it took that")
+    return str(told.value)
+
+
+@asynccontextmanager
+async def listening(context):
+    """A server that shakes hands and then says nothing; its port."""
+    tasks = set()
+
+    async def serve(reader, writer):
+        tasks.add(asyncio.current_task())
+        try:
+            await silence(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0)
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def broker(folder, **settings):
+    """The simulator's, with TLS and a motor that publishes; its plain port and that of TLS."""
+    overrides = ["wires.motor.port=0", "wires.motor.tls_port=0", f"wires.motor.pki={folder}"]
+    overrides += [f"wires.motor.{key}={value}" for key, value in settings.items()]
+    scenario = load("pump_skid", overrides)
+    scenario = replace(scenario, wires={"motor": scenario.wires["motor"]})
+    async with station(scenario, *scenario.bench()) as running:
+        stepping = asyncio.create_task(running.run([], duration_s=None))
+        try:
+            yield running.wires[0]._gate.ports
+        finally:
+            stepping.cancel()
+            await asyncio.wait([stepping])
+
+
+MOTOR = {"topic": "plant/motor", "channels": {"current": {}, "speed": {}}}
+
+
+async def test_messages_come_from_a_broker_whose_authority_is_trusted(keys):
+    async with broker(keys.folder) as (_, secured):
+        settings = config(secured, tls={"ca": str(keys.ca)}, **MOTOR)
+        async with asyncio.timeout(10), connected(settings) as source:
+            found = []
+            while len(found) < 10:
+                found += (await source.read()).samples["value"].tolist()
+    assert all(
+        9 < current < 12 and 1300 < speed < 1600 for current, speed in zip(*[iter(found)] * 2, strict=True)
+    )
+
+
+async def test_a_broker_may_ask_who_we_are(keys):
+    certificate, key = map(str, keys.client)
+    async with broker(keys.folder, client_certificate="required") as (_, secured):
+        known = {"ca": str(keys.ca), "certificate": certificate, "key": key}
+        async with connected(config(secured, tls=known, **MOTOR)) as source, asyncio.timeout(5):
+            assert len((await source.read()).samples)
+        told = await refused(config(secured, tls={"ca": str(keys.ca)}, **MOTOR))
+    assert f"mqtts://127.0.0.1:{secured}: the broker closed the connection before it answered CONNECT" in told
+    assert told.endswith("or refuse the login, or our certificate")
+
+
+async def test_an_authority_that_nobody_trusts_is_refused(keys, tmp_path):
+    others = pki.make(tmp_path / "others")
+    async with listening(keys.server_context(client_certificate="optional")) as port:
+        for tls in ({}, {"ca": str(others.ca)}):
+            told = await refused(config(port, tls=tls))
+            assert f"mqtts://127.0.0.1:{port}: its certificate is not to be trusted: " in told
+            assert "issuer" in told or "self-signed" in told
+
+
+async def test_a_certificate_of_another_host_is_refused_and_a_name_may_be_given(keys):
+    async with broker(keys.folder) as (_, secured):
+        trusted = {"ca": str(keys.ca)}
+        told = await refused(config(secured, tls={**trusted, "server_name": "gateway.example"}, **MOTOR))
+        assert "not to be trusted: Hostname mismatch, certificate is not valid for 'gateway.example'" in told
+        async with connected(config(secured, tls={**trusted, "server_name": "localhost"}, **MOTOR)):
+            pass
+
+
+def expired(folder):
+    """A certificate that trusts itself and ended yesterday; a server's context and its file."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "old")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - dt.timedelta(days=2))
+        .not_valid_after(now - dt.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.KeyUsage(
+                digital_signature=True, content_commitment=False, key_encipherment=False,
+                data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
+                encipher_only=False, decipher_only=False,
+            ),
+            critical=True,
+        )
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "old.pem").write_bytes(pem)
+    (folder / "both.pem").write_bytes(pem + private)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "both.pem")
+    return context, folder / "old.pem"
+
+
+async def test_a_certificate_that_has_expired_is_refused(tmp_path):
+    context, old = expired(tmp_path)
+    async with listening(context) as port:
+        assert "certificate has expired" in await refused(config(port, tls={"ca": str(old)}))
+
+
+async def test_neither_speaks_plain_where_tls_is_meant(keys):
+    async with broker(keys.folder) as (plain, secured):
+        told = await refused(config(plain, tls={"ca": str(keys.ca)}, **MOTOR))
+        assert f"mqtts://127.0.0.1:{plain}: " in told
+        assert "does the peer speak TLS on this port?" in told or "does not speak TLS" in told
+        told = await refused(config(secured, scheme="mqtt", **MOTOR))
+        assert "before it answered CONNECT" in told
+
+
+async def test_a_peer_that_never_ends_the_handshake_is_given_up(monkeypatch):
+    monkeypatch.setattr("dxad.links.mqtt._ANSWER_S", 0.1)
+    async with listening(None) as port:
+        assert "no answer to CONNECT within 0.1 s" in await refused(config(port))
+
+
+@pytest.mark.parametrize(
+    ("tls", "says"),
+    [
+        ({"ca": "/nowhere/ca.pem"}, "tls.ca: /nowhere/ca.pem: No such file or directory"),
+        ({"ca": __file__}, "test_source_mqtt_tls.py: no certificate or crl found"),
+        ({"certificate": "/no/c.pem", "key": "/no/k.pem"}, "/no/c.pem, /no/k.pem: No such file"),
+    ],
+)
+async def test_a_file_that_is_not_what_it_should_be_is_named(tls, says):
+    assert says in await refused(config(1, tls=tls), ConfigError)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"scheme": "mqtt", "tls": {"ca": "/ca.pem"}}, r"not encrypted; mqtts:// is"),
+        ({"tls": {"certificate": "/c.pem"}}, "certificate and key belong together"),
+        ({"tls": {"verify": False}}, "verify: unknown key"),
+    ],
+)
+def test_what_would_be_no_security_is_refused(settings, says):
+    with pytest.raises(ValidationError) as told:
+        config(1, **settings)
+    assert says in str(told.value).replace("\n  ", ": ")
+
+
+@pytest.mark.skipif(shutil.which("mosquitto_pub") is None, reason="mosquitto-clients is not installed")
+async def test_mosquitto_is_spoken_to_over_tls_with_both_sides_known(keys, tmp_path):
+    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("mosquitto is not installed")
+    port, (certificate, key) = free_port(), keys.server
+    (tmp_path / "m.conf").write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\ncafile {keys.ca}\ncertfile {certificate}\n"
+        f"keyfile {key}\nrequire_certificate true\n" + ("user root\n" if os.getuid() == 0 else "")
+    )
+    ours, secret = map(str, keys.client)
+    known = {"ca": str(keys.ca), "certificate": ours, "key": secret}
+    process = await asyncio.create_subprocess_exec(
+        program, "-c", str(tmp_path / "m.conf"), stderr=asyncio.subprocess.DEVNULL
+    )
+    try:
+        source = Mqtt("s", config(port, tls=known), clock=SystemClock())
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                await source.connect()
+            except NotConnected:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            else:
+                break
+        try:
+            lines = "".join(json.dumps({"a": number, "b": -number}) + "\n" for number in range(2000))
+            trust = ("--cafile", str(keys.ca), "--cert", ours, "--key", secret)
+            send = ("mosquitto_pub", "-h", "127.0.0.1", "-p", str(port), *trust, "-t", "t", "-q", "1", "-l")
+            publisher = await asyncio.create_subprocess_exec(*send, stdin=asyncio.subprocess.PIPE)
+            sending = asyncio.create_task(publisher.communicate(lines.encode()))
+            found = []
+            async with asyncio.timeout(10):
+                while len(found) < 4000:
+                    found += (await source.read()).samples["value"].tolist()
+            await sending
+            assert found[::2] == [float(number) for number in range(2000)]
+            told = await refused(config(port, tls={"ca": str(keys.ca)}))
+            assert told.endswith("or our certificate")
+        finally:
+            await source.close()
+    finally:
+        process.kill()
+        await process.wait()
