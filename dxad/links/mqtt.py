@@ -1,4 +1,4 @@
-"""One MQTT 5 connection: the `mqtt5` codec on an asyncio transport.
+"""One MQTT connection: the `mqtt5` codec, or mqtt311.py, on an asyncio transport.
 
 The codec is sans-io; this reads, writes, pings, and bounds what a packet may be. Behind a real broker the
 wake-ups cost more than the parsing, so after each look at the socket the next one waits a little.
@@ -6,16 +6,16 @@ wake-ups cost more than the parsing, so after each look at the socket the next o
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal
 
 import mqtt5
 
 from dxad.errors import NotConnected
-from dxad.links import words
+from dxad.links import mqtt311, words
 from dxad.links.tls import TlsFilter, TlsSection
 
-__all__ = ["MqttLink", "open_link"]
+__all__ = ["MqttLink", "Version", "open_link"]
 
 _PACKET_MAX: Final = 256 * 1024
 """Bytes; where CONNECT asks for no other bound."""
@@ -26,6 +26,17 @@ _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
 _REFUSED: Final = 128
 """Reason codes from here on are refusals (MQTT 5, 2.4)."""
+
+_Read = Callable[[memoryview], tuple[object, int]]
+_Write = Callable[[Any], bytes]
+
+
+Version = Literal["5", "3.1.1"]
+
+_CODECS: Final[Mapping[Version, tuple[_Read, _Write]]] = {
+    "5": (mqtt5.read, lambda packet: packet.write()),
+    "3.1.1": (mqtt311.read, mqtt311.write),
+}
 
 
 class MqttLink(asyncio.Protocol):
@@ -38,9 +49,12 @@ class MqttLink(asyncio.Protocol):
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
         *,
+        version: Version,
         coalesce_s: float,
     ) -> None:
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""
+        self._version = version
+        self._read, self._write = _CODECS[version]
         self.alive_at = 0.0
         """The loop's time of the last packet: the session's proof of life."""
         self.keep_alive_s = connect.keep_alive
@@ -71,7 +85,7 @@ class MqttLink(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKED_MS)
-        transport.write(self._connect.write())
+        transport.write(self._write(self._connect))
 
     def data_received(self, data: bytes) -> None:
         """Parse all packets that are complete, keep the rest."""
@@ -85,7 +99,7 @@ class MqttLink(asyncio.Protocol):
                 self._tail = bytes(view[at:])
                 return
             try:
-                packet, used = mqtt5.read(view[at:])
+                packet, used = self._read(view[at:])
             except IndexError:  # the packet has not fully arrived
                 if _announced(view[at:]) > self._packet_max:
                     self.fail(f"the broker sends a packet larger than {self._packet_max} bytes")
@@ -93,7 +107,7 @@ class MqttLink(asyncio.Protocol):
                     self._tail = bytes(view[at:])
                 break
             except ValueError as error:
-                self.fail(f"the broker does not speak MQTT 5: {error}")
+                self.fail(f"the broker does not speak MQTT {self._version}: {error}")
                 break
             at += used
             if isinstance(packet, mqtt5.PublishPacket):
@@ -145,7 +159,7 @@ class MqttLink(asyncio.Protocol):
             return
         self._awaiting_ping = True
         assert self._transport is not None
-        self._transport.write(mqtt5.PingReqPacket().write())
+        self._transport.write(self._write(mqtt5.PingReqPacket()))
         self._next_ping = self._loop.call_later(self.keep_alive_s / 2, self._ping)
 
     async def accepted(self) -> None:
@@ -175,7 +189,7 @@ class MqttLink(asyncio.Protocol):
         self._subacks[self._packet_id] = answer
         wanted = mqtt5.QoS.AT_LEAST_ONCE if qos else mqtt5.QoS.AT_MOST_ONCE
         topics = [mqtt5.TopicFilter(each, max_qos=wanted) for each in filters]
-        self._transport.write(mqtt5.SubscribePacket(self._packet_id, topics).write())
+        self._transport.write(self._write(mqtt5.SubscribePacket(self._packet_id, topics)))
         try:
             async with asyncio.timeout(_ANSWER_S):
                 codes = await answer
@@ -188,7 +202,7 @@ class MqttLink(asyncio.Protocol):
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Tell the broker that these messages are ours now, in one write."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(mqtt5.PubAckPacket(each).write() for each in packet_ids))
+            self._transport.write(b"".join(self._write(mqtt5.PubAckPacket(each)) for each in packet_ids))
 
     def fail(self, reason: str) -> None:
         """Give the connection up."""
@@ -203,7 +217,8 @@ class MqttLink(asyncio.Protocol):
             reason = f"connection lost: {words(error) if isinstance(error, OSError) else error}"
         if not self._connack.done():
             certificate = ", or our certificate" if self._where.startswith("mqtts:") else ""
-            reason += " before it answered CONNECT: it may speak MQTT 3.1.1 only, or refuse the login"
+            other = "3.1.1" if self._version == "5" else "5"
+            reason += f" before it answered CONNECT: it may speak MQTT {other} only, or refuse the login"
             reason += certificate
         self._end(self._not(reason))
         self._gone.set()
@@ -230,7 +245,7 @@ class MqttLink(asyncio.Protocol):
         if self._transport is None:
             return
         if not self._transport.is_closing():
-            self._transport.write(mqtt5.DisconnectPacket().write())
+            self._transport.write(self._write(mqtt5.DisconnectPacket()))
             if self._transport.get_write_buffer_size():  # closing would wait for a peer that takes nothing
                 self._transport.abort()
             self._transport.close()
@@ -245,6 +260,7 @@ async def open_link(
     on_publish: Callable[[mqtt5.PublishPacket], None],
     on_closed: Callable[[NotConnected], None],
     *,
+    version: Version = "5",
     tls: TlsSection | None = None,
     coalesce_s: float = 0.005,
 ) -> MqttLink:
@@ -256,7 +272,7 @@ async def open_link(
     """
     loop = asyncio.get_running_loop()
     where = f"mqtt{'' if tls is None else 's'}://{host}:{port}"
-    link = MqttLink(where, connect, on_publish, on_closed, coalesce_s=coalesce_s)
+    link = MqttLink(where, connect, on_publish, on_closed, version=version, coalesce_s=coalesce_s)
     front = link if tls is None else TlsFilter(link, tls.context(), tls.server_name or host)
     try:
         async with asyncio.timeout(_ANSWER_S):

@@ -1,4 +1,4 @@
-"""Readings over MQTT 5: JSON, or any other decoder's payload, from one topic or several."""
+"""Readings over MQTT: JSON, or any other decoder's payload, from one topic or several."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from dxad.decode import Decoder, DecodeTable, decoder
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
-from dxad.links.mqtt import MqttLink, open_link
+from dxad.links.mqtt import MqttLink, Version, open_link
 from dxad.links.tls import TlsSection
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
@@ -60,6 +60,7 @@ class Config(SourceSection):
         TlsSection(), validate_default=True, description="of mqtts: whom to trust, and who we are"
     )
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
+    version: Version = Field("5", description="of the protocol; 3.1.1 for brokers that have no other")
     qos: Literal[0, 1] = Field(1, description="1: the broker keeps what comes while we are away")
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
     keep_alive: Duration = Field(
@@ -178,7 +179,13 @@ class Mqtt:
         self._inbox.open()
         port = url.port or _PORTS[url.scheme]
         self._link = await open_link(
-            url.hostname, port, hello, self._message, self._closed, tls=self._config.secured
+            url.hostname,
+            port,
+            hello,
+            self._message,
+            self._closed,
+            version=self._config.version,
+            tls=self._config.secured,
         )
         await self._link.subscribe([each.filter for each in self._subscriptions], self._config.qos)
 
