@@ -101,6 +101,8 @@ class Reason(IntEnum):
     """The value is missing, not a number, or not finite."""
     BACKFILLED = 5
     """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
+    RETAINED = 6
+    """An MQTT broker had kept the message: nobody knows how old it is."""
 
 
 SAMPLE = np.dtype(

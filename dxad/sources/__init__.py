@@ -65,14 +65,21 @@ class Inbox:
         self._tell()
 
     def message(
-        self, arrival: int, columns: Iterable[int], values: Sequence[float | None], *, stamp: int = 0
+        self,
+        arrival: int,
+        columns: Iterable[int],
+        values: Sequence[float | None],
+        *,
+        stamp: int = 0,
+        quality: Quality = Quality.GOOD,
+        reason: Reason = Reason.NONE,
     ) -> None:
-        """Add a decoded message; a value that is None makes a BAD sample."""
+        """Add a decoded message; a value that is None makes a BAD sample, the others are of this quality."""
         stage = self._stage
         stage.begin(arrival, stamp=stamp)
         for column, value in zip(columns, values, strict=True):
             if value is not None:
-                stage.put(column, value)
+                stage.put(column, value, quality, reason)
             else:
                 stage.put(column, _NAN, Quality.BAD, Reason.TYPE)
         self._tell()

@@ -19,7 +19,7 @@ from dxad.links.tls import TlsSection
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox
-from dxad.types import NS_PER_S, Block, Channel
+from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Mqtt", "MqttChannel"]
 
@@ -28,6 +28,7 @@ _PROOF: Final = 1.5
 """Keep-alives for which a packet proves the session alive."""
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
+_RETAINED: Final[Any] = {"quality": Quality.UNCERTAIN, "reason": Reason.RETAINED}
 _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
 _LEVELS: Final = re.compile(r"(?:[^#+/]*|\+)(?:/(?:[^#+/]*|\+))*(?:/#)?|#")
@@ -61,7 +62,7 @@ class Config(SourceSection):
     )
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
     version: Version = Field("5", description="of the protocol; 3.1.1 for brokers that have no other")
-    qos: Literal[0, 1] = Field(1, description="1: the broker keeps what comes while we are away")
+    qos: Literal[0, 1] = Field(1, description="1: the broker sends again what was not acknowledged; never 2")
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
     keep_alive: Duration = Field(
         15 * NS_PER_S,
@@ -138,7 +139,7 @@ class Subscription:
 
 
 class Mqtt:
-    """Subscribes, decodes, and acknowledges a message once its samples are staged."""
+    """Subscribes, decodes, and acknowledges a message once its samples are in the ring."""
 
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
@@ -151,6 +152,9 @@ class Mqtt:
         self._wild = [each for each in self._subscriptions if each.wild]
         self._link: MqttLink | None = None
         self._unacknowledged: list[int] = []
+        """Messages that are staged."""
+        self._handed_over: list[int] = []
+        """Those whose samples the last `read` has returned."""
 
     @property
     def overflowed(self) -> int:
@@ -222,7 +226,10 @@ class Mqtt:
             except DecodeError as error:
                 self._inbox.reject(now, error)
             else:
-                self._inbox.message(now, subscription.columns, values)
+                if packet.retain:
+                    self._inbox.message(now, subscription.columns, values, **_RETAINED)
+                else:
+                    self._inbox.message(now, subscription.columns, values)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
 
@@ -242,21 +249,25 @@ class Mqtt:
         """
         if self._link is None:
             raise NotConnected("not connected")
+        if self._handed_over:  # whoever asks for more has what he was given
+            self._link.acknowledge(self._handed_over)
+            self._handed_over = []
         try:
-            return await self._inbox.block()
-        finally:
-            self._acknowledge()
+            block = await self._inbox.block()
+        except DecodeError:
+            self._hand_over()  # it would be malformed again
+            raise
+        self._hand_over()
+        return block
 
-    def _acknowledge(self) -> None:
-        """Also what was malformed: it would be so again."""
-        if self._unacknowledged and self._link is not None:
-            self._link.acknowledge(self._unacknowledged)
+    def _hand_over(self) -> None:
+        self._handed_over += self._unacknowledged
         self._unacknowledged = []
 
     async def close(self) -> None:
         """Leave the broker; safe twice, and without `connect`."""
         link, self._link = self._link, None
-        self._unacknowledged = []
+        self._unacknowledged, self._handed_over = [], []
         if link is not None:
             await link.close()
 

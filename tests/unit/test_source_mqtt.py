@@ -1,6 +1,7 @@
 """The MQTT source against brokers that behave (rumqttd, mosquitto) and one that does not."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -229,23 +230,59 @@ class TestMessages:
             assert source.overflowed == 0
 
 
+async def asks_for_more(source: Mqtt) -> None:
+    """As whoever has stored what the last read returned; in vain."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await source.read()
+
+
 class TestAcknowledgement:
-    async def test_comes_when_the_samples_have_been_handed_over_and_not_before(self, fake):
+    def acknowledged(self, fake):
+        return [each.packet_id for each in fake.got if isinstance(each, mqtt5.PubAckPacket)]
+
+    async def test_comes_when_the_samples_have_been_stored_and_not_before(self, fake):
         async with listening(fake.serve) as port, connected(port) as source:
             fake.writer.write(fake.send(b'{"a": 1, "b": 1}', b'{"a": 2, "b": 2}', qos=1))
             await asyncio.sleep(0.05)
-            assert "PubAck" not in fake.kinds()
+            assert not self.acknowledged(fake)
             await source.read()
             await asyncio.sleep(0.05)
-            assert [each.packet_id for each in fake.got if isinstance(each, mqtt5.PubAckPacket)] == [1, 2]
+            assert not self.acknowledged(fake), "who reads may still fall before it is stored"
+            await asks_for_more(source)
+            assert self.acknowledged(fake) == [1, 2]
+
+    async def test_is_not_given_by_a_read_that_was_cancelled(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            reading = asyncio.create_task(source.read())
+            await asyncio.sleep(0.05)
+            source._message(mqtt5.PublishPacket("t", b'{"a": 1}', qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=9))
+            reading.cancel()  # before it has been woken
+            await asyncio.wait([reading])
+            await asyncio.sleep(0.05)
+            assert not self.acknowledged(fake)
+            assert len((await source.read()).samples) == 2
+            await asks_for_more(source)
+            assert self.acknowledged(fake) == [9]
 
     async def test_is_given_to_malformed_messages_too(self, fake):
         async with listening(fake.serve) as port, connected(port) as source:
             fake.writer.write(fake.send(b"{", qos=1))
             with pytest.raises(DecodeError):
                 await source.read()
-            await asyncio.sleep(0.05)
-            assert fake.kinds()[-1] == "PubAck"
+            await asks_for_more(source)
+            assert self.acknowledged(fake) == [1]
+
+
+async def test_what_the_broker_had_kept_is_uncertain_and_what_comes_is_not(broker):
+    await publish(broker, "t", b'{"a": 1, "b": 2}', retain=True)
+    async with connected(broker) as source:
+        kept = (await source.read()).samples
+        assert {(Quality(each["quality"]), Reason(each["reason"])) for each in kept} == {
+            (Quality.UNCERTAIN, Reason.RETAINED)
+        }
+        await publish(broker, "t", b'{"a": 3, "b": 4}', retain=True)
+        assert {Quality(each["quality"]) for each in (await source.read()).samples} == {Quality.GOOD}
 
 
 class TestRefusals:
@@ -383,6 +420,9 @@ class TestSession:
             async with connected(port) as source:
                 fake.writer.write(fake.send(b'{"a": 1, "b": 1}', b"{", qos=1))
                 await source.read()
+                with pytest.raises(DecodeError):
+                    await source.read()
+                await asks_for_more(source)
             await asyncio.sleep(0.05)
             assert set(fake.kinds()) == {"Connect", "Subscribe", "PubAck", "Disconnect"}
 
