@@ -24,6 +24,7 @@ _BACKLOG: Final = 65_536
 _ANSWER_S: Final = 5.0
 _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
+_PUBLISH: Final = 3
 _REFUSED: Final = 128
 """Reason codes from here on are refusals (MQTT 5, 2.4)."""
 
@@ -49,6 +50,7 @@ class MqttLink(asyncio.Protocol):
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
         *,
+        on_too_large: Callable[[str], None],
         version: Version,
         coalesce_s: float,
     ) -> None:
@@ -63,10 +65,13 @@ class MqttLink(asyncio.Protocol):
         self._packet_max = connect.max_packet_size or _PACKET_MAX
         self._on_publish = on_publish
         self._on_closed = on_closed
+        self._on_too_large = on_too_large
         self._coalesce_s = coalesce_s
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._tail = b""
+        self._skip = 0
+        """Bytes still to come of a message that is too large."""
         self._packet_id = 0
         self._awaiting_ping = False
         self._next_ping: asyncio.TimerHandle | None = None
@@ -93,7 +98,8 @@ class MqttLink(asyncio.Protocol):
             self.alive_at = self._loop.time()
         view = memoryview(self._tail + data if self._tail else data)
         self._tail = b""
-        at, end = 0, len(view)
+        at, end = min(self._skip, len(view)), len(view)
+        self._skip -= at
         while at < end and not self._closed:
             if self._held:
                 self._tail = bytes(view[at:])
@@ -101,10 +107,9 @@ class MqttLink(asyncio.Protocol):
             try:
                 packet, used = self._read(view[at:])
             except IndexError:  # the packet has not fully arrived
-                if _announced(view[at:]) > self._packet_max:
-                    self.fail(f"the broker sends a packet larger than {self._packet_max} bytes")
-                else:
-                    self._tail = bytes(view[at:])
+                if _announced(view[at:]) > self._packet_max and self._too_large(view[at:]):
+                    break
+                self._tail = bytes(view[at:])
                 break
             except ValueError as error:
                 self.fail(f"the broker does not speak MQTT {self._version}: {error}")
@@ -118,6 +123,29 @@ class MqttLink(asyncio.Protocol):
             assert self._transport is not None
             self._transport.pause_reading()
             self._next_look = self._loop.call_later(self._coalesce_s, self._resume)
+
+    def _too_large(self, view: memoryview) -> bool:
+        """Let a message pass by that begins here; whether its head was there.
+
+        Giving the link up would not help: a broker that does not heed our maximum, or has been told none, as
+        in MQTT 3.1.1, sends it again.
+        """
+        length, topic_at = _announced(view), 1
+        while view[topic_at] & 0x80:
+            topic_at += 1
+        topic_at += 1
+        packet_id_at = topic_at + 2 + int.from_bytes(view[topic_at : topic_at + 2])
+        if len(view) < packet_id_at + 2:
+            return False
+        if view[0] >> 4 != _PUBLISH:
+            self.fail(f"the broker sends a packet larger than {self._packet_max} bytes, and no message")
+            return True
+        self._skip = topic_at + length - len(view)
+        self._on_too_large(f"a message of {length} bytes is larger than {self._packet_max}")
+        if view[0] & 0x06 and self._transport is not None:
+            packet_id = int.from_bytes(view[packet_id_at : packet_id_at + 2])
+            self._transport.write(self._write(mqtt5.PubAckPacket(packet_id)))
+        return True
 
     def _resume(self) -> None:
         assert self._transport is not None
@@ -260,6 +288,7 @@ async def open_link(
     on_publish: Callable[[mqtt5.PublishPacket], None],
     on_closed: Callable[[NotConnected], None],
     *,
+    on_too_large: Callable[[str], None] = lambda _reason: None,
     version: Version = "5",
     tls: TlsSection | None = None,
     coalesce_s: float = 0.005,
@@ -272,7 +301,15 @@ async def open_link(
     """
     loop = asyncio.get_running_loop()
     where = f"mqtt{'' if tls is None else 's'}://{host}:{port}"
-    link = MqttLink(where, connect, on_publish, on_closed, version=version, coalesce_s=coalesce_s)
+    link = MqttLink(
+        where,
+        connect,
+        on_publish,
+        on_closed,
+        on_too_large=on_too_large,
+        version=version,
+        coalesce_s=coalesce_s,
+    )
     front = link if tls is None else TlsFilter(link, tls.context(), tls.server_name or host)
     try:
         async with asyncio.timeout(_ANSWER_S):

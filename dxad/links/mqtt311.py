@@ -125,6 +125,8 @@ def _publish(flags: int, body: memoryview) -> mqtt5.PublishPacket:
     packet_id = None
     if qos.value:
         packet_id = int.from_bytes(body[at : at + 2])
+        if not packet_id:
+            raise ValueError("a message that wants an answer has no number")
         at += 2
     return mqtt5.PublishPacket(
         topic,

@@ -93,6 +93,8 @@ class Config(SourceSection):
     def _decodes_its_channels(self) -> Self:
         if self.secured is None and self.tls != TlsSection():
             raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
+        if self.version == "3.1.1" and self.password is not None and self.username is None:
+            raise ValueError("password: MQTT 3.1.1 has none without a username")
         for name, channel in self.channels.items():
             if channel.topic is None and self.topic is None:
                 raise ValueError(f"channels.{name}: no topic, and the source has none either")
@@ -188,6 +190,7 @@ class Mqtt:
             hello,
             self._message,
             self._closed,
+            on_too_large=self._too_large,
             version=self._config.version,
             tls=self._config.secured,
         )
@@ -216,6 +219,9 @@ class Mqtt:
 
     def _closed(self, error: NotConnected) -> None:
         self._inbox.lose(str(error))
+
+    def _too_large(self, reason: str) -> None:
+        self._inbox.reject(self._clock.now(), reason)
 
     def _message(self, packet: mqtt5.PublishPacket) -> None:
         """Stage one message's samples; a malformed one is counted, and told at the next read."""

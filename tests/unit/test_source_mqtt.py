@@ -375,10 +375,20 @@ class TestSession:
             assert fake.got[0].max_packet_size == 1024 + 65_536
             assert fake.got[0].receive_max == 2_000
 
-    async def test_a_larger_packet_ends_the_connection_before_it_is_kept(self, fake):
+    async def test_a_message_that_is_too_large_passes_by_and_is_counted_and_the_next_is_read(self, fake):
+        head = b"\x32\x80\x80\x80\x01" + b"\0\1t" + b"\0\7" + b"\0"  # it announces 2 MiB, QoS 1, number 7
         async with listening(fake.serve) as port, connected(port) as source:
-            fake.writer.write(b"\x30\x80\x80\x80\x40" + bytes(70_000))  # it announces 128 MiB
-            assert "a packet larger than" in await lost(source)
+            fake.writer.write(head + bytes((2 << 20) - 6) + fake.send(b'{"a": 1, "b": 2}'))
+            assert len((await source.read()).samples) == 2, "what is good comes first"
+            with pytest.raises(DecodeError, match="a message of 2097152 bytes is larger than 327680"):
+                await source.read()
+            assert len(source._link._tail) < 400_000
+            assert [each.packet_id for each in fake.got if isinstance(each, mqtt5.PubAckPacket)] == [7]
+
+    async def test_a_packet_that_is_too_large_and_no_message_ends_the_connection(self, fake):
+        async with listening(fake.serve) as port, connected(port) as source:
+            fake.writer.write(b"\x90\x80\x80\x80\x40" + bytes(70_000))
+            assert "a packet larger than 327680 bytes, and no message" in await lost(source)
 
     async def test_a_dead_link_is_noticed_by_its_keep_alive(self, fake):
         fake.connack = mqtt5.ConnAckPacket(server_keep_alive=1)

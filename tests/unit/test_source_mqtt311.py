@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dxad.errors import NotConnected
+from dxad.errors import DecodeError, NotConnected
 from dxad.links import mqtt311
 from dxad.runtime.clock import SystemClock
 from dxad.sources.mqtt import Config, Mqtt
@@ -81,6 +81,19 @@ async def test_a_subscription_that_is_refused_and_a_broker_that_goes_are_told():
             async with asyncio.timeout(5):
                 told = await lost(source)
             assert "the broker closed the connection" in told or "connection lost" in told
+
+
+async def test_a_message_of_ten_mebibytes_passes_by_and_the_others_are_read():
+    async with motor() as (port, _, station), connected(config(port)) as source:
+        await station.break_("mqtt.huge", {"every": "100ms", "size": "10"})
+        rejected, samples = 0, 0
+        async with asyncio.timeout(20):
+            while rejected < 3 or samples < 10:
+                try:
+                    samples += len((await source.read()).samples)
+                except DecodeError as error:
+                    rejected += error.rejected
+        assert len(source._link._tail) < 400_000
 
 
 async def test_a_broker_of_the_other_version_alone_is_told_to_be_one():
