@@ -4,18 +4,35 @@ A decoder is made of its config and what the channels are called in its format, 
 `decode(payload) -> [number or None per channel]`, or DecodeError for a payload that is none of its format.
 """
 
+import re
 from collections.abc import Sequence
-from typing import Annotated, Final, Protocol
+from typing import Annotated, Any, Final, Protocol
 
 from pydantic import Field
 
 from dxad import plugin
+from dxad.errors import ConfigError
 from dxad.fields import Section, Size
 
-__all__ = ["PAYLOAD_MAX", "DecodeSection", "DecodeTable", "Decoder", "decoder"]
+__all__ = [
+    "PAYLOAD_MAX",
+    "DecodeSection",
+    "DecodeTable",
+    "Decoder",
+    "Path",
+    "decoder",
+    "follow",
+    "path_of",
+]
 
 PAYLOAD_MAX: Final = 256 * 1024
 """Bytes; the default bound of a message."""
+
+Path = tuple[str | int, ...]
+"""The steps to a value in a document: names in objects, places in arrays."""
+
+_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d{1,6})\]")
+_PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d{1,6}\])*")
 
 
 class Decoder(Protocol):
@@ -48,3 +65,24 @@ def decoder(section: DecodeSection, paths: Sequence[str]) -> Decoder:
     """
     made: Decoder = plugin.load("decode", section.kind).build(section, paths)
     return made
+
+
+def path_of(text: str) -> Path:
+    """Read a path such as `motor.current` or `phases[0].i`.
+
+    Raises:
+        ConfigError: it is written wrong.
+    """
+    if not _PATH.fullmatch(text):
+        raise ConfigError(f"{text!r} is no path such as motor.current or phases[0].i")
+    return tuple(int(found[2]) if found[2] else found[1] for found in _STEP.finditer(text))
+
+
+def follow(node: Any, path: Path) -> Any:
+    """What stands at the end of a path; None where there is nothing."""
+    for step in path:
+        if isinstance(step, str):
+            node = node.get(step) if isinstance(node, dict) else None
+        else:
+            node = node[step] if isinstance(node, list) and step < len(node) else None
+    return node

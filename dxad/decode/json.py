@@ -1,19 +1,16 @@
 """JSON objects: a path per channel, such as `motor.current` or `phases[0].i`."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import orjson
 
-from dxad.decode import PAYLOAD_MAX, DecodeSection
-from dxad.errors import ConfigError, DecodeError
+from dxad.decode import PAYLOAD_MAX, DecodeSection, Path, follow, path_of
+from dxad.errors import DecodeError
 from dxad.plugin import Plugin
 
 __all__ = ["PLUGIN", "Config", "Json", "discover"]
 
-_STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d{1,6})\]")
-_PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d{1,6}\])*")
 _DISCOVER_MAX: Final = 64
 
 
@@ -33,13 +30,7 @@ class Json:
             ConfigError: a path is written wrong.
         """
         self._max = config.max_payload
-        self._paths: list[tuple[Any, ...]] = []
-        for path in paths:
-            if not _PATH.fullmatch(path):
-                raise ConfigError(f"{path!r} is no path such as motor.current or phases[0].i")
-            self._paths.append(
-                tuple(int(found[2]) if found[2] else found[1] for found in _STEP.finditer(path))
-            )
+        self._paths: list[Path] = [path_of(path) for path in paths]
 
     def decode(self, payload: bytes) -> list[float | None]:
         """Each channel's number; None where it is missing, or is not a finite number.
@@ -51,7 +42,7 @@ class Json:
         """
         document = _parse(payload, self._max)
         return [
-            _number(document.get(path[0]) if len(path) == 1 else _follow(document, path))
+            _number(document.get(path[0]) if len(path) == 1 else follow(document, path))
             for path in self._paths
         ]
 
@@ -66,7 +57,7 @@ def discover(payload: bytes) -> list[str]:
     return sorted(name for name, value in document.items() if _number(value) is not None)[:_DISCOVER_MAX]
 
 
-def _parse(payload: bytes, most: int) -> dict[str, Any]:
+def _parse(payload: bytes, most: int) -> dict[Any, Any]:
     if len(payload) > most:
         raise DecodeError(f"payload of {len(payload)} bytes is larger than {most}")
     try:
@@ -76,15 +67,6 @@ def _parse(payload: bytes, most: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DecodeError(f"a JSON {type(document).__name__}, not an object")
     return document
-
-
-def _follow(node: Any, path: tuple[str | int, ...]) -> Any:
-    for step in path:
-        if isinstance(step, str):
-            node = node.get(step) if isinstance(node, dict) else None
-        else:
-            node = node[step] if isinstance(node, list) and step < len(node) else None
-    return node
 
 
 def _number(value: Any) -> float | None:
