@@ -60,6 +60,8 @@ class MqttLink(asyncio.Protocol):
         self.alive_at = 0.0
         """The loop's time of the last packet: the session's proof of life."""
         self.keep_alive_s = connect.keep_alive
+        self.session_present = False
+        """Whether the broker has remembered us from an earlier connection."""
         self._where = where
         self._connect = connect
         self._packet_max = connect.max_packet_size or _PACKET_MAX
@@ -204,6 +206,7 @@ class MqttLink(asyncio.Protocol):
         if answer.reason_code.value >= _REFUSED:
             reason = f"{answer.reason_code.name} {answer.reason_str or ''}".rstrip()
             raise self._not(f"the broker refuses us: {reason}")
+        self.session_present = answer.session_present
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Ask for all messages of these topic filters.

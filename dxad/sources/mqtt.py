@@ -63,6 +63,11 @@ class Config(SourceSection):
     topic: TopicFilter | None = Field(None, description="a topic or filter, unless each channel has one")
     version: Version = Field("5", description="of the protocol; 3.1.1 for brokers that have no other")
     qos: Literal[0, 1] = Field(1, description="1: the broker sends again what was not acknowledged; never 2")
+    session: Annotated[Duration, Field(ge=NS_PER_S, multiple_of=NS_PER_S)] | None = Field(
+        None,
+        description="for how long the broker keeps what comes while we are away, with qos 1 and a client_id; "
+        "without it, nothing",
+    )
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
     keep_alive: Duration = Field(
         15 * NS_PER_S,
@@ -93,6 +98,8 @@ class Config(SourceSection):
     def _decodes_its_channels(self) -> Self:
         if self.secured is None and self.tls != TlsSection():
             raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
+        if self.session is not None and (self.client_id is None or not self.qos):
+            raise ValueError("session: the broker knows us by a client_id, and keeps messages of qos 1 alone")
         if self.version == "3.1.1" and self.password is not None and self.username is None:
             raise ValueError("password: MQTT 3.1.1 has none without a username")
         for name, channel in self.channels.items():
@@ -153,6 +160,8 @@ class Mqtt:
         self._plain = {each.filter: each for each in self._subscriptions if not each.wild}
         self._wild = [each for each in self._subscriptions if each.wild]
         self._link: MqttLink | None = None
+        self._known = False
+        """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
         """Messages that are staged."""
         self._handed_over: list[int] = []
@@ -194,7 +203,12 @@ class Mqtt:
             version=self._config.version,
             tls=self._config.secured,
         )
+        if self._config.session is not None and self._known and not self._link.session_present:
+            self._inbox.reject(
+                self._clock.now(), "the broker has forgotten the session, and what it had kept"
+            )
         await self._link.subscribe([each.filter for each in self._subscriptions], self._config.qos)
+        self._known = True
 
     def _hello(self) -> mqtt5.ConnectPacket:
         config = self._config
@@ -206,7 +220,8 @@ class Mqtt:
         return mqtt5.ConnectPacket(
             client_id=config.client_id or f"dxad-{self._name}-{secrets.token_hex(3)}",
             keep_alive=config.keep_alive // NS_PER_S,
-            clean_start=True,
+            clean_start=config.session is None,
+            session_expiry_interval=(config.session or 0) // NS_PER_S,
             receive_max=_UNACKNOWLEDGED_MAX,
             max_packet_size=config.decode.max_payload + _HEADER_MAX,
             **login,

@@ -96,6 +96,36 @@ async def test_a_message_of_ten_mebibytes_passes_by_and_the_others_are_read():
         assert len(source._link._tail) < 400_000
 
 
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+async def test_a_session_brings_what_came_meanwhile_and_its_loss_is_told(version):
+    async with motor() as (port, _, station):
+        known = config(port, session="1h", client_id="gw", version=version)
+        source = Mqtt("s", known, clock=SystemClock())
+        try:
+            async with asyncio.timeout(15):
+                await source.connect()
+                await source.read()
+                await source.close()
+                await asyncio.sleep(0.6)  # the motor publishes ten times a second
+                await source.connect()
+                await asyncio.sleep(0.05)
+                assert len((await source.read()).samples) >= 2 * 5, "at once, and not one each 100 ms"
+                await station.break_("mqtt.stop", {"session": "lost"})
+                await lost(source)
+                await station.mend("mqtt.stop", {})
+                await source.connect()
+                with pytest.raises(DecodeError, match="the broker has forgotten the session"):
+                    await rejected(source)
+        finally:
+            await source.close()
+
+
+async def rejected(source):
+    """Read on until something is rejected."""
+    while True:
+        await source.read()
+
+
 async def test_a_broker_of_the_other_version_alone_is_told_to_be_one():
     port = free_port()
     with Broker(mqtt5_port=port, mqtt311_port=free_port()):
