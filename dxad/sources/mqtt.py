@@ -31,6 +31,7 @@ _HEADER_MAX: Final = 65_536
 _RETAINED: Final[Any] = {"quality": Quality.UNCERTAIN, "reason": Reason.RETAINED}
 _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
+_LARGEST_NS: Final = 2**63
 _LEVELS: Final = re.compile(r"(?:[^#+/]*|\+)(?:/(?:[^#+/]*|\+))*(?:/#)?|#")
 
 
@@ -54,6 +55,7 @@ class Config(SourceSection):
     """`type = "mqtt"`, `url = "mqtt://broker:1883"`, `topic = "plant/motor"`."""
 
     holds_back = True
+    stamped = True
 
     type: Literal["mqtt"]
     url: str = Field(description="mqtt://host:port, or mqtts://host:port for TLS")
@@ -78,6 +80,11 @@ class Config(SourceSection):
     )
     username: str | None = Field(None, description="for brokers that want one")
     password: Secret | None = Field(None, description="a secret by reference")
+    time: str | None = Field(
+        None,
+        description='for clock = "device": where a message has the time of its samples, a number of seconds, '
+        "or of ms, us or ns where it is that large, since 1970",
+    )
     decode: DecodeTable = Field({"kind": "json"}, validate_default=True, description="default: json")
     channels: dict[Identifier, MqttChannel] = Field({}, description="by name")
 
@@ -98,6 +105,8 @@ class Config(SourceSection):
     def _decodes_its_channels(self) -> Self:
         if self.secured is None and self.tls != TlsSection():
             raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
+        if self.clock == "device" and self.time is None:
+            raise ValueError('clock: "device" wants to know by `time` where a message has it')
         if self.session is not None and (self.client_id is None or not self.qos):
             raise ValueError("session: the broker knows us by a client_id, and keeps messages of qos 1 alone")
         if self.version == "3.1.1" and self.password is not None and self.username is None:
@@ -125,9 +134,12 @@ class Config(SourceSection):
         for column, (name, channel) in enumerate(self.channels.items()):
             topic = channel.topic or self.topic or ""
             grouped.setdefault(topic, []).append((column, channel.path or name))
+        time = [] if self.time is None else [self.time]
         return [
             Subscription(
-                topic, tuple(column for column, _ in each), decoder(self.decode, [path for _, path in each])
+                topic,
+                tuple(column for column, _ in each),
+                decoder(self.decode, [*(path for _, path in each), *time]),
             )
             for topic, each in grouped.items()
         ]
@@ -160,6 +172,7 @@ class Mqtt:
         self._plain = {each.filter: each for each in self._subscriptions if not each.wild}
         self._wild = [each for each in self._subscriptions if each.wild]
         self._link: MqttLink | None = None
+        self._timed = config.time is not None
         self._known = False
         """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
@@ -246,11 +259,15 @@ class Mqtt:
                 values = subscription.decoder.decode(packet.payload)
             except DecodeError as error:
                 self._inbox.reject(now, error)
+                continue
+            stamp = 0
+            if self._timed:
+                *values, at = values
+                stamp = _stamp(at)
+            if packet.retain:
+                self._inbox.message(now, subscription.columns, values, stamp=stamp, **_RETAINED)
             else:
-                if packet.retain:
-                    self._inbox.message(now, subscription.columns, values, **_RETAINED)
-                else:
-                    self._inbox.message(now, subscription.columns, values)
+                self._inbox.message(now, subscription.columns, values, stamp=stamp)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
 
@@ -291,6 +308,16 @@ class Mqtt:
         self._unacknowledged, self._handed_over = [], []
         if link is not None:
             await link.close()
+
+
+def _stamp(at: float | None) -> int:
+    """A time since 1970 as UTC nanoseconds; 0 where there is none. Seconds have ten digits these days."""
+    if at is None or at <= 0:
+        return 0
+    for unit_ns, least in ((1, 1e17), (1_000, 1e14), (1_000_000, 1e11)):
+        if at >= least:
+            return int(at) * unit_ns if at < _LARGEST_NS / unit_ns else 0
+    return int(at * NS_PER_S)
 
 
 def _matches(pattern: str, topic: str) -> bool:

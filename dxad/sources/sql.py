@@ -8,11 +8,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlsplit
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dxad.errors import ConfigError, NotConnected
 from dxad.fields import ChannelSection, Duration, Identifier, SourceSection
@@ -68,6 +68,12 @@ class Config(SourceSection):
         if split.scheme != "sqlite" or split.netloc or len(split.path) < len("/x"):
             raise ValueError(f"{url!r} is not sqlite:///path")
         return url
+
+    @model_validator(mode="after")
+    def _has_the_time(self) -> Self:
+        if self.clock == "device" and self.time is None:
+            raise ValueError('clock: "device" wants to know by `time` which column has it')
+        return self
 
     @property
     def path(self) -> Path:

@@ -115,6 +115,19 @@ class TestConfig:
         with pytest.raises(ValidationError, match=r"mqtt://host:port|Port out of range"):
             config(1, url=url)
 
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            ({"clock": "device"}, "wants to know by `time` where a message has it"),
+            ({"session": "1h"}, "the broker knows us by a client_id"),
+            ({"session": "1h", "client_id": "gw", "qos": 0}, "keeps messages of qos 1 alone"),
+            ({"version": "3.1.1", "password": {"env": "P"}}, "3.1.1 has none without a username"),
+        ],
+    )
+    def test_refuses_what_does_not_go_together(self, settings, says):
+        with pytest.raises(ValidationError, match=says):
+            config(1, **settings)
+
     @pytest.mark.parametrize("topic", ["", "a/#/b", "a#", "a/b+", "+a", "a\0b"])
     def test_refuses_what_is_no_topic_filter(self, topic):
         with pytest.raises(ValidationError, match="is no topic filter"):
@@ -272,6 +285,26 @@ class TestAcknowledgement:
                 await source.read()
             await asks_for_more(source)
             assert self.acknowledged(fake) == [1]
+
+
+@pytest.mark.parametrize(
+    ("time", "stamp"),
+    [
+        ("1772366400.5", 1_772_366_400_500_000_000), ("1772366400500", 1_772_366_400_500_000_000),
+        ("1772366400500000", 1_772_366_400_500_000_000), ("1772366400500000000", 1_772_366_400_500_000_000),
+        ("null", 0), ('"noon"', 0), ("-5", 0), ("1e300", 0),
+    ],
+)  # fmt: skip
+async def test_a_message_may_bring_its_own_time(fake, time, stamp):
+    payload = b'{"a": 1, "b": 2, "at": {"t": %s}}' % time.encode()
+    async with (
+        listening(fake.serve) as port,
+        connected(port, time="at.t", clock="device") as source,
+    ):
+        fake.writer.write(fake.send(payload))
+        samples = (await source.read()).samples
+    assert samples["value"].tolist() == [1.0, 2.0]
+    assert set(samples["stamp"]) == {stamp}
 
 
 async def test_what_the_broker_had_kept_is_uncertain_and_what_comes_is_not(broker):

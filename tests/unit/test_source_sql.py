@@ -171,6 +171,11 @@ async def test_a_table_that_does_not_grow_proves_that_the_link_is_alive(table):
         assert len((await reading).samples) == 2
 
 
+def test_a_clock_of_the_device_wants_a_column_of_times():
+    with pytest.raises(ValidationError, match="wants to know by `time` which column has it"):
+        config("/x.db", clock="device")
+
+
 @pytest.mark.parametrize("url", ["lims.db", "sqlite://lims.db", "postgres:///x", "sqlite:///"])
 def test_refuses_what_is_no_address(url):
     with pytest.raises(ValidationError, match="is not sqlite:///path"):
