@@ -86,11 +86,15 @@ class MqttWire(Wire):
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
-        """By device, the broker's URL on the plain port."""
-        return {
+        """By device, the broker's URL on the plain port; and as `WIRE_tls`, where it speaks TLS."""
+        found = {
             name: Endpoint(f"mqtt://{LOOPBACK}:{self._gate.ports[0]}", self._about(section))
             for name, section in self._settings.devices.items()
         }
+        if self._settings.tls_port is not None:
+            about = f"the same over TLS, certificates in {self._pki_folder}"
+            found[f"{self.name}_tls"] = Endpoint(f"mqtts://{LOOPBACK}:{self._gate.ports[1]}", about)
+        return found
 
     def _about(self, section: DeviceSection) -> str:
         shape = section.payload if section.payload in {"binary", "number"} else section.payload.upper()

@@ -15,7 +15,7 @@ import time
 import tomllib
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +23,6 @@ import msgpack
 import pytest
 
 from hw_sim.control import ControlError, ask
-from hw_sim.ports import free_ports
 from tests.system.test_opcua_clients import MODULES, NODE
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +40,7 @@ class Stage:
 
     folder: Path
     ports: dict[str, int]
-    readings: dict[str, float] = field(default_factory=dict)
+    readings: dict[str, float]
 
     def link(self, wire):
         return self.folder / Path(WIRES[wire]["link"]).name
@@ -54,22 +53,26 @@ class Stage:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
     folder = tmp_path_factory.mktemp("s")
-    listening = ("broker", "tcp", "gateway", "server", "tls")
-    stage = Stage(folder, dict(zip(listening, free_ports(len(listening)), strict=True)))
-    settings = [f"wires.{name}.port={stage.ports[name]}" for name in listening[:-1]]
-    settings += [f"wires.broker.tls_port={stage.ports['tls']}"]
-    settings += [f"wires.{name}.pki={folder / name}" for name in ("broker", "server")]
+    settings = [f"wires.{name}.pki={folder / name}" for name in ("broker", "server")]
     channels = sorted(set(re.findall(r'"((?:motor|plc|drive|vib)\.\w+)"', json.dumps(WIRES))))
     command = [
-        sys.executable, "-m", "hw_sim", "run", "shapes", "--json", "--links", folder, "--labels", os.devnull,
+        sys.executable, "-m", "hw_sim", "run", "shapes", "--json", "--any-port", "--links", folder,
+        "--labels", os.devnull,
         "--control", folder / "c", *(f"--set={each}" for each in settings),
         *(f"--fault=stuck@20ms:channel={each}" for each in channels),
     ]  # fmt: skip
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as child:
         try:
-            json.loads(child.stdout.readline())
-            stage.readings = _frozen(folder / "c")
-            yield stage
+            endpoints = json.loads(child.stdout.readline())
+            at = {
+                "broker": "json",
+                "tls": "broker_tls",
+                "tcp": "types",
+                "gateway": "behind",
+                "server": "skid",
+            }
+            ports = {name: int(re.search(r":(\d+)", endpoints[device])[1]) for name, device in at.items()}
+            yield Stage(folder, ports, _frozen(folder / "c"))
             ask(folder / "c", do="stop")
             assert child.wait(timeout=10) == 0
         finally:

@@ -85,7 +85,8 @@ async def _stepping(wire):
 
 
 def port_of(wire):
-    (port,) = {int(each.rpartition(":")[2]) for each in wire.endpoints.values()}
+    plain = [each for each in wire.endpoints.values() if each.startswith("mqtt:")]
+    (port,) = {int(each.rpartition(":")[2]) for each in plain}
     return port
 
 
