@@ -10,7 +10,7 @@ __all__ = ["Level", "setup"]
 Level = Literal["debug", "info", "warning", "error"]
 
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
-_NOISY = ("pymodbus", "asyncua", "aiohttp.server", "aiohttp.access")
+_NOISY = ("asyncua", "aiohttp.server", "aiohttp.access")
 """Libraries that log what they also raise; dxad says it once, in its own words."""
 
 

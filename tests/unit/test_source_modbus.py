@@ -97,9 +97,13 @@ class TestConfig:
     def test_the_encoding_may_be_left_out(self, register, count):
         assert channel(register).count == count
 
-    @pytest.mark.parametrize("url", ["10.0.0.5", "tcp://", "rtu:///dev/ttyS0", "tcp://h:70000"])
+    @pytest.mark.parametrize(
+        "url", ["10.0.0.5", "tcp://", "rtu://ttyS0", "udp://h:1", "tcp://h:70000", "rtu:///dev/t?parity=X"]
+    )
     def test_refuses_what_is_no_address(self, url):
-        with pytest.raises(ValidationError, match=r"tcp://host:port|Port out of range"):
+        with pytest.raises(
+            ValidationError, match=r"tcp://host:port|Port out of range|rtu:///dev|is none of N, E, O"
+        ):
             config(url=url)
 
     def test_is_polled(self):
@@ -233,12 +237,12 @@ class TestAnswers:
             assert cells(await source.read()) == {0: bad(Reason.TYPE), 1: bad(Reason.TYPE)}
 
     async def test_an_exception_is_of_its_own_block_and_is_counted_by_its_code(self, peer):
-        peer.exceptions = {12: 2}
+        peer.exceptions = {12: 6}
         channels = {"a": {"register": "input:30"}, "b": {"register": "holding:12"}}
         async with connected(peer, **channels) as source:
             for _ in range(2):
                 assert cells(await source.read()) == {0: good(30), 1: bad(Reason.DEVICE)}
-            assert source.faults == {"holding:12+1: exception 2": 2}
+            assert source.faults == {"holding:12+1: exception 6, device busy": 2}
             peer.exceptions = {}
             assert cells(await source.read()) == {0: good(30), 1: good(12)}
 
