@@ -47,6 +47,8 @@ _ORDERS: Final[dict[Order, tuple[bool, str]]] = {
 _REGISTERS_MAX: Final = 125
 """Per request (Modbus Application Protocol V1.1b3, 6.3)."""
 _BITS_MAX: Final = 2000
+_CONNECT_S: Final = 3.0
+"""A SYN that was lost is sent again after one."""
 _WORD: Final = 16
 _LOW_BYTES: Final = {"int8", "uint8"}
 """They stand in the low byte of a register."""
@@ -291,7 +293,7 @@ class Modbus:
         link = shared(config.place, delay_s=config.delay / NS_PER_S, quiet_s=quiet / NS_PER_S)
         self._link = link
         try:
-            await link.open(config.timeout / NS_PER_S)
+            await link.open(max(_CONNECT_S, config.timeout / NS_PER_S))
         except (ConfigError, NotConnected):
             await self.close()
             raise
