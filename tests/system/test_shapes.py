@@ -23,7 +23,7 @@ import msgpack
 import pytest
 
 from hw_sim.control import ControlError, ask
-from tests.system.test_opcua_clients import MODULES, NODE
+from tests.system.test_opcua_clients import ALL, MODULES, NODE
 
 ROOT = Path(__file__).parents[2]
 WIRES = tomllib.loads((ROOT / "hw_sim/scenarios/shapes.toml").read_text())["wires"]
@@ -95,7 +95,7 @@ def run(*command, timeout=15, code=0):
         [str(each) for each in command], capture_output=True, text=True, timeout=timeout, check=False
     )
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout if code == 0 else done.stderr
 
 
 # --- MQTT, by mosquitto_sub -----------------------------------------------------------------------------
@@ -160,7 +160,9 @@ def test_mqtt_keeps_what_was_retained(stage):
         "mosquitto_sub", "-h", "127.0.0.1", "-p", stage.ports["broker"], "-u", "gw", "-P", "secret",
         "-t", topic, "-C", 1, "-W", 8, "-F", "%r %p",
     )  # fmt: skip
-    assert told.startswith("1 "), "the first that comes is an old one"
+    flag, _, payload = told.partition(" ")
+    assert flag == "1", "the first that comes is an old one"
+    assert json.loads(payload) == pytest.approx(stage.shows("broker", "retained"), abs=1e-4)
 
 
 # --- Modbus, by mbpoll ----------------------------------------------------------------------------------
@@ -169,9 +171,9 @@ MBPOLL = ("mbpoll", "-0", "-1", "-q")
 RTU = ("-m", "rtu", "-b", 115200, "-P", "none", "-o", "0.5")
 
 
-def polled(*options, code=0):
+def polled(*options):
     """What mbpoll shows, in its order."""
-    told = run(*MBPOLL, *options, code=code)
+    told = run(*MBPOLL, *options)
     return re.findall(r"^\[\d+\]:\s+(\S+)", told, re.MULTILINE)
 
 
@@ -206,8 +208,10 @@ def test_modbus_tcp_shows_every_type_in_every_order(stage):
         assert number * scale == pytest.approx(stage.readings[each["channel"]], abs=least), name
         seen.add((each["encoding"], each["order"]))
     assert len(seen) == 9 * 4
+    speed = int(polled(*tcp, "-t", 3, "-r", 0, "-c", 1, "127.0.0.1")[0])
+    assert 0.1 * speed == pytest.approx(stage.readings["motor.speed"], abs=0.05 + 1e-9)
     for option, order in (("-B", "abcd"), (None, "cdab")):
-        for kind, name in (("float", "float32"), ("int", "int32")):
+        for kind, name in (("float", "float32"), ("int", "int32"), ("int", "uint32")):
             at = int(registers[f"{name}_{order}"]["register"].partition(":")[2])
             where = (*tcp, *([option] if option else []), "-t", f"3:{kind}", "-r", at, "-c", 1, "127.0.0.1")
             scale = registers[f"{name}_{order}"].get("scale", 1.0)
@@ -234,7 +238,7 @@ def _slaves(stage, line):
     )
     assert int(polled(*RTU, "-a", 2, "-t", 4, "-r", 12, "-c", 1, line)[0]) == round(10 * valve)
     assert polled(*RTU, "-a", 3, "-t", 0, "-r", 0, "-c", 1, line) == ["1"]
-    assert polled(*RTU, "-a", 9, "-t", 4, "-r", 12, "-c", 1, line, code=1) == []
+    assert "timed out" in run(*MBPOLL, *RTU, "-a", 9, "-t", 4, "-r", 12, "-c", 1, line, code=1)
     assert int(polled(*RTU, "-a", 2, "-t", 4, "-r", 12, "-c", 1, line)[0]) == round(10 * valve)
 
 
@@ -347,11 +351,9 @@ def _fixed(data):
 
 def _length(data):
     for at in range(max(0, len(data) - 19)):
-        size = int.from_bytes(data[at : at + 2], "big")
-        body = data[at + 2 : at + 18]
-        check = crc(data[at : at + 18], 16, 0x1021, 0xFFFF, reflected=False)
-        alone = crc(body, 16, 0x1021, 0xFFFF, reflected=False)
-        if size in {16, 18} and int.from_bytes(data[at + 18 : at + 20], "big") in {check, alone}:
+        size, body = int.from_bytes(data[at : at + 2], "big"), data[at + 2 : at + 18]
+        check = crc(body, 16, 0x1021, 0xFFFF, reflected=False)
+        if size == 16 and int.from_bytes(data[at + 18 : at + 20], "big") == check:
             return list(struct.unpack(">dd", body))
     return None
 
@@ -416,7 +418,7 @@ def test_every_serial_wire_is_read():
 
 
 @pytest.mark.skipif(NODE is None or not (MODULES / "node-opcua-client").is_dir(), reason="no node-opcua")
-def test_opcua_shows_every_kind_in_every_namespace(stage):
+def test_opcua_shows_every_kind_by_every_policy_and_login(stage):
     nodes, shows, kinds = {}, {}, {}
     for device in WIRES["server"]["devices"].values():
         for name, each in device["nodes"].items():
@@ -428,17 +430,26 @@ def test_opcua_shows_every_kind_in_every_namespace(stage):
         "endpoint": f"opc.tcp://127.0.0.1:{stage.ports['server']}/shapes",
         "pki": str(stage.folder / "visitor"), **client,
     }  # fmt: skip
-    login = {"user": "gw", "password": "secret"}
+    logins = (
+        {},
+        {"user": "gw", "password": "secret"},
+        {"userCertificate": client["certificate"], "userKey": client["key"]},
+    )
     visits = [
-        {**place, "policy": "None", "mode": "None", "nodes": nodes},
-        {**place, "policy": "Aes256Sha256RsaPss", "mode": "SignAndEncrypt", **login, "nodes": nodes},
+        {**place, "policy": policy, "mode": mode, **login, "nodes": nodes}
+        for policy, modes in ALL.items()
+        for mode in modes
+        for login in logins
     ]
+    visits[0]["history"] = "past"
     told = subprocess.run(
         [NODE, str(ROOT / "tests/system/opcua_client.cjs"), json.dumps(visits)],
         env={**os.environ, "NODE_PATH": str(MODULES)}, capture_output=True, text=True, timeout=30, check=True,
     ).stdout  # fmt: skip
     found = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     assert len(found) == len(visits)
+    newest = found[0]["history"][-1]  # what does not change is not written again
+    assert (newest["value"], newest["type"]) == (shows["past"], kinds["past"])
     for visit in found:
         assert "error" not in visit, visit
         for name, each in visit["read"].items():
