@@ -12,7 +12,8 @@
     station.py control.py    all of it together, until somebody says stop; the socket to switch faults by
     replay/ load/            a recorded data set in the place of a plant; a fixed load, and its null reader
     cli/                     `python -m hw_sim`, a command a file
-    duration.py tasks.py ports.py pki.py   times as people write them; tasks; free ports; certificates
+    duration.py tasks.py     times as people write them; tasks
+    ports.py tty.py pki.py   free ports; pseudo-terminals; certificates
 
 It never imports dxad and is never imported by it: they meet on the wire. A new plant is a file in plants/, a
 new fault a row of a table, a new wire a package of the kind that wire.py describes.

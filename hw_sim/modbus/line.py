@@ -1,15 +1,11 @@
 """A serial line: a pseudo-terminal behind a symbolic link; clients open and close its far end at will."""
 
-import asyncio
-import os
-import tty
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+
+from hw_sim.tty import Tty
 
 __all__ = ["Line"]
-
-_CHUNK: Final = 65_536
 
 
 class Line:
@@ -22,18 +18,14 @@ class Line:
             link: where it is found.
             joined: called each time that it is opened; returns what the bytes are for that come.
         """
-        self._link = link
         self._joined = joined
         self._received: Callable[[bytes], None] | None = None
-        self._near: int | None = None
-        self._far: int | None = None
-        """Held open, for else each client that leaves would hang up our own end."""
-        self._name = ""
+        self._tty = Tty(link, on_read=self._read)
 
     @property
     def is_open(self) -> bool:
         """Whether it is there."""
-        return self._near is not None
+        return self._tty.plugged
 
     @property
     def peers(self) -> Sequence["Line"]:
@@ -48,57 +40,26 @@ class Line:
         """
         self._plug()
 
-    def _plug(self) -> None:
-        if self._link.exists() and not self._link.is_symlink():
-            raise FileExistsError(f"{self._link} is there and is no link; it is left alone")
-        self._near, self._far = os.openpty()
-        tty.setraw(self._far)
-        os.set_blocking(self._near, False)
-        self._name = os.ttyname(self._far)
-        try:
-            fresh = self._link.with_name(f"{self._link.name}.{os.getpid()}")
-            fresh.symlink_to(self._name)
-            fresh.replace(self._link)
-        except OSError:
-            self._unplug()
-            raise
-        self._received = self._joined(self)
-        asyncio.get_running_loop().add_reader(self._near, self._readable)
-
-    def _readable(self) -> None:
-        if self._near is None or self._received is None:
-            return
-        try:
-            data = os.read(self._near, _CHUNK)
-        except BlockingIOError:
-            return
-        self._received(data)
-
     def send(self, data: bytes) -> bool:
-        """Send; whether all of it found room in the terminal. What did not is lost, as on a real line."""
-        if self._near is None:
-            return False
-        try:
-            return os.write(self._near, data) == len(data)
-        except BlockingIOError:
-            return False
+        """Send; whether all of it found room in the terminal.
+
+        What did not is lost, as on a real line, and so is all while nobody has the far end open.
+        """
+        return self._tty.write(data) == len(data)
 
     def hang_up(self) -> None:
         """Go, so that clients see a hang-up, and come back at once."""
-        self._unplug()
+        self._tty.unplug()
         self._plug()
 
     async def close(self) -> None:
         """Be gone; safe twice."""
-        self._unplug()
+        self._tty.unplug()
 
-    def _unplug(self) -> None:
-        near, far = self._near, self._far
-        self._near = self._far = self._received = None
-        if near is None or far is None:
-            return
-        asyncio.get_running_loop().remove_reader(near)
-        os.close(near)
-        os.close(far)
-        if self._link.is_symlink() and str(self._link.readlink()) == self._name:
-            self._link.unlink()
+    def _plug(self) -> None:
+        self._received = self._joined(self)
+        self._tty.plug()
+
+    def _read(self, data: bytes) -> None:
+        if self._received is not None:
+            self._received(data)

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import Final
 
-from hw_sim.serial.tty import Tty
+from hw_sim.tty import Tty
 
 __all__ = ["BUFFER", "Outgoing"]
 

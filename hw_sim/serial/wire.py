@@ -17,7 +17,7 @@ from hw_sim.fault import Fault
 from hw_sim.serial.breakage import Breakage
 from hw_sim.serial.outgoing import Outgoing
 from hw_sim.serial.section import Device, Settings
-from hw_sim.serial.tty import Tty
+from hw_sim.tty import Tty
 from hw_sim.wire import Due, Endpoint, Wire
 
 __all__ = ["SerialWire", "build"]

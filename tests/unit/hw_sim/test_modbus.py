@@ -11,8 +11,9 @@ import pytest
 from pymodbus.client import AsyncModbusSerialClient, AsyncModbusTcpClient
 from pymodbus.framer import FramerType
 
-from tests.unit.hw_sim.modbus_rig import KINDS, client_of, framed, place_of, serving, wire_of
+from tests.unit.hw_sim.modbus_rig import KINDS, client_of, framed, place_of, serving, until, wire_of
 from tests.unit.hw_sim.rig import plugged
+from tests.unit.hw_sim.seriallink import opened, read
 
 VALUES = {
     "plc.flow": 812.5,
@@ -226,6 +227,29 @@ async def test_clients_of_a_terminal_come_and_go(kind, tmp_path):
         await asyncio.sleep(0.05)  # nobody has it open
         assert time.process_time() - before < 0.04
     assert not (tmp_path / "bus").is_symlink()
+
+
+async def test_what_one_client_of_a_terminal_leaves_behind_is_not_there_for_the_next(tmp_path):
+    async with serving(VALUES, devices=BOTH, **place_of("rtu tty", tmp_path)) as wire:
+        await wire.switch([wire.broken("modbus.late", by="20ms")])
+        async with client_of(wire) as client:
+            client.send(framed("rtu", 1, READ_LEVEL))
+            await until(lambda: wire.counts["requests"])
+        await until(lambda: wire.counts["lost"])
+        await wire.switch([wire.broken("modbus.noise", period="1ms", bytes="1000")])
+        await asyncio.sleep(0.02)
+        await wire.switch([])
+        with opened(wire.endpoints["plc"]) as end:
+            assert read(end) == b""
+
+
+async def test_what_a_client_of_a_terminal_asks_as_it_leaves_is_not_answered_to_the_next(tmp_path):
+    async with serving(VALUES, devices=BOTH, **place_of("rtu tty", tmp_path)) as wire:
+        with opened(wire.endpoints["plc"]) as end:
+            os.write(end, framed("rtu", 1, READ_LEVEL))
+        await asyncio.sleep(0.02)
+        async with client_of(wire) as client:
+            await client.gets(bytes.fromhex("03 000C 0001"), bytes.fromhex("03 02 05AA"), unit=17)
 
 
 async def test_a_terminal_nobody_reads_from_loses_what_does_not_fit(tmp_path):

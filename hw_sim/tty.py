@@ -151,7 +151,7 @@ class Tty:
             os.close(theirs)
 
     def _ignore(self, end: int) -> None:
-        """Take what was sent to a device that does not listen, so that the sender never waits for it."""
+        """Take what was sent and concerns nobody, so that no sender waits for room."""
         try:
             os.read(end, _READ_MAX)
         except OSError:  # there was nothing, or the sender has just gone
@@ -163,7 +163,10 @@ class Tty:
         if end is None:
             return
         loop = asyncio.get_running_loop()
-        if self._state() & select.POLLHUP:
+        state = self._state()
+        if state & select.POLLHUP:
+            if state & select.POLLIN:
+                self._ignore(end)  # whoever sent it has gone before it was read, and waits for no answer
             self._look = loop.call_later(_LOOK_S, self._listen)
         else:
             self._listening, self._look = True, None
