@@ -36,9 +36,12 @@ class Parameter:
 
     means: str
     default: str
-    kind: Literal["choice", "number", "time", "size", "channel", "plant", "device", "wire"] = "number"
-    """A size is a number in the channel's unit or, with `sd` after it, in its usual deviations. What names
-    something of the scenario may be empty: the first channel or plant, all devices or wires."""
+    kind: Literal["choice", "number", "count", "time", "size", "channel", "plant", "device", "wire"] = (
+        "number"
+    )
+    """A count is a whole number, a size a number in the channel's unit or, with `sd` after it, in its usual
+    deviations. What names something of the scenario may be empty: the first channel or plant, all devices or
+    wires."""
     choices: Sequence[str] = ()
     low: float = 0.0
     high: float = math.inf
@@ -56,7 +59,15 @@ class Parameter:
             return self._time(text)
         if self.kind == "size" and not _SIZE.fullmatch(text):
             raise FaultError(f"{text!r} is no size, such as 2.5 in the channel's unit, or 6sd")
+        if self.kind == "count":
+            return self._count(text)
         return self._number(text) if self.kind == "number" else text
+
+    def _count(self, text: str) -> int:
+        number = self._number(text)
+        if not number.is_integer():
+            raise FaultError(f"{text} is no whole number")
+        return int(number)
 
     def _time(self, text: str) -> float:
         try:

@@ -8,7 +8,7 @@ __all__ = ["FAULTS"]
 
 _WIRE: Final = Parameter("the wire; default: all of this kind", "", "wire")
 _DEVICE: Final = Parameter("the slave; default: all", "", "device")
-_EVERY: Final = Parameter("only each so many-th answer", "1", low=1.0)
+_EVERY: Final = Parameter("only each so many-th answer", "1", "count", low=1.0)
 
 _ANSWERS: Final = {"wire": _WIRE, "device": _DEVICE, "every": _EVERY}
 
@@ -58,7 +58,13 @@ FAULTS: Final = (
         where="wire",
         parameters={
             **_ANSWERS,
-            "address": Parameter("from 0; default: the first of the slave's first register", "-1", low=-1.0),
+            "address": Parameter(
+                "from 0; default: the first of the slave's first register",
+                "-1",
+                "count",
+                low=-1.0,
+                high=65_535.0,
+            ),
             "table": Parameter(
                 "where it has gone", "any", "choice", ("any", "coil", "discrete", "input", "holding")
             ),
@@ -127,7 +133,7 @@ FAULTS: Final = (
         where="wire",
         parameters={
             **_ANSWERS,
-            "bytes": Parameter("how many each time", "8", low=1.0, high=1024.0),
+            "bytes": Parameter("how many each time", "8", "count", low=1.0, high=1024.0),
             "where": Parameter("in front of answers or behind them", "before", "choice", ("before", "after")),
         },
     ),
@@ -137,7 +143,7 @@ FAULTS: Final = (
         where="wire",
         parameters={
             "wire": _WIRE,
-            "bytes": Parameter("how many each time", "8", low=1.0, high=1024.0),
+            "bytes": Parameter("how many each time", "8", "count", low=1.0, high=1024.0),
             "period": Parameter("from one time to the next", "200ms", "time", low=0.001),
         },
     ),

@@ -22,7 +22,7 @@ _DEVICE: Final[Mapping[str, Parameter]] = {
 }
 _SOME: Final[Mapping[str, Parameter]] = {
     **_DEVICE,
-    "every": Parameter("one message of so many", "1", low=1.0),
+    "every": Parameter("one message of so many", "1", "count", low=1.0),
 }
 
 
@@ -90,7 +90,7 @@ FAULTS: Final[tuple[Kind, ...]] = (
         "garbage",
         "all connections end; who is back gets, between two packets and again and again, bytes that are no "
         "packet of MQTT",
-        every=Parameter("after so many packets", "10", low=1.0),
+        every=Parameter("after so many packets", "10", "count", low=1.0),
     ),
     _stream(
         "retained_junk",
@@ -113,7 +113,7 @@ FAULTS: Final[tuple[Kind, ...]] = (
     _message(
         "deep",
         "instead of the message, a JSON object in an object, and so on; in msgpack, arrays",
-        depth=Parameter("how many in each other", "10000", low=1.0, high=10e6),
+        depth=Parameter("how many in each other", "10000", "count", low=1.0, high=10e6),
     ),
     _stream(
         "huge",

@@ -6,9 +6,9 @@ from hw_sim.fault import Kind, Parameter
 
 __all__ = ["FAULTS"]
 
-_WIRE: Final = Parameter("the wire", "", "wire")
-_DEVICE: Final = Parameter("only this device's frames", "", "device")
-_EVERY: Final = Parameter("how many frames from one to the next; 1 is each", "1", low=1)
+_WIRE: Final = Parameter("the wire; if empty, all of this kind", "", "wire")
+_DEVICE: Final = Parameter("only this device's frames; if empty, all on the wire", "", "device")
+_EVERY: Final = Parameter("how many frames from one to the next; 1 is each", "1", "count", low=1)
 
 
 def _share(default: str) -> Parameter:
@@ -54,7 +54,7 @@ FAULTS: Final[tuple[Kind, ...]] = (
         "overlong",
         "frames with far too many bytes in them",
         every=_EVERY,
-        size=Parameter("the bytes too many, all of them the letter x", "4000", low=1, high=65536),
+        size=Parameter("the bytes too many, all of them the letter x", "4000", "count", low=1, high=65536),
     ),
     _row(
         "repeated",
@@ -70,6 +70,6 @@ FAULTS: Final[tuple[Kind, ...]] = (
     _row(
         "flood",
         "frames come many times over, up to 64 KiB a step: more than the line takes, which tears them",
-        times=Parameter("how often each comes", "100", low=2, high=10_000),
+        times=Parameter("how often each comes", "100", "count", low=2, high=10_000),
     ),
 )

@@ -38,6 +38,7 @@ def test_a_duration_falls_on_the_step_that_it_names(steps):
     ("parameter", "text", "value"),
     [
         (Parameter("", "1"), "2.5", 2.5),
+        (Parameter("", "1", "count"), "3", 3),
         (Parameter("", "1", "time"), "250ms", 0.25),
         (Parameter("", "1", "time"), "0s", 0.0),
         (Parameter("", "1", "size"), "-2.5", "-2.5"),
@@ -60,6 +61,9 @@ def test_a_parameter_reads_what_was_written(parameter, text, value):
         (Parameter("", "1"), "nan", "nan is not between 0 and inf"),
         (Parameter("", "1"), "inf", "inf is not between 0 and inf"),
         (Parameter("", "1", low=1.0, high=5.0), "6", "6 is not between 1 and 5"),
+        (Parameter("", "1", "count"), "1.5", "1.5 is no whole number"),
+        (Parameter("", "1", "count"), "inf", "inf is not between 0 and inf"),
+        (Parameter("", "1", "count", low=-1.0, high=65_535.0), "65536", "is not between -1 and 65535"),
         (Parameter("", "1s", "time"), "4", "has no unit"),
         (Parameter("", "1s", "time", low=0.001), "0s", "0s is not between 0.001 s and inf s"),
         (Parameter("", "1", "size"), "6dB", "is no size, such as 2.5 in the channel's unit, or 6sd"),
