@@ -88,7 +88,8 @@ class ModbusWire(Wire):
         """When a line of a certain speed has nothing more to carry."""
         self._noise: asyncio.TimerHandle | None = None
         """When the next random bytes come."""
-        self._pending: set[asyncio.TimerHandle] = set()
+        self._pending: dict[asyncio.TimerHandle, str] = {}
+        """Answers that are under way, and whose they are."""
         self._unread = {name: list(image.shown) for name, image in self._images.items()}
         """By device, what nobody has asked for since the bench's last step: a mask for each table."""
         self._progress = asyncio.Event()
@@ -118,7 +119,7 @@ class ModbusWire(Wire):
 
     async def close(self) -> None:
         """Be gone."""
-        self._drop_pending()
+        self._drop_pending("")
         self._make_noise(None)
         await self._link.close()
 
@@ -177,7 +178,7 @@ class ModbusWire(Wire):
     async def switched(self, fault: Fault, *, on: bool) -> None:
         """Go or come with what listens. Where slaves lose power or are late no more, nothing late comes."""
         if fault.kind.where == "device" or (fault.kind.short == "late" and not on):
-            self._drop_pending()
+            self._drop_pending(str(fault.settings["device"]))
         if fault.kind.short == "noise":
             rng = random.Random(f"{self.bench.seed}/{self.name}/noise")  # noqa: S311 - no secret
             self._make_noise(self.fault("noise"), rng)
@@ -185,7 +186,7 @@ class ModbusWire(Wire):
             isinstance(self._link, Port) and all(map(self.off, self.devices))
         )
         if gone:
-            self._drop_pending()
+            self._drop_pending("")
             await self._link.close()
         elif not self._link.is_open:
             await self._link.open()
@@ -207,11 +208,12 @@ class ModbusWire(Wire):
         loop = asyncio.get_running_loop()
         self._noise = loop.call_later(float(settings["period"]), due)
 
-    def _drop_pending(self) -> None:
-        for handle in self._pending:
+    def _drop_pending(self, device: str) -> None:
+        """What is under way from this device does not arrive; nothing is its name for all of them."""
+        for handle in [each for each, its in self._pending.items() if device in {"", its}]:
+            del self._pending[handle]
             handle.cancel()
             self.counts["lost"] += 1
-        self._pending.clear()
 
     def _joined(self, peer: _Peer) -> Callable[[bytes], None]:
         return partial(self._received, peer, self._framing())
@@ -236,7 +238,7 @@ class ModbusWire(Wire):
                 self.counts["lost"] += 1
                 return
             pdu = exception(request.pdu[0], GATEWAY_TARGET)
-            self._send(peer, request, framing.framed(Answer(request.unit, pdu, request.transaction)))
+            self._send(peer, request, framing.framed(Answer(request.unit, pdu, request.transaction)), "")
             return
         self._note(name, request)
         readings = self._held.get(name)
@@ -249,7 +251,7 @@ class ModbusWire(Wire):
         if self.active:
             self._break(peer, framing, request, answered, name)
         else:
-            self._send(peer, request, framing.framed(answered))
+            self._send(peer, request, framing.framed(answered), name)
 
     def _break(self, peer: _Peer, framing: Framing, request: Request, answered: Answer, name: str) -> None:
         """Send an answer as the faults of its device have it."""
@@ -268,12 +270,12 @@ class ModbusWire(Wire):
         data = reply.bytes_of(framing)
         if reply.gap_s:
             half = len(data) // 2
-            self._later(reply.late_s, peer, data[:half], counted=False)
-            self._later(reply.late_s + reply.gap_s, peer, data[half:])
+            self._later(reply.late_s, peer, data[:half], name, counted=False)
+            self._later(reply.late_s + reply.gap_s, peer, data[half:], name)
         else:
-            self._send(peer, request, data, late_s=reply.late_s)
+            self._send(peer, request, data, name, late_s=reply.late_s)
 
-    def _send(self, peer: _Peer, request: Request, data: bytes, *, late_s: float = 0.0) -> None:
+    def _send(self, peer: _Peer, request: Request, data: bytes, name: str, *, late_s: float = 0.0) -> None:
         if self._settings.baudrate is not None:
             now = asyncio.get_running_loop().time()
             character_s = self._framing.bits_per_byte / self._settings.baudrate
@@ -281,20 +283,20 @@ class ModbusWire(Wire):
             self._free_s = max(now, self._free_s) + characters * character_s
             late_s += self._free_s - now
         if late_s:
-            self._later(late_s, peer, data)
+            self._later(late_s, peer, data, name)
         else:
             self._deliver(peer, data)
 
-    def _later(self, by_s: float, peer: _Peer, data: bytes, *, counted: bool = True) -> None:
+    def _later(self, by_s: float, peer: _Peer, data: bytes, name: str, *, counted: bool = True) -> None:
         def due() -> None:
-            self._pending.discard(handle)
+            del self._pending[handle]
             if counted:
                 self._deliver(peer, data)
             else:
                 peer.send(data)
 
         handle = asyncio.get_running_loop().call_later(by_s, due)
-        self._pending.add(handle)
+        self._pending[handle] = name
 
     def _deliver(self, peer: _Peer, data: bytes) -> None:
         self.counts["sent" if peer.send(data) else "lost"] += 1

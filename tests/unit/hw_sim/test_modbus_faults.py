@@ -365,6 +365,17 @@ async def test_what_is_late_does_not_come_after_the_end_of_its_fault():
         assert wire.counts["lost"] == 1
 
 
+async def test_what_is_under_way_from_others_arrives_when_a_slave_is_late_no_more(tmp_path):
+    place = {**place_of("rtu tty", tmp_path), "baudrate": 19_200}
+    async with serving(VALUES, devices=DEVICES, **place) as wire, client_of(wire) as client:
+        await wire.switch([wire.broken("modbus.late", device="two")])
+        client.send(framed("rtu", 1, A))
+        await until(lambda: wire.counts["requests"])
+        await wire.switch([])
+        wanted = framed("rtu", 1, A_ANSWER)
+        assert await client.receive(length=len(wanted)) == wanted
+
+
 @contextlib.asynccontextmanager
 async def pymodbus_of(wire, framer):
     port = int(wire.endpoints["one"].rpartition(":")[2])
