@@ -10,6 +10,7 @@ import copy
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from hw_sim.fault import Distortion, Fault
@@ -28,7 +29,9 @@ class Rig:
     def __init__(self, name: str, plant: Plant, *, prefix: str = "") -> None:
         self.name = name
         self.step_s = plant.step_s
-        self.channels: Mapping[str, Channel] = {f"{prefix}{each}": at for each, at in plant.channels.items()}
+        self.channels: Mapping[str, Channel] = {
+            f"{prefix}{each}": replace(at, step_s=plant.step_s) for each, at in plant.channels.items()
+        }
         self.shows: Mapping[str, Sequence[str]] = {
             stress: tuple(f"{prefix}{each}" for each in channels) for stress, channels in plant.shows.items()
         }

@@ -28,6 +28,8 @@ class Channel:
     """And at 20 mA."""
     usual: float = 1.0
     """How far it usually moves, load and noise together, as a standard deviation."""
+    step_s: float = 0.0
+    """From one of its readings to the next; known on the bench."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Each grows to its full size within `ramp` and stays there until the end.
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from hw_sim.fault import Distortion, Kind, Parameter, Settings, share
@@ -22,6 +22,8 @@ _SHORTEST_S: Final = 0.001
 """Of what comes again and again."""
 _HAIR_S: Final = 1e-6
 """Times are sums and differences of floats: what is that close to an edge has reached it."""
+_FEWEST: Final = 5
+"""Readings of a swing, and from a pulse to the next: with fewer, there would be nothing of them to see."""
 
 
 def _ramp(default: str) -> Parameter:
@@ -37,15 +39,24 @@ def _sized(settings: Settings, channel: Channel) -> float:
     return float(text.removesuffix("sd")) * channel.usual if text.endswith("sd") else float(text)
 
 
-def _pulses(since_s: float, settings: Settings, part: float = 1.0) -> bool:
-    """Whether a pulse is on, one at the start of each `every`, and as long as this part of `width`."""
-    return _phase(since_s, settings)[1] < part * float(settings["width"])
+def _at_least(settings: Settings, key: str, channel: Channel, readings: int) -> float:
+    """A time of the settings, or so many readings, whichever is longer."""
+    return max(float(settings[key]), readings * channel.step_s)
 
 
-def _phase(since_s: float, settings: Settings) -> tuple[int, float]:
-    """Which of the turns of `every` it is, from 0, and the seconds since it has begun."""
-    turn, phase = divmod(since_s + _HAIR_S, float(settings["every"]))
-    return int(turn), phase
+def _pulses(channel: Channel, settings: Settings) -> Callable[[float, float], tuple[int, bool]]:
+    """Which turn of `every` it is, and whether its pulse is on: at its start, for a part of `width`.
+
+    Of the seconds since the onset, and that part.
+    """
+    every_s = _at_least(settings, "every", channel, _FEWEST)
+
+    def at(since_s: float, part: float) -> tuple[int, bool]:
+        turn, phase_s = divmod(since_s + _HAIR_S, every_s)
+        long_s = part * _at_least(settings, "width", channel, 1)
+        return int(turn), phase_s < long_s
+
+    return at
 
 
 def _offset(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
@@ -60,12 +71,13 @@ def _bias(_channel: Channel, settings: Settings, _rng: random.Random, _last: flo
 
 def _spike(channel: Channel, settings: Settings, rng: random.Random, _last: float) -> Distortion:
     size, ramp_s = _sized(settings, channel), settings["ramp"]
+    pulse = _pulses(channel, settings)
     signs: dict[int, float] = {}
 
     def shown(value: float, since_s: float) -> float:
-        if not _pulses(since_s, settings):
+        turn, is_on = pulse(since_s, 1.0)
+        if not is_on:
             return value
-        turn, _ = _phase(since_s, settings)
         if turn not in signs:
             signs.clear()
             signs[turn] = rng.choice((-1.0, 1.0))
@@ -95,13 +107,14 @@ def _noise(channel: Channel, settings: Settings, rng: random.Random, _last: floa
     return lambda value, since_s: value + rng.gauss(0.0, size) * share(since_s, ramp_s)
 
 
-def _dropout(_channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
-    ramp_s = settings["ramp"]
-    return lambda value, since_s: math.nan if _pulses(since_s, settings, share(since_s, ramp_s)) else value
+def _dropout(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
+    ramp_s, pulse = settings["ramp"], _pulses(channel, settings)
+    return lambda value, since_s: math.nan if pulse(since_s, share(since_s, ramp_s))[1] else value
 
 
 def _oscillation(channel: Channel, settings: Settings, _rng: random.Random, _last: float) -> Distortion:
-    size, ramp_s, turn = _sized(settings, channel), settings["ramp"], math.tau / float(settings["period"])
+    size, ramp_s = _sized(settings, channel), settings["ramp"]
+    turn = math.tau / _at_least(settings, "period", channel, _FEWEST)
     return lambda value, since_s: value + size * share(since_s, ramp_s) * math.sin(turn * since_s)
 
 
@@ -111,8 +124,8 @@ def _disconnect(channel: Channel, settings: Settings, _rng: random.Random, _last
 
 
 _PULSES: Final[Mapping[str, Parameter]] = {
-    "every": Parameter("from one to the next", "5s", "time", low=_SHORTEST_S),
-    "width": Parameter("how long each is", "200ms", "time"),
+    "every": Parameter("from one to the next; at least five readings", "5s", "time", low=_SHORTEST_S),
+    "width": Parameter("how long each is; at least one reading", "200ms", "time"),
 }
 
 FAULTS: Final = (
@@ -176,7 +189,7 @@ FAULTS: Final = (
         parameters={
             "channel": _CHANNEL,
             "size": _size("4sd", "its amplitude"),
-            "period": Parameter("of one swing", "2s", "time", low=_SHORTEST_S),
+            "period": Parameter("of one swing; at least five readings", "2s", "time", low=_SHORTEST_S),
             "ramp": _ramp("5s"),
         },
         distort=_oscillation,

@@ -158,6 +158,31 @@ def test_a_slow_plant_has_the_same_faults():
     assert seen == pytest.approx([*ramp_up, 0.0])
 
 
+def of_a_slow_plant(fault, step_s, *, steps=60):
+    """By how much it is off, with a fault from the start on a plant whose steps are as long as that."""
+    bench = counting(fault, step_s=step_s)
+    off = [bench.readings["count"] - bench.healthy["count"]]
+    for _ in range(steps):
+        bench.step()
+        off.append(bench.readings["count"] - bench.healthy["count"])
+    return np.array(off)
+
+
+@pytest.mark.parametrize("step_s", [1.0, 2.0, 1800.0])
+def test_a_slow_plant_is_seen_to_swing(step_s):
+    off = of_a_slow_plant("oscillation@0s:channel=count,size=10,ramp=0s", step_s)
+    assert off[:5] == pytest.approx([10 * math.sin(math.tau * at / 5) for at in range(5)])
+
+
+@pytest.mark.parametrize(
+    ("every", "step_s", "apart"), [("5.5s", 1.0, {5, 6}), ("5s", 1.0, {5}), ("5s", 1800.0, {5})]
+)
+def test_each_outlier_of_a_slow_plant_is_one_reading(every, step_s, apart):
+    for fault in ("spike", "dropout"):
+        off = of_a_slow_plant(f"{fault}@0s:channel=count,every={every}", step_s)
+        assert set(np.diff(np.flatnonzero(off))) == apart, "a NaN is not zero either"
+
+
 @pytest.mark.parametrize("kind", SENSOR, ids=lambda kind: kind.name)
 def test_each_row_has_a_case_here(kind):
     cases = {case.partition(":")[0] for case in CASES} | {"spike", "noise_burst"}
