@@ -30,7 +30,7 @@ from hw_sim.catalogue import Known, make, parse_all
 from hw_sim.duration import DurationError, seconds
 from hw_sim.fault import Fault, FaultError
 from hw_sim.plants import PlantSettings
-from hw_sim.section import Duration, Section, WireSection
+from hw_sim.section import Duration, Section, WireSection, place_of
 
 __all__ = ["WIRES", "Origin", "Problem", "Scenario", "ScenarioError", "load", "of", "override", "shipped"]
 
@@ -89,7 +89,8 @@ def _lines_of(text: str) -> dict[_Path, int]:
             if header[1]:
                 counts[name] = counts.get(name, -1) + 1
                 table = (*table, counts[name])
-            found.setdefault(table, number)
+            for length in range(1, len(table) + 1):
+                found.setdefault(table[:length], number)
         elif key := _KEY.match(line):
             parts = tuple(part.strip().strip("\"'") for part in key[1].split("."))
             found.setdefault(table + parts, number)
@@ -281,17 +282,19 @@ def _valid(
     try:
         return section.model_validate(written, context={"folder": folder})
     except ValidationError as error:
-        problems += [
-            Problem((*at, *each["loc"]), _said(each, section.model_fields)) for each in error.errors()
-        ]
+        for each in error.errors():
+            place, keys = place_of(section, each["loc"])
+            problems.append(Problem((*at, *place), _said(each, keys)))
         return None
 
 
 def _said(error: Mapping[str, Any], keys: Iterable[str]) -> str:
     if error["type"] == "extra_forbidden":
-        return "there is no such key" + _like(str(error["loc"][-1]), keys)
+        return "there is no such key" + _like(str(error["loc"][-1]), sorted(keys))
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{error['input']!r} is not of the form {error['ctx']['pattern']}"
     said = str(error["msg"]).removeprefix("Value error, ")
     return said[0].lower() + said[1:]
 
@@ -321,10 +324,11 @@ def _chosen(
         return str(written[key])
     else:
         known = ", ".join(choices)
+        meant = difflib.get_close_matches(key, map(str, written), n=1)
         said = (
             f"no {key} {written[key]!r}; there are {known}"
             if key in written
-            else f"is missing; one of {known}"
+            else f"is missing; one of {known}" + (f"; there is a key {meant[0]}" if meant else "")
         )
         problems.append(Problem((*at, key), said))
     return None
@@ -376,8 +380,8 @@ def _dangling(wires: Mapping[str, WireSection], known: Known) -> list[Problem]:
     """Fields that show a channel that no plant has."""
     return [
         Problem(
-            ("wires", wire, "devices", device),
-            f"{name} shows {channel!r}, which no plant has{_like(channel, known.channels)}",
+            ("wires", wire, "devices", device, settings.holds, name),
+            f"shows {channel!r}, which no plant has{_like(channel, known.channels)}",
         )
         for wire, settings in wires.items()
         for device, fields in settings.fields.items()
@@ -387,8 +391,9 @@ def _dangling(wires: Mapping[str, WireSection], known: Known) -> list[Problem]:
 
 
 def _like(name: str, there: Iterable[str]) -> str:
-    alike = difflib.get_close_matches(name, list(there), n=1)
-    return f"; is it {alike[0]}?" if alike else ""
+    known = list(there)
+    alike = difflib.get_close_matches(name, known, n=1)
+    return f"; is it {alike[0]}?" if alike else f"; there are {', '.join(known) or 'none'}"
 
 
 def _fault(written: Mapping[str, Any], known: Known) -> Fault:

@@ -1,14 +1,15 @@
 """What all sections of a scenario have in common: unknown keys are mistakes, durations have a unit."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Annotated, Final
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hw_sim.duration import seconds
 
-__all__ = ["LOOPBACK", "Duration", "Name", "Port", "Section", "WireSection"]
+__all__ = ["LOOPBACK", "Duration", "Name", "Port", "Section", "WireSection", "place_of"]
 
 LOOPBACK: Final = "127.0.0.1"
 """Nothing of the simulator can be reached from elsewhere."""
@@ -41,8 +42,65 @@ class WireSection(Section, ABC):
 
     type: str
     """The package that it is in."""
+    holds: ClassVar[str] = "fields"
+    """The key of a device below which its fields stand."""
 
     @property
     @abstractmethod
     def fields(self) -> Mapping[str, Mapping[str, str]]:
         """By device, the plant's channel of each of its fields."""
+
+
+def place_of(
+    section: type[Section], loc: Sequence[str | int]
+) -> tuple[tuple[str | int, ...], frozenset[str]]:
+    """Where in a table pydantic means, without the tags of unions; and the keys of the table that this is in.
+
+    Args:
+        section: what the whole table is.
+        loc: pydantic's place of an error in it.
+    """
+    here: list[Any] = [section]
+    place = []
+    for part in loc[:-1]:
+        below = [each for kind in here for each in _below(kind, part)]
+        if below:
+            place.append(part)
+        here = below or [kind for kind in here if _has_tag(kind, part)]
+    keys = {
+        field.alias or name for kind in here if _is_section(kind) for name, field in kind.model_fields.items()
+    }
+    return (*place, *loc[-1:]), frozenset(keys)
+
+
+def _is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+def _has_tag(kind: Any, tag: str | int) -> bool:
+    return _is_section(kind) and any(
+        tag in get_args(field.annotation)
+        for field in kind.model_fields.values()
+        if get_origin(field.annotation) is Literal
+    )
+
+
+def _below(kind: Any, part: str | int) -> Iterator[Any]:
+    """What stands under a key of a table, or of a mapping or a sequence."""
+    if _is_section(kind):
+        for name, field in kind.model_fields.items():
+            if part in {name, field.alias}:
+                yield from _plain(field.annotation)
+    elif len(arguments := get_args(kind)) == 1 + isinstance(part, str) and get_origin(kind) is not Literal:
+        yield from _plain(arguments[-1])
+
+
+def _plain(annotation: Any) -> Iterator[Any]:
+    """The types that an annotation names."""
+    if get_origin(annotation) is Annotated:
+        yield from _plain(get_args(annotation)[0])
+    elif get_origin(annotation) in {Union, UnionType}:
+        for each in get_args(annotation):
+            yield from _plain(each)
+    else:
+        yield annotation

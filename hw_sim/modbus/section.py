@@ -20,7 +20,7 @@ runs  = { register = "coil:0", channel = "plc.running" }
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal, Self, cast
+from typing import ClassVar, Final, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -162,6 +162,7 @@ class Settings(WireSection):
     """`type = "modbus"`, `framing = "tcp"`, `port = 15020`, and its devices."""
 
     type: Literal["modbus"] = "modbus"
+    holds: ClassVar[str] = "registers"
     framing: Literal["tcp", "rtu", "ascii"] = Field("tcp", description="how a request stands on the wire")
     port: Port | None = Field(None, description="of TCP, on loopback; 0: any that is free")
     link: Path | None = Field(None, description="where the terminal is found; a symbolic link")

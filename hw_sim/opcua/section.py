@@ -16,7 +16,7 @@ power = { node = "s=Pump.Power", kind = "Double", channel = "drive.power", histo
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -83,6 +83,7 @@ class Settings(WireSection):
     """An OPC-UA server on loopback."""
 
     type: Literal["opcua"] = "opcua"
+    holds: ClassVar[str] = "nodes"
     port: Port = 4840
     path: str = Field(default="", pattern=r"^[A-Za-z0-9._~/-]*$")
     """Of the endpoint: `opc.tcp://127.0.0.1:PORT/PATH`."""
