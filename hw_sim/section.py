@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from hw_sim.duration import seconds
 
@@ -19,6 +19,17 @@ class Section(BaseModel):
     """A table of a scenario file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_is_a_number(cls, written: object) -> object:
+        """Pydantic takes true for 1, in a port as well."""
+        if isinstance(written, Mapping):
+            for name, field in cls.model_fields.items():
+                value = written.get(field.alias or name)
+                if isinstance(value, bool) and {int, float} & set(_plain(field.annotation)):
+                    raise ValueError(f"{field.alias or name} is {str(value).lower()}, which is no number")
+        return written
 
 
 def _seconds(value: object) -> object:

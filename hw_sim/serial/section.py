@@ -197,7 +197,7 @@ class Checksum(Section):
 class Device(Section):
     """What speaks on the line."""
 
-    fields: Mapping[str, str] = Field(min_length=1)
+    fields: Mapping[str, Annotated[str, Field(min_length=1)]] = Field(min_length=1)
     """Names of what it says, and the channels that they show."""
     period: Duration | None = Field(default=None, gt=0)
     """Between two frames; default: the step of the bench, which is the shortest it can be."""

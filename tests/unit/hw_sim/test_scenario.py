@@ -129,6 +129,7 @@ def test_every_mistake_is_told_with_file_line_and_key(tmp_path):
         ('onset = "10s"', 'onset = "10"', "19: faults.0: '10' has no unit; write 10s"),
         ('onset = "10s"', 'onset = "2min"', "19: faults.0: drift ends before it begins"),
         ('fault = "drift"', 'fault = "drft"', "19: faults.0: no fault 'drft'; there are"),
+        ("port = 0", "port = true", "wires.box: port is true, which is no number"),
         ("speed =", "speed = = ", "Invalid value (at line 2, column 9)"),
     ],
 )

@@ -81,6 +81,7 @@ def numbers(data, ending=b"\r\n"):
         ({"query": "\nREAD?\n"}, "the last byte of a query ends it"),
         ({"error": "ERR\n"}, "needs a query"),
         ({"fields": {}}, "at least 1 item"),
+        ({"fields": {"n": ""}}, "at least 1 character"),
     ],
 )
 def test_a_wrong_section_says_what_is_wrong(link, device, says):
