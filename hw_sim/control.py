@@ -12,15 +12,15 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from hw_sim.fault import FaultError
 from hw_sim.station import Station
 
-__all__ = ["ControlError", "ask", "default_path", "serving"]
+__all__ = ["ControlError", "ask", "default_path", "serving", "taken"]
 
 _LINE_BYTES: Final = 65_536
 _PATIENCE_S: Final = 30.0
@@ -63,14 +63,24 @@ def ask(path: Path, **question: Any) -> dict[str, Any]:
     return answer
 
 
-@asynccontextmanager
-async def serving(path: Path, station: Station, stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Answer at this path, for this user alone, until the block is left.
+@contextmanager
+def taken(path: Path) -> Iterator[socket.socket]:
+    """This place, for this user alone, until the block is left; who asks meanwhile waits to be served.
 
     Raises:
         FileExistsError: another simulator answers there.
     """
     listener = _listen(path)
+    try:
+        yield listener
+    finally:
+        listener.close()
+        path.unlink(missing_ok=True)
+
+
+@asynccontextmanager
+async def serving(listener: socket.socket, station: Station, stop: Callable[[], None]) -> AsyncIterator[None]:
+    """Answer who asks there, until the block is left."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, ValueError):  # ValueError: a line without end
@@ -84,11 +94,6 @@ async def serving(path: Path, station: Station, stop: Callable[[], None]) -> Asy
         yield
     finally:
         server.close()
-        _forget(path)
-
-
-def _forget(path: Path) -> None:
-    path.unlink(missing_ok=True)
 
 
 def _listen(path: Path) -> socket.socket:
@@ -105,6 +110,7 @@ def _listen(path: Path) -> socket.socket:
     before = os.umask(0o177)  # no moment in which others may connect
     try:
         listener.bind(str(path))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise OSError(f"{path}: {error.strerror or error}") from error

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 import click
 
 from hw_sim.cli.options import apart, duration, told
-from hw_sim.control import serving
+from hw_sim.control import serving, taken
 from hw_sim.labels import Labels
 from hw_sim.scenario import Scenario, load
 from hw_sim.station import Station, Writer, station
@@ -173,12 +173,14 @@ async def operate(
     stop = _stopped(until_stdin_closes=until_stdin_closes)
     bench, known = scenario.bench(faults)
     with ExitStack() as opened:
+        # First of all: who may not be here takes nothing from who is, be it a link or a file of labels.
+        place = None if outputs.control is None else opened.enter_context(taken(outputs.control))
         labels, trace = _files(outputs, opened)
         async with AsyncExitStack() as up:
             wired = scenario if outputs.wires else replace(scenario, wires={})
             running = await up.enter_async_context(station(wired, bench, known))
-            if outputs.control is not None:
-                await up.enter_async_context(serving(outputs.control, running, stop.set))
+            if place is not None:
+                await up.enter_async_context(serving(place, running, stop.set))
             if outputs.wires and outputs.endpoints:
                 _tell_endpoints(running, as_json=outputs.as_json)
             by_name = outputs.labels is not None and outputs.labels.suffix == ".csv"

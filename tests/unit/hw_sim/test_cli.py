@@ -115,6 +115,21 @@ def test_ctrl_c_in_a_terminal_ends_a_run_quietly(tmp_path):
     assert_all_gone(endpoints, broker)
 
 
+def test_a_second_simulator_at_one_place_takes_nothing_from_the_first(tmp_path):
+    scenario = tmp_path / "line.toml"
+    scenario.write_text(
+        '[plants.pump]\nkind = "pump_skid"\n[wires.vib]\ntype = "serial"\nlink = "/tmp/line"\n'
+        '[wires.vib.devices.vib]\nfields = { x = "vib.x" }\n'
+    )
+    options = ["run", str(scenario), *map(str, here(tmp_path)), "--labels", str(tmp_path / "labels")]
+    with running(tmp_path, str(scenario)):
+        (tmp_path / "labels").write_text("precious")
+        found = invoke(*options)
+        assert "another simulator answers" in found.output
+        assert (tmp_path / "line").is_symlink()
+        assert (tmp_path / "labels").read_text() == "precious"
+
+
 def test_a_run_without_json_is_a_table_and_ends_after_its_duration(tmp_path):
     command = [sys.executable, "-m", "hw_sim", "run", *here(tmp_path)]
     done = subprocess.run(

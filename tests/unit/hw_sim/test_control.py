@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hw_sim.control import ControlError, ask, default_path, serving
+from hw_sim.control import ControlError, ask, default_path, serving, taken
 from hw_sim.station import Station
 from tests.unit.hw_sim.rig import Recorder, counting, known
 
@@ -21,8 +21,9 @@ async def simulator(path):
     station = Station(bench, known("plc"), [wire])
     running = asyncio.create_task(station.run([], duration_s=None))
     try:
-        async with serving(path, station, stopped.set):
-            yield wire, stopped
+        with taken(path) as place:
+            async with serving(place, station, stopped.set):
+                yield wire, stopped
     finally:
         running.cancel()
         await asyncio.wait([running])
