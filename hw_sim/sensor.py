@@ -166,7 +166,8 @@ FAULTS: Final = (
     ),
     Kind(
         name="dropout",
-        does="now and then no reading at all: null in JSON, NaN in a float, a bad status, an empty field",
+        does="now and then no reading at all: null in JSON, NaN in a float, the lowest or highest integer, a "
+        "bad status, an empty field",
         where="sensor",
         parameters={"channel": _CHANNEL, **_PULSES, "ramp": _ramp("0s")},
         distort=_dropout,
