@@ -38,6 +38,12 @@ _SHARE: Final = 10
 """A silent slave may take one part in so many of the bus's time."""
 _AGAIN_LEAST_S: Final = 1.0
 _AGAIN_MOST_S: Final = 30.0
+_GAP_S: Final = 0.005
+"""A line without transactions must be silent for so long before the next question: an answer that comes twice
+or that nobody asked for, would shift all that follow. More than the 3.5 characters of Modbus over Serial Line
+V1.02, 2.5.1.1, for what adapters and serial servers hold back."""
+_STRAYS_MOST_S: Final = 0.1
+"""A line that is never silent is asked all the same after so long; checksums must do then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,9 @@ class _Slave:
 
 _links: Final[dict[tuple[asyncio.AbstractEventLoop, str], "ModbusLink"]] = {}
 
+_rests: Final[dict[tuple[asyncio.AbstractEventLoop, str], float]] = {}
+"""The loop's time until which a line that was closed may still bring an answer."""
+
 
 def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
     """The link of this address, made at first use; each caller closes it once.
@@ -91,9 +100,11 @@ def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
         ConfigError: somebody uses the same place in another way.
     """
     key = asyncio.get_running_loop(), address.place
+    for old in [each for each in _rests if each[0].is_closed()]:
+        del _rests[old]
     link = _links.get(key)
     if link is None:
-        link = _links[key] = ModbusLink(address)
+        link = _links[key] = ModbusLink(address, free_at=_rests.pop(key, 0.0))
     elif link.address != address:
         raise ConfigError(
             f"{address}: another source uses it as {link.address}, or with another line setting"
@@ -105,7 +116,8 @@ def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
 class ModbusLink:
     """Asks one question at a time; opened again by whoever needs it first."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, free_at: float = 0.0) -> None:
+        """Ask nothing before the loop's time `free_at`."""
         self.address = address
         self._users = 0
         self._delay_s = 0.0
@@ -123,7 +135,9 @@ class ModbusLink:
         self._transaction = 0
         self._held = bytearray()
         self._nonsense = b""
-        self._free_at = 0.0
+        self._free_at = free_at
+        self._ended_at = 0.0
+        """When the last exchange ended, or the rest after it."""
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, *, delay_s: float, quiet_s: float) -> None:
@@ -148,10 +162,16 @@ class ModbusLink:
                     port.close()
                     raise NotConnected(f"{self.address}: closed")
                 self._port = port
-                self._free_at = self._loop.time() + self._quiet_after(failed=self._late is not None)
+                quiet_s = self._quiet_after(failed=self._late is not None)
+                self._free_at = max(self._free_at, self._loop.time() + quiet_s)
 
     def _quiet_after(self, *, failed: bool) -> float:
         return self._quiet_s if failed and self.address.framing != "tcp" else 0.0
+
+    @property
+    def _gap_s(self) -> float:
+        """Seconds from an answer to the next question."""
+        return self._delay_s if self.address.framing == "tcp" else max(self._delay_s, _GAP_S)
 
     def resting_s(self, device_id: int) -> float:
         """Seconds for which a slave that was silent too often is not asked; 0 where it is."""
@@ -210,7 +230,7 @@ class ModbusLink:
         framing = self.address.framing
         if job is None:  # nobody has asked: on a line without transactions it must be over before we do
             if framing != "tcp":
-                self._rest(self._delay_s)
+                self._rest(self._gap_s)
             return
         self._held += data
         if len(self._held) > _HELD_MOST:
@@ -221,14 +241,15 @@ class ModbusLink:
             return
         if job is self._late:  # the slate is clean
             self._late = None
-            self._free_at = 0.0
-            self._rest(self._delay_s)
+            self._free_at, self._ended_at = 0.0, self._loop.time()
+            self._rest(self._gap_s)
         else:
             self._finish(job, self._meaning(job, pdu))
 
     def _rest(self, seconds: float) -> None:
-        """Leave the bus alone for so long, at least."""
-        self._free_at = max(self._free_at, self._loop.time() + seconds)
+        """Leave the bus alone for so long, though not for ever."""
+        most = max(self._free_at, self._ended_at + max(seconds, _STRAYS_MOST_S))
+        self._free_at = max(self._free_at, min(self._loop.time() + seconds, most))
         if self._job is None and self._turns:
             if self._timer is not None:
                 self._timer.cancel()
@@ -269,8 +290,9 @@ class ModbusLink:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._delay_s:
-            self._free_at = max(self._free_at, self._loop.time() + self._delay_s)
+        if gap_s := self._gap_s:
+            self._ended_at = self._loop.time()
+            self._free_at = max(self._free_at, self._ended_at + gap_s)
         if not job.done.done():
             job.done.set_result(answer)
         if self._turns:
@@ -302,7 +324,10 @@ class ModbusLink:
         """One source less; the last one closes the connection."""
         self._users -= 1
         if self._users <= 0:
-            self._drop(f"{self.address}: closed")
             key = self._loop, self.address.place
+            if self.address.framing != "tcp":  # the device knows nothing of it, and answers yet
+                waits_s = 0.0 if self._job is None else self._job.timeout_s + self._quiet_s
+                _rests[key] = max(self._free_at, self._loop.time() + waits_s)
+            self._drop(f"{self.address}: closed")
             if _links.get(key) is self:
                 del _links[key]
