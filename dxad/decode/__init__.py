@@ -2,27 +2,42 @@
 
 A decoder is made of its config and what the channels are called in its format, and is pure:
 `decode(payload) -> [number or None per channel]`, or DecodeError for a payload that is none of its format.
+Some can do more: `Sampled`, `Bulk` and `Partial` say what.
 """
 
+import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dxad import plugin
-from dxad.errors import ConfigError
-from dxad.fields import Section, Size
+from dxad.errors import ConfigError, DecodeError
+from dxad.fields import Identifier, Section, Size
+from dxad.types import F8, NS_PER_S
 
 __all__ = [
+    "ABSENT",
     "PAYLOAD_MAX",
+    "WHOLE",
+    "Bulk",
     "DecodeSection",
     "DecodeTable",
     "Decoder",
+    "Partial",
     "Path",
+    "PathText",
+    "Sampled",
+    "bounded",
     "decoder",
+    "each_once",
     "follow",
+    "number_in",
     "path_of",
+    "places",
+    "samples_in",
+    "stamp",
 ]
 
 PAYLOAD_MAX: Final = 256 * 1024
@@ -31,8 +46,17 @@ PAYLOAD_MAX: Final = 256 * 1024
 Path = tuple[str | int, ...]
 """The steps to a value in a document: names in objects, places in arrays."""
 
+ABSENT: Final = math.nan
+"""What a `Partial` decoder gives for a channel that the message is not about; compared by `is`."""
+
+WHOLE: Final = "."
+"""The path of the document itself, or of a sample itself."""
+
 _STEP: Final = re.compile(r"([^.\[\]]+)|\[(\d{1,6})\]")
 _PATH: Final = re.compile(r"[^.\[\]]+(?:\.[^.\[\]]+|\[\d{1,6}\])*")
+_LARGEST_NS: Final = 2**63
+_SAMPLES_MAX: Final = 10_000
+_TOLD: Final = 20
 
 
 class Decoder(Protocol):
@@ -46,11 +70,52 @@ class Decoder(Protocol):
         """
 
 
+@runtime_checkable
+class Sampled(Protocol):
+    """A decoder of messages that hold several samples, one after the other."""
+
+    def decode_samples(self, payload: bytes) -> Sequence[Sequence[float | None]]:
+        """Of each sample what `decode` gives, in their order.
+
+        Raises:
+            DecodeError: the payload is malformed, or larger than `max_payload`.
+        """
+
+
+@runtime_checkable
+class Bulk(Protocol):
+    """A decoder that can do many plain messages at once."""
+
+    def decode_many(self, payloads: Sequence[bytes]) -> F8 | None:
+        """(payloads, channels): what `decode` gives, NaN for its None; None: decode them one by one."""
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A decoder of messages that are not all about the same channels.
+
+    `decode` gives ABSENT for a channel that the message is not about, and nothing at all if it is about none.
+    """
+
+    partial: bool
+    """Whether it is so with this configuration."""
+
+
 class DecodeSection(Section):
     """What is said of every decoder; each kind adds its own."""
 
     kind: str
     max_payload: Annotated[Size, Field(gt=0)] = Field(PAYLOAD_MAX, description="larger messages are rejected")
+
+    @property
+    def names(self) -> Sequence[Identifier]:
+        """What the format itself calls the numbers in it, in their order; nothing where it names none."""
+        return ()
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a message holds several samples."""
+        return False
 
 
 DecodeTable = Annotated[DecodeSection, plugin.section("decode", DecodeSection, key="kind")]
@@ -67,13 +132,17 @@ def decoder(section: DecodeSection, paths: Sequence[str]) -> Decoder:
     return made
 
 
-def path_of(text: str) -> Path:
+def path_of(text: str, *, any_root: bool = False) -> Path:
     """Read a path such as `motor.current` or `phases[0].i`.
+
+    With `any_root` it need not begin in an object: `.` is the root itself, and `[0].i` begins in an array.
 
     Raises:
         ConfigError: it is written wrong.
     """
-    if not _PATH.fullmatch(text):
+    if any_root and text == WHOLE:
+        return ()
+    if not _PATH.fullmatch(f"_{text}" if any_root and text.startswith("[") else text):
         raise ConfigError(f"{text!r} is no path such as motor.current or phases[0].i")
     return tuple(int(found[2]) if found[2] else found[1] for found in _STEP.finditer(text))
 
@@ -86,3 +155,92 @@ def follow(node: Any, path: Path) -> Any:
         else:
             node = node[step] if isinstance(node, list) and step < len(node) else None
     return node
+
+
+def _path_text(text: str) -> str:
+    try:
+        path_of(text, any_root=True)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_path_text)]
+"""A path as it is written, known to be right; its root may be anything."""
+
+
+def samples_in(document: Any, path: Path) -> list[Any]:
+    """The samples of a document: what stands in the array at the end of a path.
+
+    Raises:
+        DecodeError: there is no array, it is empty, or has more than 10,000 elements.
+    """
+    found = follow(document, path)
+    if not isinstance(found, list):
+        raise DecodeError(f"its samples are a {type(found).__name__}, not an array")
+    if not 0 < len(found) <= _SAMPLES_MAX:
+        raise DecodeError(f"an array of {len(found)} samples; 1 to {_SAMPLES_MAX} may be")
+    return found
+
+
+def bounded(payload: bytes, most: int) -> bytes:
+    """The payload.
+
+    Raises:
+        DecodeError: it is larger than `most`.
+    """
+    if len(payload) > most:
+        raise DecodeError(f"payload of {len(payload)} bytes is larger than {most}")
+    return payload
+
+
+def number_in(text: str, decimal: str = ".") -> float | None:
+    """The number that a text is; None where it is empty, or not finite.
+
+    Raises:
+        DecodeError: it is anything else.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    written = text if decimal == "." else text.replace(decimal, ".")
+    if "_" in text or (decimal != "." and "." in text):  # Python would read 1_000
+        raise DecodeError(f"{text[:_TOLD]!r} is no number")
+    try:
+        found = float(written)
+    except ValueError as error:
+        raise DecodeError(f"{text[:_TOLD]!r} is no number") from error
+    return found if math.isfinite(found) else None
+
+
+def places(kind: str, wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where the wanted stand among the names.
+
+    Raises:
+        ConfigError: one does not, which is told as no such `kind`.
+    """
+    unknown = [each for each in wanted if each not in names]
+    if unknown:
+        raise ConfigError(f"no {kind} {unknown[0]!r}; there are {', '.join(names)}")
+    return [names.index(each) for each in wanted]
+
+
+def each_once(key: str, names: Sequence[str]) -> None:
+    """Let no name stand twice under a key.
+
+    Raises:
+        ValueError: one does.
+    """
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"{key}: {min(twice)!r} stands there twice")
+
+
+def stamp(at: float | None) -> int:
+    """A time since 1970 as UTC nanoseconds; 0 where there is none. Seconds have ten digits these days."""
+    if at is None or not at > 0:
+        return 0
+    for unit_ns, least in ((1, 1e17), (1_000, 1e14), (1_000_000, 1e11)):
+        if at >= least:
+            return int(at) * unit_ns if at < _LARGEST_NS / unit_ns else 0
+    return int(at) * NS_PER_S + round(at % 1 * NS_PER_S)  # the product of both would be off by up to 128 ns

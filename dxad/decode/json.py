@@ -1,15 +1,26 @@
-"""JSON objects: a path per channel, such as `motor.current` or `phases[0].i`."""
+"""JSON objects: a path per channel, such as `motor.current` or `phases[0].i`; or arrays of such."""
 
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import orjson
+from pydantic import Field
 
-from dxad.decode import PAYLOAD_MAX, DecodeSection, Path, follow, path_of
+from dxad.decode import (
+    PAYLOAD_MAX,
+    WHOLE,
+    DecodeSection,
+    Path,
+    PathText,
+    bounded,
+    follow,
+    path_of,
+    samples_in,
+)
 from dxad.errors import DecodeError
 from dxad.plugin import Plugin
 
-__all__ = ["PLUGIN", "Config", "Json", "discover"]
+__all__ = ["PLUGIN", "Config", "Json", "JsonSamples", "discover"]
 
 _DISCOVER_MAX: Final = 64
 
@@ -18,6 +29,16 @@ class Config(DecodeSection):
     """`decode = { kind = "json" }`."""
 
     kind: Literal["json"] = "json"
+    samples: PathText | None = Field(
+        None,
+        description="the path of an array of samples, . for the whole message: then the channels' paths, and "
+        "that of the time, begin at each sample",
+    )
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a message holds several samples."""
+        return self.samples is not None
 
 
 class Json:
@@ -40,11 +61,38 @@ class Json:
         Raises:
             DecodeError: the payload is no JSON object, or too large.
         """
-        document = _parse(payload, self._max)
+        document = _object(_parse(payload, self._max))
         return [
             _number(document.get(path[0]) if len(path) == 1 else follow(document, path))
             for path in self._paths
         ]
+
+
+class JsonSamples:
+    """Finds each channel's number in every element of an array."""
+
+    def __init__(self, config: Config, paths: Sequence[str]) -> None:
+        """Look for the array, and for `paths` in its elements.
+
+        Raises:
+            ConfigError: a path is written wrong.
+        """
+        self._max = config.max_payload
+        self._array = path_of(config.samples or WHOLE, any_root=True)
+        self._paths: list[Path] = [path_of(path, any_root=True) for path in paths]
+
+    def decode(self, payload: bytes) -> list[float | None]:
+        """The last sample's numbers."""
+        return self.decode_samples(payload)[-1]
+
+    def decode_samples(self, payload: bytes) -> list[list[float | None]]:
+        """Of each sample, each channel's number; None where it is missing, or is not a finite number.
+
+        Raises:
+            DecodeError: the payload is no JSON, has no such array or too large a one, or is too large.
+        """
+        samples = samples_in(_parse(payload, self._max), self._array)
+        return [[_number(follow(sample, path)) for path in self._paths] for sample in samples]
 
 
 def discover(payload: bytes) -> list[str]:
@@ -53,17 +101,18 @@ def discover(payload: bytes) -> list[str]:
     Raises:
         DecodeError: the payload is no JSON object, or too large.
     """
-    document = _parse(payload, PAYLOAD_MAX)
+    document = _object(_parse(payload, PAYLOAD_MAX))
     return sorted(name for name, value in document.items() if _number(value) is not None)[:_DISCOVER_MAX]
 
 
-def _parse(payload: bytes, most: int) -> dict[Any, Any]:
-    if len(payload) > most:
-        raise DecodeError(f"payload of {len(payload)} bytes is larger than {most}")
+def _parse(payload: bytes, most: int) -> Any:
     try:
-        document = orjson.loads(payload)
+        return orjson.loads(bounded(payload, most))
     except orjson.JSONDecodeError as error:
         raise DecodeError(f"not JSON: {error}") from error
+
+
+def _object(document: Any) -> dict[Any, Any]:
     if not isinstance(document, dict):
         raise DecodeError(f"a JSON {type(document).__name__}, not an object")
     return document
@@ -76,4 +125,8 @@ def _number(value: Any) -> float | None:
     return float(value) if type(value) is int else None
 
 
-PLUGIN = Plugin(Config, Json)
+def _built(config: Config, paths: Sequence[str]) -> Json | JsonSamples:
+    return JsonSamples(config, paths) if config.sampled else Json(config, paths)
+
+
+PLUGIN = Plugin(Config, _built)

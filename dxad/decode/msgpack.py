@@ -1,22 +1,29 @@
-"""MessagePack maps: a path per channel, as in JSON."""
+"""MessagePack maps: a path per channel, as in JSON; or arrays of such."""
 
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgpack
+from pydantic import Field
 
-from dxad.decode import DecodeSection, Path, follow, path_of
+from dxad.decode import WHOLE, DecodeSection, Path, PathText, bounded, follow, path_of, samples_in
 from dxad.errors import DecodeError
 from dxad.plugin import Plugin
 
-__all__ = ["PLUGIN", "Config", "Msgpack"]
+__all__ = ["PLUGIN", "Config", "Msgpack", "MsgpackSamples"]
 
 
 class Config(DecodeSection):
     """`decode = { kind = "msgpack" }`."""
 
     kind: Literal["msgpack"] = "msgpack"
+    samples: PathText | None = Field(None, description="the path of an array of samples, as in JSON")
+
+    @property
+    def sampled(self) -> bool:
+        """Whether a message holds several samples."""
+        return self.samples is not None
 
 
 class Msgpack:
@@ -37,15 +44,44 @@ class Msgpack:
         Raises:
             DecodeError: the payload is no map, or too large.
         """
-        if len(payload) > self._max:
-            raise DecodeError(f"payload of {len(payload)} bytes is larger than {self._max}")
-        try:
-            document = msgpack.unpackb(payload, strict_map_key=False)
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
-            raise DecodeError(f"not MessagePack: {error or type(error).__name__}") from error
+        document = _parse(payload, self._max)
         if not isinstance(document, dict):
             raise DecodeError(f"a MessagePack {type(document).__name__}, not a map")
         return [_number(follow(document, path)) for path in self._paths]
+
+
+class MsgpackSamples:
+    """Finds each channel's number in every element of an array."""
+
+    def __init__(self, config: Config, paths: Sequence[str]) -> None:
+        """Look for the array, and for `paths` in its elements.
+
+        Raises:
+            ConfigError: a path is written wrong.
+        """
+        self._max = config.max_payload
+        self._array = path_of(config.samples or WHOLE, any_root=True)
+        self._paths: list[Path] = [path_of(path, any_root=True) for path in paths]
+
+    def decode(self, payload: bytes) -> list[float | None]:
+        """The last sample's numbers."""
+        return self.decode_samples(payload)[-1]
+
+    def decode_samples(self, payload: bytes) -> list[list[float | None]]:
+        """Of each sample, each channel's number; None where it is missing, or is not a finite number.
+
+        Raises:
+            DecodeError: the payload is no MessagePack, has no such array or too large a one, or is too large.
+        """
+        samples = samples_in(_parse(payload, self._max), self._array)
+        return [[_number(follow(sample, path)) for path in self._paths] for sample in samples]
+
+
+def _parse(payload: bytes, most: int) -> Any:
+    try:
+        return msgpack.unpackb(bounded(payload, most), strict_map_key=False)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
+        raise DecodeError(f"not MessagePack: {error or type(error).__name__}") from error
 
 
 def _number(value: Any) -> float | None:
@@ -56,4 +92,8 @@ def _number(value: Any) -> float | None:
     return None
 
 
-PLUGIN = Plugin(Config, Msgpack)
+def _built(config: Config, paths: Sequence[str]) -> Msgpack | MsgpackSamples:
+    return MsgpackSamples(config, paths) if config.sampled else Msgpack(config, paths)
+
+
+PLUGIN = Plugin(Config, _built)

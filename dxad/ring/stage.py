@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dxad.types import SAMPLE, Overflow, Quality, Reason
+from dxad.types import F8, SAMPLE, Overflow, Quality, Reason
 
 __all__ = ["Stage"]
 
@@ -87,6 +87,35 @@ class Stage:
             self._view, at, self._message, self._stamp, self._arrival, value, column, quality, reason
         )
         self._used += _SIZE
+
+    def put_many(self, arrival: int, values: F8) -> bool:
+        """Add messages that arrived together; returns False, and has added none, unless all find room.
+
+        Args:
+            arrival: the stream clock now.
+            values: (messages, columns), of all columns in their order; NaN makes a BAD sample.
+        """
+        messages, columns = values.shape
+        size = messages * columns * _SIZE
+        if self._every > 1 or size > len(self._buffer) - self._used:
+            return False
+        samples = np.zeros((messages, columns), SAMPLE)
+        samples["message"] = np.arange(self._messages, self._messages + messages)[:, np.newaxis]
+        samples["arrival"] = arrival
+        samples["value"] = values
+        samples["column"] = np.arange(columns, dtype=np.int32)
+        missing = np.isnan(values)
+        if missing.any():
+            samples["quality"][missing] = Quality.BAD
+            samples["reason"][missing] = Reason.TYPE
+        written = samples.tobytes()
+        at = (self._begin + self._used) % len(self._buffer)
+        first = min(size, len(self._buffer) - at)
+        self._view[at : at + first] = written[:first]
+        self._view[: size - first] = written[first:]
+        self._used += size
+        self._messages += messages
+        return True
 
     def _make_room(self) -> int:
         """Let go of waiting samples for the one that comes; returns where it goes, or -1: it is not kept."""

@@ -1,18 +1,21 @@
 """Where readings come from: one file per type, and what their callbacks and `read` meet in.
 
 callback ── put, reject, lose ──▶ Inbox ── block ──▶ read
+              ▲
+payloads ── Intake, by a decoder
 """
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
+from dxad.decode import ABSENT, Bulk, Decoder, Partial, Sampled, stamp
 from dxad.errors import DecodeError, NotConnected
 from dxad.fields import SourceSection
 from dxad.ring.stage import Stage
-from dxad.types import Block, Quality, Reason
+from dxad.types import F8, Block, Quality, Reason
 
-__all__ = ["Inbox"]
+__all__ = ["Inbox", "Intake"]
 
 _NAN: Final = float("nan")
 _TOLD_MOST: Final = 200
@@ -84,6 +87,13 @@ class Inbox:
                 stage.put(column, _NAN, Quality.BAD, Reason.TYPE)
         self._tell()
 
+    def messages(self, arrival: int, values: F8) -> bool:
+        """Add rows of all columns, a message each; NaN makes a BAD sample. False: they find no room."""
+        if not self._stage.put_many(arrival, values):
+            return False
+        self._tell()
+        return True
+
     def _tell(self) -> None:
         """There is something to read, and perhaps enough."""
         self._news.set()
@@ -124,3 +134,62 @@ class Inbox:
             self._holding = False
             self._hold(False)
         return Block(samples)
+
+
+class Intake:
+    """Decodes payloads of one kind into an inbox."""
+
+    def __init__(
+        self, inbox: Inbox, decoder: Decoder, columns: Sequence[int], *, timed: bool, all_columns: bool
+    ) -> None:
+        """Decode by `decoder`, whose values are those of `columns`.
+
+        Args:
+            inbox: where they go.
+            decoder: of the payloads.
+            columns: which channels they are.
+            timed: the decoder's last value is the sample's own time.
+            all_columns: `columns` are all channels of the source, in their order.
+        """
+        self._inbox = inbox
+        self._decoder = decoder
+        self._columns = columns
+        self._timed = timed
+        self._sampled = decoder if isinstance(decoder, Sampled) else None
+        self._partial = isinstance(decoder, Partial) and decoder.partial
+        self._bulk = decoder if all_columns and not timed and isinstance(decoder, Bulk) else None
+
+    def take(
+        self, now: int, payload: bytes, quality: Quality = Quality.GOOD, reason: Reason = Reason.NONE
+    ) -> None:
+        """Add what a payload holds, or count it as malformed."""
+        try:
+            if self._sampled is not None:
+                for each in self._sampled.decode_samples(payload):
+                    self._put(now, each, quality, reason)
+                return
+            values = self._decoder.decode(payload)
+        except DecodeError as error:
+            self._inbox.reject(now, error)
+            return
+        self._put(now, values, quality, reason)
+
+    def take_all(self, now: int, payloads: Sequence[bytes]) -> bool:
+        """Add many payloads at once; False: it cannot be done, and nothing was added."""
+        if self._bulk is None:
+            return False
+        values = self._bulk.decode_many(payloads)
+        return values is not None and self._inbox.messages(now, values)
+
+    def _put(self, now: int, values: Sequence[float | None], quality: Quality, reason: Reason) -> None:
+        at = 0
+        if self._timed and values:
+            *values, time = values
+            at = stamp(time)
+        if not self._partial:
+            self._inbox.message(now, self._columns, values, stamp=at, quality=quality, reason=reason)
+        elif values:
+            self._inbox.begin(now, stamp=at)
+            for column, value in zip(self._columns, values, strict=True):
+                if value is not ABSENT:
+                    self._inbox.put(column, value, quality if value is not None else Quality.BAD, reason)

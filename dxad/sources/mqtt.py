@@ -18,7 +18,7 @@ from dxad.links.mqtt import MqttLink, Version, open_link
 from dxad.links.tls import TlsSection
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
-from dxad.sources import Inbox
+from dxad.sources import Inbox, Intake
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
 __all__ = ["PLUGIN", "Config", "Mqtt", "MqttChannel"]
@@ -28,10 +28,8 @@ _PROOF: Final = 1.5
 """Keep-alives for which a packet proves the session alive."""
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
-_RETAINED: Final[Any] = {"quality": Quality.UNCERTAIN, "reason": Reason.RETAINED}
 _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
-_LARGEST_NS: Final = 2**63
 _LEVELS: Final = re.compile(r"(?:[^#+/]*|\+)(?:/(?:[^#+/]*|\+))*(?:/#)?|#")
 
 
@@ -107,6 +105,11 @@ class Config(SourceSection):
             raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
         if self.clock == "device" and self.time is None:
             raise ValueError('clock: "device" wants to know by `time` where a message has it')
+        if self.decode.sampled and self.clock == "arrival":
+            raise ValueError(
+                'clock: samples of an array arrive at once; say "counted" where they are even, "device" '
+                "where each has its time"
+            )
         if self.session is not None and (self.client_id is None or not self.qos):
             raise ValueError("session: the broker knows us by a client_id, and keeps messages of qos 1 alone")
         if self.version == "3.1.1" and self.password is not None and self.username is None:
@@ -169,16 +172,21 @@ class Mqtt:
         self._clock = clock
         self._inbox = Inbox(config, hold=self._hold)
         self._subscriptions = config.subscriptions()
-        self._plain = {each.filter: each for each in self._subscriptions if not each.wild}
-        self._wild = [each for each in self._subscriptions if each.wild]
+        intakes = [(each, self._intake(each)) for each in self._subscriptions]
+        self._plain = {each.filter: intake for each, intake in intakes if not each.wild}
+        self._wild = [(each.filter, intake) for each, intake in intakes if each.wild]
         self._link: MqttLink | None = None
-        self._timed = config.time is not None
         self._known = False
         """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
         """Messages that are staged."""
         self._handed_over: list[int] = []
         """Those whose samples the last `read` has returned."""
+
+    def _intake(self, of: Subscription) -> Intake:
+        timed = self._config.time is not None
+        whole = of.columns == tuple(range(len(self.channels)))
+        return Intake(self._inbox, of.decoder, of.columns, timed=timed, all_columns=whole)
 
     @property
     def overflowed(self) -> int:
@@ -254,29 +262,20 @@ class Mqtt:
     def _message(self, packet: mqtt5.PublishPacket) -> None:
         """Stage one message's samples; a malformed one is counted, and told at the next read."""
         now = self._clock.now()
-        for subscription in self._taking(packet.topic):
-            try:
-                values = subscription.decoder.decode(packet.payload)
-            except DecodeError as error:
-                self._inbox.reject(now, error)
-                continue
-            stamp = 0
-            if self._timed:
-                *values, at = values
-                stamp = _stamp(at)
+        for intake in self._taking(packet.topic):
             if packet.retain:
-                self._inbox.message(now, subscription.columns, values, stamp=stamp, **_RETAINED)
+                intake.take(now, packet.payload, Quality.UNCERTAIN, Reason.RETAINED)
             else:
-                self._inbox.message(now, subscription.columns, values, stamp=stamp)
+                intake.take(now, packet.payload)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
 
-    def _taking(self, topic: str) -> Iterator[Subscription]:
+    def _taking(self, topic: str) -> Iterator[Intake]:
         if topic in self._plain:
             yield self._plain[topic]
-        for subscription in self._wild:
-            if _matches(subscription.filter, topic):
-                yield subscription
+        for pattern, intake in self._wild:
+            if _matches(pattern, topic):
+                yield intake
 
     async def read(self) -> Block:
         """All samples that came since the last call.
@@ -308,16 +307,6 @@ class Mqtt:
         self._unacknowledged, self._handed_over = [], []
         if link is not None:
             await link.close()
-
-
-def _stamp(at: float | None) -> int:
-    """A time since 1970 as UTC nanoseconds; 0 where there is none. Seconds have ten digits these days."""
-    if at is None or at <= 0:
-        return 0
-    for unit_ns, least in ((1, 1e17), (1_000, 1e14), (1_000_000, 1e11)):
-        if at >= least:
-            return int(at) * unit_ns if at < _LARGEST_NS / unit_ns else 0
-    return int(at * NS_PER_S)
 
 
 def _matches(pattern: str, topic: str) -> bool:

@@ -51,8 +51,7 @@ class Config(SourceSection):
 
     def channel_sections(self) -> Mapping[str, ChannelSection]:
         """All channels, by column."""
-        columns: Sequence[str] = getattr(self.decode, "columns", ())
-        return self.channels or {name: ChannelSection() for name in columns}
+        return self.channels or {name: ChannelSection() for name in self.decode.names}
 
     @model_validator(mode="after")
     def _decodes_its_channels(self) -> Self:

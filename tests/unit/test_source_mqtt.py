@@ -307,6 +307,38 @@ async def test_a_message_may_bring_its_own_time(fake, time, stamp):
     assert set(samples["stamp"]) == {stamp}
 
 
+async def test_a_message_may_hold_samples_with_their_own_times(fake):
+    settings = {"decode": {"kind": "json", "samples": "s"}, "clock": "device", "time": "t"}
+    async with listening(fake.serve) as port, connected(port, **settings) as source:
+        fake.writer.write(
+            fake.send(b'{"s": [{"t": 1700000000.25, "a": 1}, {"t": 1700000000.5, "a": 2, "b": 3}]}')
+        )
+        samples = (await source.read()).samples
+    assert samples["message"].tolist() == [0, 0, 1, 1]
+    assert samples["stamp"].tolist() == [17 * 10**17 + 25 * 10**7] * 2 + [17 * 10**17 + 5 * 10**8] * 2
+    assert samples["value"][[0, 2, 3]].tolist() == [1.0, 2.0, 3.0]
+    assert samples["reason"].tolist() == [Reason.NONE, Reason.TYPE, Reason.NONE, Reason.NONE]
+
+
+def test_samples_of_an_array_have_a_time_of_their_own_or_are_counted():
+    decode = {"kind": "msgpack", "samples": "."}
+    assert config(1, decode=decode, clock="counted").clock == "counted"
+    with pytest.raises(ValidationError, match="samples of an array arrive at once"):
+        config(1, decode=decode)
+
+
+async def test_sentences_of_several_kinds_share_a_topic(fake):
+    decode = {"kind": "nmea", "fields": {"a": "MWV.1", "b": "DBT.3"}}
+    async with listening(fake.serve) as port, connected(port, decode=decode) as source:
+        fake.writer.write(
+            fake.send(b"$WIMWV,214.8,R", b"$GPGLL,1,N", b"$SDDBT,7.8,f,2.4,M", b"$SDDBT,7.8,f,,M")
+        )
+        samples = (await source.read()).samples
+    assert samples["column"].tolist() == [0, 1, 1]
+    assert samples["value"][:2].tolist() == [214.8, 2.4]
+    assert samples["quality"].tolist() == [Quality.GOOD, Quality.GOOD, Quality.BAD]
+
+
 async def test_what_the_broker_had_kept_is_uncertain_and_what_comes_is_not(broker):
     await publish(broker, "t", b'{"a": 1, "b": 2}', retain=True)
     async with connected(broker) as source:

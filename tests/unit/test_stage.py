@@ -108,3 +108,24 @@ def test_what_is_put_is_taken_in_order_or_counted(overflow, capacity, script):
     taken += stage.take()["value"].tolist()
     assert taken == sorted(set(taken))
     assert len(taken) + stage.overflowed == put
+
+
+@given(st.lists(st.integers(1, 4), max_size=8), st.sampled_from(["drop_newest", "drop_oldest", "thin"]))
+def test_many_at_once_are_what_they_are_one_by_one_or_find_no_room(sizes, overflow):
+    many, singly, value = Stage(16, overflow), Stage(16, overflow), 0.0
+    for turn, messages in enumerate(sizes):
+        rows = np.arange(value, value + 2 * messages).reshape(-1, 2)
+        rows[0, 1] = np.nan
+        value += 2 * messages
+        for stage in (many, singly):
+            if stage is many and stage.put_many(turn, rows):
+                continue
+            for row in rows.tolist():
+                stage.begin(turn)
+                for column, each in enumerate(row):
+                    bad = (Quality.BAD, Reason.TYPE) if np.isnan(each) else ()
+                    stage.put(column, each, *bad)
+        if turn % 3 == 2:
+            assert many.take(5).tobytes() == singly.take(5).tobytes()
+    assert many.overflowed == singly.overflowed
+    assert many.take().tobytes() == singly.take().tobytes()
