@@ -273,6 +273,17 @@ class SyncClient:
         """Have the daemon take up its configuration as it is on disk now."""
         return self._run(lambda client: client.reload(dry_run=dry_run))
 
+    def rows(
+        self,
+        kind: Literal["sources", "pipelines"],
+        name: str,
+        *,
+        start: int | None = None,
+        limit: int = 10_000,
+    ) -> Document:
+        """Rows of a source or a pipeline from slot `start` on."""
+        return self._run(lambda client: client.rows(kind, name, start=start, limit=limit))
+
     def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         async def asked() -> T:
             async with Client(self.path, timeout_s=self._timeout_s) as client:
