@@ -29,6 +29,7 @@ from dxad.expression import compile_expression
 from dxad.types import NS_PER_S, Channel, Columns, Fold, Lane, Overflow, Schema
 
 __all__ = [
+    "NOISE_SAMPLES",
     "BandSection",
     "ChannelId",
     "ChannelPattern",
@@ -49,6 +50,9 @@ __all__ = [
     "rows_in",
     "side_by_side",
 ]
+
+NOISE_SAMPLES: Final = 8
+"""How few values tell a scatter."""
 
 _UNITS_NS = {
     "ns": 1,
@@ -222,12 +226,43 @@ class ChannelSection(Section):
         None, description="how long a value stays valid without a new one; default: the source's"
     )
     fold: Fold = Field("last", description="what several samples in one slot become")
+    max_rate: float | None = Field(
+        None,
+        gt=0,
+        strict=False,
+        allow_inf_nan=False,
+        description="the fastest change that is physically possible, per second; what comes faster is bad",
+    )
+    stuck_after: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="a value that has not changed by a bit for so long is bad, until it changes"
+    )
+    max_noise: float | None = Field(
+        None,
+        gt=0,
+        strict=False,
+        allow_inf_nan=False,
+        description="the largest standard deviation, trends left out; values that scatter more are uncertain",
+    )
+    noise_window: Duration = Field(
+        10 * NS_PER_S, gt=0, description="how long the scatter is measured before it is judged"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range: {self.range[0]} is not below {self.range[1]}")
         return self
+
+    def check_period(self, period: int) -> None:
+        """Whether what it says fits samples that come every `period` nanoseconds.
+
+        Raises:
+            ValueError: it does not; the message begins with the key.
+        """
+        if self.stuck_after is not None and self.stuck_after <= period:
+            raise ValueError("stuck_after: wants to be longer than the source's period")
+        if self.max_noise is not None and self.noise_window < NOISE_SAMPLES * period:
+            raise ValueError(f"noise_window: wants to be {NOISE_SAMPLES} of the source's periods at least")
 
 
 class SourceSection(Section):
@@ -283,6 +318,15 @@ class SourceSection(Section):
             raise ValueError("clock: samples of this type of source bring no time of their device's")
         if self.overflow == "block" and not self.holds_back:
             raise ValueError("overflow: the wire of this type of source cannot be made to wait")
+        return self
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> Self:
+        for name, channel in self.channel_sections().items() if self.period else ():
+            try:
+                channel.check_period(self.period or 1)
+            except ValueError as error:
+                raise ValueError(f"channels.{name}.{error}") from error
         return self
 
     def declared(self, source: str) -> tuple[Channel, ...]:

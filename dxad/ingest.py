@@ -19,6 +19,7 @@ from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import ChannelSection, SourceSection
 from dxad.ring.ringbuffer import RingBuffer
+from dxad.ring.samplecheck import SampleCheck
 from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
 from dxad.ring.sealer import Sealer
 from dxad.runtime.backoff import Backoff
@@ -88,8 +89,7 @@ class Ingest:
             waiting_most=waiting_most(section),
         )
         self._sample_clock = self._made_clock()
-        self._low, self._high = np.array([each.range or (-np.inf, np.inf) for each in self._sections]).T
-        self._ranged = any(each.range is not None for each in self._sections)
+        self._check = SampleCheck(self._sections, period=period)
         self.connected = False
         self._down_since: int | None = None
         self._newest: int | None = None
@@ -199,43 +199,22 @@ class Ingest:
         samples = block.samples
         self._count["samples_received"].add(len(samples))
         self._newest = self._clock.now()
-        self._take(self._judged(samples))
+        self._take(samples)
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
 
-    def _judged(self, samples: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
-        """Mark what cannot be as BAD, and count all that is BAD by its reason."""
-        value = samples["value"].copy()
-        wrong = ~np.isfinite(value)
-        if self._ranged:
-            column = samples["column"]
-            wrong |= (value < self._low[column]) | (value > self._high[column])
-        good = not samples["quality"].any()
-        if not good:
-            wrong &= samples["quality"] != Quality.BAD
-        if wrong.any():
-            samples = samples.copy()
-            samples["reason"][wrong] = np.where(np.isfinite(value[wrong]), Reason.RANGE, Reason.TYPE)
-            samples["quality"][wrong] = Quality.BAD
-        elif good:
-            return samples
-        reasons = samples["reason"][samples["quality"] == Quality.BAD]
-        for reason in np.unique(reasons):
-            self._metrics.counter(
-                "dxad_samples_rejected_total", source=self.name, reason=Reason(reason).name.lower()
-            ).add(int(np.count_nonzero(reasons == reason)))
-        return samples
-
     def _take(self, samples: npt.NDArray[np.void]) -> None:
-        """Give samples their times and hand them on; write down what becomes of those that are too late."""
-        times = samples["message"] if self._by_message else self._sample_clock.times(samples)
+        """Give samples their times, judge them, and hand them on; write down what becomes of the others."""
+        times = self._sample_clock.times(samples)
         timed = times != NO_TIME
         if not timed.all():
             self.ledger.lose("ahead", int(np.count_nonzero(~timed)))
             samples, times = samples[timed], times[timed]
-        accepted = self._sealer.accept(samples, times)
+        samples = self._check.apply(samples, times)
+        self._count_doubted(samples)
+        accepted = self._sealer.accept(samples, samples["message"] if self._by_message else times)
         late = accepted.after_sealing
         if late or accepted.waiting:
             self._count["samples_late"].add(late)
@@ -245,6 +224,18 @@ class Ingest:
             self.ledger.lose("too_old", accepted.too_old)
             self.ledger.lose("waiting", accepted.waiting)
         self._note_late(all_late=late == len(samples) > 0)
+
+    def _count_doubted(self, samples: npt.NDArray[np.void]) -> None:
+        """Count all that is BAD, or UNCERTAIN, by its reason."""
+        quality = samples["quality"]
+        if not quality.any():
+            return
+        for name, kind in (("rejected", Quality.BAD), ("doubted", Quality.UNCERTAIN)):
+            reasons = samples["reason"][quality == kind]
+            for reason in np.unique(reasons):
+                self._metrics.counter(
+                    f"dxad_samples_{name}_total", source=self.name, reason=Reason(reason).name.lower()
+                ).add(int(np.count_nonzero(reasons == reason)))
 
     def _note_skew(self, now: int) -> None:
         """The device's clock against ours, once it is known."""
@@ -339,6 +330,7 @@ class Ingest:
             "backfilled": count["samples_backfilled"],
             "lost": self.ledger.snapshot(),
             "rejected": self._metrics.by_label("dxad_samples_rejected_total", "reason", source=self.name),
+            "doubted": self._metrics.by_label("dxad_samples_doubted_total", "reason", source=self.name),
             "messages_rejected": count["messages_rejected"],
             "overflowed": self.overflowed,
             "skipped": getattr(self.source, "skipped", 0),

@@ -103,6 +103,12 @@ class Reason(IntEnum):
     """Nothing is wrong: the value came after its slot was sealed, and filled an empty or a held cell."""
     RETAINED = 6
     """An MQTT broker had kept the message: nobody knows how old it is."""
+    RATE = 7
+    """The value has changed faster than the channel can."""
+    STUCK = 8
+    """The value has not changed by a bit for longer than the channel can stand still."""
+    NOISE = 9
+    """The channel's values scatter more than its sensor does when it is well."""
 
 
 SAMPLE = np.dtype(

@@ -12,6 +12,7 @@ __all__ = ["METRICS", "Counter", "Metrics", "Sample", "prometheus"]
 METRICS: Final = {
     "dxad_samples_received_total": "samples read from the wire",
     "dxad_samples_rejected_total": "samples that were refused, by reason",
+    "dxad_samples_doubted_total": "samples that were taken as uncertain, by reason",
     "dxad_samples_late_total": "samples whose slot was sealed when they came",
     "dxad_samples_backfilled_total": "of these, the ones that filled a cell that was empty or held",
     "dxad_samples_folded_total": "samples combined with another of the same slot; nothing is lost by it",

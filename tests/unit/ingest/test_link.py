@@ -209,6 +209,7 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "backfilled": 0,
         "lost": {},
         "rejected": {},
+        "doubted": {},
         "messages_rejected": 0,
         "overflowed": 0,
         "skipped": 0,

@@ -82,6 +82,25 @@ async def test_a_number_that_is_not_finite_is_bad_without_a_range_too(rig, value
     assert rig.count("samples_rejected", reason="type") == 1
 
 
+async def test_what_cannot_be_is_bad_before_it_is_folded_or_held_and_counted_by_its_reason():
+    keys = {"max_rate": 10, "stuck_after": "300ms", "max_noise": 0.1, "noise_window": "1s"}
+    rig = Rig({"a": {**keys, "fold": "max"}, "b": {}})
+    async with rig.running():
+        for value in [1.0, 99.0, 1.1, 1.2, 1.2, 1.2, 1.2, *[1.4, 1.9] * 15]:
+            await rig.deliver(rig.source.block(value), rig.source.block(7.0, column=1))
+            await rig.step(0.1)
+        await rig.step(0.1)
+    values, states = rig.column()
+    good, bad = State.GOOD, State.BAD
+    assert states[:8] == [good, bad, good, good, good, good, bad, good]
+    assert values[2:8] == [1.1, 1.2, 1.2, 1.2, pytest.approx(NAN, nan_ok=True), 1.4]
+    assert set(states[8:10]) == {good}
+    assert set(states[10:37]) == {State.UNCERTAIN}
+    assert set(rig.column(1)[1][:37]) == {good}
+    shown = rig.ingest.snapshot()
+    assert (shown["rejected"], shown["doubted"]) == ({"rate": 1, "stuck": 1}, {"noise": 27})
+
+
 async def test_what_the_device_calls_bad_is_counted_as_its_own_reason(rig):
     async with rig.running():
         await rig.deliver(rig.source.block(3.0, quality=Quality.BAD))
