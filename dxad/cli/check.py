@@ -9,6 +9,7 @@ import click
 
 from dxad.cli.options import MISTAKE, as_json, of_config
 from dxad.errors import ConfigError, Problem
+from dxad.fields import octets_written
 
 if TYPE_CHECKING:
     from dxad.config import Config
@@ -38,7 +39,8 @@ def check(config: Path, as_json: bool) -> None:
     """Find every mistake in a configuration.
 
     Each is one line, `file:line: key: message`, and the exit status is 2. A right one is told with the memory
-    that each of its nodes will need; nothing is connected to.
+    that each of its nodes will need, and with all that instruments are asked: nothing else is ever sent to
+    the field. Nothing is connected to.
     """
     from dxad.assembly import memory
     from dxad.config import load, warnings
@@ -84,6 +86,7 @@ def _print_json(
         "valid": not problems,
         "problems": [{"where": each.where, "key": each.key, "message": each.message} for each in problems],
         "warnings": [{"key": each.key, "message": each.message} for each in warned],
+        "requests": {} if config is None else {name: list(asked) for name, asked in _asked(config).items()},
         "memory_bytes": dict(needed),
         "memory_total_bytes": sum(needed.values()),
         "memory_max_bytes": None if config is None else config.memory_max,
@@ -102,6 +105,8 @@ def _print(
 
     if config is not None:
         _print_memory(config, needed)
+        for name, requests in _asked(config).items():
+            click.echo(f"sources.{name} asks its device: {', '.join(map(repr, requests))}")
     for problem in (*warned, *problems):
         click.echo(str(problem))
     if config is None or problems:
@@ -109,6 +114,15 @@ def _print(
     else:
         parts = (count(len(config.sources), "source"), count(len(config.pipelines), "pipeline"))
         click.echo(f"{path} is right: {', '.join(parts)}, {count(len(config.sinks), 'sink')}")
+
+
+def _asked(config: "Config") -> Mapping[str, Sequence[str]]:
+    """By source, what it sends to its device, as a configuration writes it."""
+    return {
+        name: [octets_written(each) for each in section.requests]
+        for name, section in config.sources.items()
+        if section.requests
+    }
 
 
 def _print_memory(config: "Config", needed: Mapping[str, int]) -> None:

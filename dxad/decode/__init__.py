@@ -113,6 +113,11 @@ class DecodeSection(Section):
         return ()
 
     @property
+    def size(self) -> int | None:
+        """How many bytes each payload has; None where that differs."""
+        return None
+
+    @property
     def sampled(self) -> bool:
         """Whether a message holds several samples."""
         return False

@@ -48,6 +48,11 @@ class Config(DecodeSection):
         """The fields."""
         return self.fields
 
+    @property
+    def size(self) -> int:
+        """The format's."""
+        return struct.calcsize(self.format)
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         each_once("fields", self.fields)

@@ -1,0 +1,209 @@
+"""An instrument that speaks only when it is asked: polled on the source's grid.
+
+The requests are those of the configuration, and nothing else is ever sent. Which question an answer belongs
+to is known by its time alone. So there is one question at a time, what came before it is thrown away, and
+after one that got no answer the line rests until a late one must have come.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from dxad.decode import ABSENT, stamp
+from dxad.errors import DecodeError, NotConnected
+from dxad.links.framing import Broken
+from dxad.links.serial import SerialLink
+from dxad.ring.stage import Stage
+from dxad.runtime.clock import Clock
+from dxad.sources.serial.section import Config, Question
+from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
+
+__all__ = ["AskedSerial"]
+
+_SILENT_MOST: Final = 3
+"""Polls in a row without any answer, after which the port is opened anew."""
+_FAULTS_MOST: Final = 16
+"""Kinds of wrong answers that are counted apart."""
+_NAN: Final = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    values: Sequence[float | None]
+    """Of the question's columns, and the time where there is one; none without a sound answer."""
+    fault: str = ""
+    """Why there is none; nothing where nothing came at all."""
+
+
+class AskedSerial:
+    """Asks all questions, one after the other, once per slot."""
+
+    def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
+        self.channels: Sequence[Channel] = config.declared(name)
+        self.skipped = 0
+        """Slots in which no poll could begin because the one before took too long."""
+        self.faults: dict[str, int] = {}
+        """What came instead of an answer, and how often."""
+        self._config = config
+        self._clock = clock
+        self._period = config.period or NS_PER_S
+        self._quiet = config.timeout if config.quiet is None else config.quiet
+        self._questions = config.questions()
+        self._framer = config.framer()
+        self._stage = Stage(len(self.channels))
+        self._link: SerialLink | None = None
+        self._lost = "not connected"
+        self._came: list[bytes | Broken] = []
+        self._news = asyncio.Event()
+        self._rests_until = 0
+        self._silent = 0
+        """Polls in a row without any answer."""
+        self._malformed: list[str] = []
+        """Of the last poll; told before the next."""
+        self._polled: int | None = None
+        """The slot of the last poll over this link."""
+
+    async def connect(self) -> None:
+        """Open the port anew.
+
+        Raises:
+            NotConnected: it is not there, or somebody else has it.
+            ConfigError: it cannot be set so.
+        """
+        await self.close()
+        self._polled, self._silent, self._rests_until = None, 0, 0
+        self._malformed.clear()
+        link = SerialLink(self._config.where, on_data=self._received, on_lost=self._lose)
+        link.open()
+        self._link, self._lost = link, ""
+
+    def _received(self, data: bytes) -> None:
+        self._came += self._framer.frames(data)
+        del self._came[: -_FAULTS_MOST * len(self._questions)]  # a device that talks without being asked
+        self._news.set()
+
+    def _lose(self, reason: str) -> None:
+        self._lost = self._lost or reason
+        self._link = None
+        self._news.set()
+
+    async def read(self) -> Block:
+        """Wait for the next slot, ask everything, and seal it.
+
+        Raises:
+            NotConnected: the device hung up, or has not answered for three polls.
+            DecodeError: answers of the poll before were malformed; its samples have been read.
+        """
+        if self._malformed:
+            told, self._malformed = self._malformed, []
+            raise DecodeError(f"{len(told)} answers rejected, the first: {told[0]}", rejected=len(told))
+        self._link_or_raise()
+        slot = await self._next_slot()
+        begin, end = slot * self._period, (slot + 1) * self._period
+        self._stage.take()  # what a cancelled poll has left
+        malformed: list[str] = []
+        heard = False
+        for question in self._questions:
+            answer = await self._ask(question)
+            heard |= bool(answer.values or answer.fault)
+            if answer.fault:
+                malformed.append(answer.fault)
+            self._count(answer)
+            self._put(question, answer, min(max(self._clock.now(), begin), end - 1))
+        self._silent = 0 if heard else self._silent + 1
+        if self._silent >= _SILENT_MOST:
+            waited = self._config.timeout / NS_PER_S
+            raise NotConnected(f"{self._config.port}: no answer within {waited:g} s, {self._silent} times")
+        self._malformed = malformed
+        return Block(self._stage.take(), through=end)
+
+    def _link_or_raise(self) -> SerialLink:
+        if self._link is None:
+            raise NotConnected(self._lost)
+        return self._link
+
+    async def _next_slot(self) -> int:
+        """Wait until a slot begins that was not polled yet, and a late answer would have come."""
+        last = self._polled
+        slot = -(-max(self._clock.now(), self._rests_until) // self._period)
+        if last is not None:
+            slot = max(slot, last + 1)
+        await self._clock.sleep_until(slot * self._period)
+        slot = max(slot, self._clock.now() // self._period)  # the loop may have been busy elsewhere
+        if last is not None:
+            self.skipped += slot - last - 1
+        self._polled = slot
+        return slot
+
+    async def _ask(self, question: Question) -> _Answer:
+        """Send a request, and wait for the first answer that is sound."""
+        await self._clock.sleep_until(self._rests_until)
+        link = self._link_or_raise()
+        self._framer.join(at_begin=True)
+        self._came.clear()
+        fault = ""
+        answered = False
+        try:
+            async with asyncio.timeout(self._config.timeout / NS_PER_S):
+                link.ask(question.request)
+                while True:
+                    frame = await self._next_frame()
+                    if isinstance(frame, Broken):
+                        fault = fault or frame.reason
+                        continue
+                    if frame.strip() == question.request.strip():
+                        continue  # two-wire adapters hear themselves
+                    try:
+                        values = question.decoder.decode(frame)
+                    except DecodeError as error:
+                        fault = fault or str(error)
+                        continue
+                    if values:
+                        answered = True
+                        return _Answer(values)
+        except TimeoutError:
+            return _Answer((), fault)
+        finally:
+            if not answered:  # cancelled reads too: the answer may still come
+                self._rests_until = self._clock.now() + self._quiet
+
+    async def _next_frame(self) -> bytes | Broken:
+        while not self._came:
+            self._link_or_raise()
+            self._news.clear()
+            await self._news.wait()
+        return self._came.pop(0)
+
+    def _count(self, answer: _Answer) -> None:
+        if answer.values:
+            return
+        kind = answer.fault[:40] or "timeout"
+        if kind not in self.faults and len(self.faults) >= _FAULTS_MOST:
+            kind = "other"
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+
+    def _put(self, question: Question, answer: _Answer, arrival: int) -> None:
+        values, at = answer.values, 0
+        if self._config.time is not None and values:
+            *values, time = values
+            at = stamp(time)
+        self._stage.begin(arrival, stamp=at)
+        if not values:
+            reason = Reason.TYPE if answer.fault else Reason.TIMEOUT
+            for column in question.columns:
+                self._stage.put(column, _NAN, Quality.BAD, reason)
+            return
+        for column, value in zip(question.columns, values, strict=True):
+            if value is None or value is ABSENT:
+                self._stage.put(column, _NAN, Quality.BAD, Reason.TYPE)
+            else:
+                self._stage.put(column, value)
+
+    async def close(self) -> None:
+        """Close the port; safe twice, and without `connect`."""
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+            self._lost = self._lost or "closed"
+            self._news.set()
