@@ -30,7 +30,7 @@ _SECOND_LOOK: Final = 0.85
 _ID_SHARE: Final = 0.5
 
 
-@click.group()
+@click.group(epilog="Example: dxad probe modbus tcp://192.168.1.20 --ids 1 --expect 21.5")
 def probe() -> None:
     """Ask a device what it has, and print the configuration that reads it."""
 
