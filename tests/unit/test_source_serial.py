@@ -229,7 +229,9 @@ class TestPort:
             while at < len(flood):
                 at += device.send(flood[at : at + 4_000])
                 await asyncio.sleep(0)
-            await asyncio.sleep(0.05)
+            async with asyncio.timeout(5):
+                while source.overflowed < 40_000:
+                    await asyncio.sleep(0.01)
             assert source.overflowed == 40_000
             assert len((await source.read()).samples) == 20_000
 
