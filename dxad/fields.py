@@ -39,7 +39,6 @@ __all__ = [
     "Identifier",
     "LaneName",
     "ModelSection",
-    "Octets",
     "Secret",
     "Section",
     "SinkSection",
@@ -48,7 +47,6 @@ __all__ = [
     "TransformSection",
     "distinct",
     "matching",
-    "octets_written",
     "rows_in",
     "side_by_side",
 ]
@@ -151,39 +149,6 @@ Size = Annotated[
     WithJsonSchema({"type": "string", "examples": ["64MiB"]}),
 ]
 """Bytes, written as a string with a unit: B, KiB, MiB or GiB."""
-
-
-def _octets(value: Any) -> bytes:
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str):
-        raise ValueError('expected a text, or "0x" and hexadecimal digits')  # noqa: TRY004 - pydantic collects ValueErrors
-    if not value.startswith("0x"):
-        return value.encode()
-    try:
-        return bytes.fromhex(value[2:])
-    except ValueError as error:
-        raise ValueError(f"{value!r} is no even number of hexadecimal digits after 0x") from error
-
-
-def octets_written(value: bytes) -> str:
-    """Back to the string: a text where it is one that says the same."""
-    text = value.decode("ascii", errors="replace")
-    plain = (
-        text.isascii()
-        and not text.startswith("0x")
-        and all(each.isprintable() or each in "\r\n" for each in text)
-    )
-    return text if plain else f"0x{value.hex()}"
-
-
-Octets = Annotated[
-    bytes,
-    BeforeValidator(_octets),
-    PlainSerializer(octets_written, when_used="json"),
-    WithJsonSchema({"type": "string", "examples": ["READ?\r\n", "0x02"]}),
-]
-"""Bytes, written as a text, or as hexadecimal digits after 0x."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""

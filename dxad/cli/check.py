@@ -9,7 +9,7 @@ import click
 
 from dxad.cli.options import MISTAKE, as_json, of_config
 from dxad.errors import ConfigError, Problem
-from dxad.fields import octets_written
+from dxad.octets import octets_written
 
 if TYPE_CHECKING:
     from dxad.config import Config

@@ -16,9 +16,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError, core_schema
 
 from dxad.errors import ConfigError
-from dxad.fields import Octets, Section, Size
+from dxad.fields import Section, Size
 from dxad.links.checksum import Check, Endian, Over, Place, algorithm
 from dxad.links.framing import Ended, Fixed, Framer, Length, uncobs, unslip
+from dxad.octets import Octets
 
 __all__ = ["Checksum", "ChecksumSection", "Framing", "FramingSection", "LineFraming"]
 

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from dxad.decode import Decoder, DecodeTable, decoder
 from dxad.errors import ConfigError
-from dxad.fields import ChannelSection, Duration, Identifier, Octets, SourceSection
+from dxad.fields import ChannelSection, Duration, Identifier, SourceSection
 from dxad.links.framing import Framer
 from dxad.links.serial import Flow, Parity, SerialPort
+from dxad.octets import Octets
 from dxad.sources.serial.framing import Checksum, ChecksumSection, FixedFraming, Framing, LineFraming
 from dxad.types import NS_PER_S
 
