@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dxad.commissioning import Patience
 
-__all__ = ["Shown", "hand_over", "into_file", "named", "watch"]
+__all__ = ["Shown", "hand_over", "into_file", "named", "seconds", "watch"]
 
 _T = TypeVar("_T")
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -43,6 +43,17 @@ def named(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
         "--name", default=default, show_default=True, callback=_name, help="Of the source in the fragment."
     )
+
+
+def seconds(given: str, option: str) -> float:
+    """A duration of the command line.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    from dxad.cli.backtest import nanoseconds
+
+    return (nanoseconds(given, option) or 0) / 1e9
 
 
 class Shown:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from dxad.cli.live import Shown, hand_over, into_file, named, watch
+from dxad.cli.live import Shown, hand_over, into_file, named, seconds, watch
 from dxad.cli.options import MISTAKE, REFUSED, as_json
 
 if TYPE_CHECKING:
@@ -94,7 +94,6 @@ def modbus(
     Nothing is ever written: only the four reading functions are sent, one question at a time. Ctrl-C ends it,
     and prints what was found. A serial line must not be in use by the daemon meanwhile.
     """
-    from dxad.cli.backtest import nanoseconds
     from dxad.commissioning.modbusfindings import device_document, expected_places, modbus_fragment
     from dxad.commissioning.modbusprobe import SPACES, likely_ids
     from dxad.commissioning.registers import Expected, tolerance_of
@@ -104,7 +103,7 @@ def modbus(
     try:
         address = address_of(url)
         within_s, delay_s, timeout_s = (
-            (nanoseconds(given, option) or 0) / 1e9
+            seconds(given, option)
             for given, option in ((span_time, "--for"), (delay, "--delay"), (timeout, "--timeout"))
         )
     except (ValueError, ConfigError) as error:
