@@ -311,6 +311,8 @@ class SourceSection(Section):
     """Whether its wire can be made to wait."""
     stamped: ClassVar[bool] = False
     """Whether its samples may bring the device's own time."""
+    keeps_state: ClassVar[bool] = False
+    """Whether it keeps something in the state directory, and is built with `state_dir`."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -115,7 +115,7 @@ class Builder:
         old = old or Nodes(config, {}, {}, {}, {})
         spare = self._spare_bytes(config)
         ingests = {
-            name: self._ingest(name, section)
+            name: self._ingest(name, section, config.state_dir)
             if name not in old.ingests or changes.fate("sources", name)
             else old.ingests[name]
             for name, section in config.sources.items()
@@ -171,10 +171,11 @@ class Builder:
             raise ConfigError(problems=[Problem("config", "memory_max", text)])
         return most - total
 
-    def _ingest(self, name: str, section: SourceSection) -> Ingest:
+    def _ingest(self, name: str, section: SourceSection, state_dir: Path) -> Ingest:
         source = self._sources.get(name)
         if source is None:
-            source = plugin.load("sources", _kind(section)).build(name, section, clock=self._clock)
+            kept = {"state_dir": state_dir} if section.keeps_state else {}
+            source = plugin.load("sources", _kind(section)).build(name, section, clock=self._clock, **kept)
         period = section.period or 1
         start = self._clock.now() // period if section.period else 0
         ring = RingBuffer(
