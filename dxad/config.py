@@ -341,6 +341,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
             yield ("sources", name, "period"), 'is missing; the step of its grid, for example "100ms"'
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
+    yield from _alone(sources)
     pipelines = _tables(document, "pipelines").items()
     for name, raw in pipelines:
         if isinstance(raw, dict):
@@ -348,6 +349,17 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     sound = ((name, each) for name, raw in pipelines if (each := _valid(PipelineSection, raw)) is not None)
     for name, key, text in mistaken({name: (each.model, each.learn is not None) for name, each in sound}):
         yield ("pipelines", name, "model", *key), text
+
+
+def _alone(sources: Mapping[str, SourceSection]) -> Iterator[tuple[Key, str]]:
+    users: dict[str, str] = {}
+    for name, source in sources.items():
+        place = source.alone_on
+        if place is not None and (first := users.setdefault(place, name)) != name:
+            yield (
+                ("sources", name),
+                f"{place} is sources.{first}'s already; one source has all that comes there",
+            )
 
 
 def _check_pipeline(

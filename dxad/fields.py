@@ -343,6 +343,11 @@ class SourceSection(Section):
         """What the configuration says that it sends to be answered; nothing for most sources."""
         return ()
 
+    @property
+    def alone_on(self) -> str | None:
+        """What no other source can have at the same time, such as a serial port; nothing for most sources."""
+        return None
+
     @abstractmethod
     def channel_sections(self) -> Mapping[str, ChannelSection]:
         """What the configuration says of each channel, by name, in the order of the columns."""

@@ -106,6 +106,7 @@ class Pty:
     def __init__(self, link: Path) -> None:
         self.link = link
         self._ends: tuple[int, int] | None = None
+        self._answers: asyncio.AbstractEventLoop | None = None
 
     def plug(self) -> None:
         near, far = os.openpty()
@@ -115,8 +116,18 @@ class Pty:
         self.link.symlink_to(os.ttyname(far))
         self._ends = near, far
 
+    def answering(self, reply: Callable[[bytes], bytes]) -> None:
+        """Send what `reply` says to whatever comes, until it is unplugged; in the running event loop."""
+        assert self._ends is not None
+        near = self._ends[0]
+        self._answers = asyncio.get_running_loop()
+        self._answers.add_reader(near, lambda: self.send(reply(os.read(near, 4096))))
+
     def unplug(self) -> None:
         ends, self._ends = self._ends, None
+        loop, self._answers = self._answers, None
+        if ends and loop:
+            loop.remove_reader(ends[0])
         for end in ends or ():
             os.close(end)
         self.link.unlink(missing_ok=True)

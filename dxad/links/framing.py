@@ -9,23 +9,27 @@ Whatever comes in, what is kept for later is bounded, and each byte is part of a
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from dxad.errors import DecodeError
 from dxad.links.checksum import Check, Endian
 
-__all__ = ["Broken", "Counted", "Ended", "Fixed", "Framer", "Length", "uncobs", "unslip"]
+__all__ = ["Broken", "Counted", "Ended", "Fixed", "Framer", "Kind", "Length", "uncobs", "unslip"]
 
 _ESC: Final = b"\xdb"
 _ESCAPED: Final = {0xDC: b"\xc0", 0xDD: b"\xdb"}
 """RFC 1055: what stands behind ESC for END and for ESC itself."""
 _COBS_FULL: Final = 255
 
+Kind = Literal["checksum", "overlong", "start", "stuffing", "noise"]
+"""What is wrong: the checksum, the size, what marks the start, an escape; or nothing there is a frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class Broken:
     """In place of a frame: bytes that are none, and why."""
 
+    kind: Kind
     reason: str
 
 
@@ -38,6 +42,8 @@ class Framer(ABC):
     def __init__(self, check: Check | None) -> None:
         self.resyncs = 0
         """How often the start of the next frame had to be searched for."""
+        self.faults: dict[str, int] = {}
+        """What was found in place of frames, by its `Kind`, and how often."""
         self.dropped = 0
         """Bytes that were part of no frame; those of one that was under way when we came do not count."""
         self._check = check
@@ -54,6 +60,10 @@ class Framer(ABC):
     def join(self, *, at_begin: bool = False) -> None:
         """Begin a new stream, perhaps in the middle of a frame; `at_begin`: not so."""
         self._rest, self._joined = b"", at_begin
+
+    def _broken(self, kind: Kind, reason: str) -> Broken:
+        self.faults[kind] = self.faults.get(kind, 0) + 1
+        return Broken(kind, reason)
 
     @abstractmethod
     def frames(self, data: bytes) -> Frames:
@@ -138,7 +148,7 @@ class Ended(Framer):
         self.dropped += size
         if not self._skipping:
             self.resyncs += 1
-        found.append(Broken(f"no end of a frame in {size} bytes"))
+        found.append(self._broken("overlong", f"no end of a frame in {size} bytes"))
         self._rest = self._rest[size:]
         self._joined, self._skipping = False, True
 
@@ -149,26 +159,31 @@ class Ended(Framer):
             if start and before:  # half a frame, or somebody's chatter
                 self.resyncs += 1
                 self.dropped += len(before)
-                found.append(Broken(f"{len(before)} bytes before the start of a frame"))
+                found.append(self._broken("start", f"{len(before)} bytes before the start of a frame"))
             elif not start:
                 self.dropped += len(piece)
-                found.append(Broken("no start of the frame"))
+                found.append(self._broken("start", "no start of the frame"))
                 return
             piece = content
-        try:
-            found.append(self._payload(piece))
-        except DecodeError as error:
+        payload = self._payload(piece)
+        if isinstance(payload, Broken):
             self.dropped += len(self._start) + len(piece)
-            found.append(Broken(str(error)))
+        found.append(payload)
 
-    def _payload(self, piece: bytes) -> bytes:
+    def _payload(self, piece: bytes) -> bytes | Broken:
         if len(piece) > self._most + self._behind:
-            raise DecodeError(f"a frame of {len(piece)} bytes")
-        if self._undo is not None:
-            piece = self._undo(piece)
+            return self._broken("overlong", f"a frame of {len(piece)} bytes")
+        try:
+            if self._undo is not None:
+                piece = self._undo(piece)
+        except DecodeError as error:
+            return self._broken("stuffing", str(error))
         if self._check is None:
             return piece
-        return self._check.stripped(piece, start=self._start, end=self._end if self._behind else b"")
+        try:
+            return self._check.stripped(piece, start=self._start, end=self._end if self._behind else b"")
+        except DecodeError as error:
+            return self._broken("checksum", str(error))
 
 
 class Counted(Framer):
@@ -185,13 +200,14 @@ class Counted(Framer):
         self._most = most
         self._run = 0
         """Bytes dropped since the last frame, or since that was told."""
-        self._why = ""
+        self._why: tuple[Kind, str] | None = None
+        """The first reason among those."""
         self._found: Frames = []
 
     def join(self, *, at_begin: bool = False) -> None:
         """Begin a new stream, perhaps in the middle of a frame; `at_begin`: not so."""
         super().join(at_begin=at_begin)
-        self._run, self._why = 0, ""
+        self._run, self._why = 0, None
 
     @abstractmethod
     def _size(self, data: bytes, at: int) -> int | None:
@@ -216,16 +232,24 @@ class Counted(Framer):
         at = 0
         while at < len(data):
             begin = self._begin(data, at)
-            self._drop(begin - at, "no start of a frame")
+            self._drop(begin - at, "noise", "no start of a frame")
             at = begin
             try:
                 size = self._size(data, at)
-                if size is None or at + size > len(data):
-                    break
-                payload = self._payload(data[at : at + size])
-                self._followed(data, at + size)
             except DecodeError as error:
-                self._drop(1, str(error))
+                self._drop(1, "overlong", str(error))
+                at += 1
+                continue
+            if size is None or at + size > len(data):
+                break
+            try:
+                payload = self._payload(data[at : at + size])
+            except DecodeError as error:
+                self._drop(1, "checksum", str(error))
+                at += 1
+                continue
+            if not self._followed(data, at + size):
+                self._drop(1, "start", "no start of the next frame behind a frame")
                 at += 1
                 continue
             self._good(payload)
@@ -243,21 +267,16 @@ class Counted(Framer):
                 return len(data) - kept
         return len(data)
 
-    def _followed(self, data: bytes, end: int) -> None:
-        """Look for the next frame's mark.
-
-        Raises:
-            DecodeError: something else comes next, and no checksum says that the frame is right all the same.
-        """
+    def _followed(self, data: bytes, end: int) -> bool:
+        """Whether the next frame's mark comes next, or what does matters not: the checksum was right."""
         after = data[end : end + len(self._sync)]
-        if self._check is None and not self._sync.startswith(after):
-            raise DecodeError("no start of the next frame behind a frame")
+        return self._check is not None or self._sync.startswith(after)
 
-    def _drop(self, size: int, why: str) -> None:
+    def _drop(self, size: int, kind: Kind, why: str) -> None:
         if not size:
             return
         self._run += size
-        self._why = self._why or why
+        self._why = self._why or (kind, why)
         if self._joined:
             self.dropped += size
         if self._run > self._most:
@@ -270,8 +289,9 @@ class Counted(Framer):
                 self.dropped += self._run
             self._joined = True
             self.resyncs += 1
-            self._found.append(Broken(f"{self._run} bytes that are no frame: {self._why}"))
-        self._run, self._why = 0, ""
+            kind, why = self._why or ("noise", "no start of a frame")
+            self._found.append(self._broken(kind, f"{self._run} bytes that are no frame: {why}"))
+        self._run, self._why = 0, None
 
     def _good(self, payload: bytes) -> None:
         if self._run:

@@ -22,7 +22,7 @@ Flow = Literal["none", "xonxoff", "rtscts", "dsrdtr"]
 
 _READ_MAX: Final = 65_536
 _HINTS: Final[dict[int | None, str]] = {
-    errno.EAGAIN: "another program has it open",
+    errno.EAGAIN: "another program, or another source, has it open",
     errno.EACCES: "permission denied; its group, often dialout, may open it",
 }
 """By error number, where the system's own words mislead or do not help."""

@@ -13,7 +13,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import fastcrc
 import pytest
+from cobs import cobs
 from pydantic import ValidationError
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
@@ -173,6 +175,38 @@ class SerialRig(Rig):
         self.device.send(f"\r\n{line}\r\n".encode())
 
 
+class PacketRig(SerialRig):
+    """A device that speaks in binary packets."""
+
+    config: ClassVar = {
+        "port": "/dev/null",
+        "framing": {"kind": "cobs"},
+        "checksum": "crc16-ccitt",
+        "decode": {"kind": "binary", "format": ">dd", "fields": ["a", "b"]},
+    }
+
+    async def show(self, a: float, b: float) -> None:
+        payload = struct.pack(">dd", a, b)
+        self.device.send(b"\0" + cobs.encode(payload + fastcrc.crc16.ibm_3740(payload).to_bytes(2)) + b"\0")
+
+
+class AskedRig(SerialRig):
+    """An instrument that speaks only when it is asked."""
+
+    config: ClassVar = {
+        "port": "/dev/null", "period": "20ms", "timeout": "100ms", "quiet": "10ms", "query": "READ?\r\n",
+        "decode": {"kind": "csv", "columns": ["a", "b"]},
+    }  # fmt: skip
+    reads: bytes = b"0,0\r\n"
+
+    async def up(self) -> None:
+        self.device.plug()
+        self.device.answering(lambda _: self.reads)
+
+    async def show(self, a: float, b: float) -> None:
+        self.reads = ",".join("" if math.isnan(each) else f"{each!r}" for each in (a, b)).encode() + b"\r\n"
+
+
 class MemoryRig(Rig):
     config: ClassVar = {}
 
@@ -206,12 +240,14 @@ class SqlRig(Rig):
             database.execute("INSERT INTO rig (a, b) VALUES (?, ?)", values)
 
 
-RIGS: dict[str, type[Rig]] = {
+RIGS: dict[str, type[Rig]] = {  # by type, and what of it is another thing
     "memory": MemoryRig,
     "modbus": ModbusRig,
     "mqtt": MqttRig,
     "opcua": OpcuaRig,
     "serial": SerialRig,
+    "serial, asked": AskedRig,
+    "serial, packets": PacketRig,
     "sql": SqlRig,
 }
 
@@ -220,7 +256,7 @@ remote = pytest.mark.parametrize("kind", sorted(RIGS.keys() - {"memory"}), indir
 
 
 def test_every_source_has_a_rig():
-    assert set(plugin.names("sources")) == set(RIGS)
+    assert set(plugin.names("sources")) == {type_of(kind) for kind in RIGS}
 
 
 @pytest.fixture(params=sorted(RIGS))
@@ -239,12 +275,16 @@ def opcua_peer():
         yield peer
 
 
+def type_of(kind: str) -> str:
+    return kind.partition(",")[0]
+
+
 def document(kind: str, rig: Rig, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": kind, "channels": {"a": rig.a, "b": rig.b}, **settings}
+    return {"type": type_of(kind), "channels": {"a": rig.a, "b": rig.b}, **settings}
 
 
 def build(kind: str, rig: Rig) -> Source:
-    found = plugin.load("sources", kind)
+    found = plugin.load("sources", type_of(kind))
     config = found.config.model_validate(document(kind, rig, rig.settings()))
     rig.source = found.build("dev", config, clock=SystemClock())
     return rig.source
@@ -299,7 +339,7 @@ GOOD = (Quality.GOOD, Reason.NONE)
 
 class TestConfig:
     def test_is_a_frozen_section_that_declares_its_channels(self, kind, rig):
-        config = plugin.load("sources", kind).config.model_validate(document(kind, rig, rig.config))
+        config = plugin.load("sources", type_of(kind)).config.model_validate(document(kind, rig, rig.config))
         assert isinstance(config, SourceSection)
         assert [each.id for each in config.declared("dev")] == ["dev.a", "dev.b"]
         with pytest.raises(ValidationError):
@@ -307,14 +347,14 @@ class TestConfig:
 
     def test_refuses_a_key_it_does_not_know(self, kind, rig):
         with pytest.raises(ValidationError, match="unknown key"):
-            plugin.load("sources", kind).config.model_validate(
+            plugin.load("sources", type_of(kind)).config.model_validate(
                 document(kind, rig, {**rig.config, "unheard_of": 1})
             )
 
     def test_gives_channels_units_and_ranges(self, kind, rig):
         raw = document(kind, rig, rig.config)
         raw["channels"] = {"a": {**rig.a, "unit": "bar", "range": [0, 16]}, "b": rig.b}
-        first, _ = plugin.load("sources", kind).config.model_validate(raw).declared("dev")
+        first, _ = plugin.load("sources", type_of(kind)).config.model_validate(raw).declared("dev")
         assert (first.unit, first.range) == ("bar", (0.0, 16.0))
 
 
@@ -427,7 +467,7 @@ async def test_notices_that_the_device_has_gone_and_delivers_again_when_it_is_ba
 
 @remote
 async def test_what_came_before_the_device_went_is_still_read(kind, rig):
-    if kind in {"modbus", "sql"}:
+    if kind in {"modbus", "serial, asked", "sql"}:
         pytest.skip("it is asked: nothing comes by itself")
     async with far_side(rig), closing(build(kind, rig)) as source:
         await source.connect()

@@ -143,13 +143,13 @@ class TestEnded:
     def test_what_comes_before_the_start_is_dropped(self):
         found = framer(FRAMINGS["delimiter"])
         told = found.frames(b"chatter\r\n\x021,2\x1e3,4\x1e\x02\x1e")
-        assert told[:2] == [Broken("9 bytes before the start of a frame"), b"1,2"]
-        assert told[2] == Broken("no start of the frame")
+        assert told[:2] == [Broken("start", "9 bytes before the start of a frame"), b"1,2"]
+        assert told[2] == Broken("start", "no start of the frame")
         assert (found.resyncs, found.dropped) == (1, 9 + 3)
 
     def test_a_frame_without_an_end_is_told_as_it_grows_and_its_rest_is_not_taken_for_one(self):
         found = framer({"kind": "delimiter", "delimiter": "\r\n", "max_length": "16B"})
-        assert found.frames(b"1" * 40) == [Broken("no end of a frame in 39 bytes")]
+        assert found.frames(b"1" * 40) == [Broken("overlong", "no end of a frame in 39 bytes")]
         assert found.frames(b"2" * 10) == []
         assert found.frames(b"\r\n3,4\r") == []
         assert found.frames(b"\n5") == [b"3,4"]
@@ -167,7 +167,7 @@ class TestEnded:
         frame = b"\x021,2\x03" + bytes([value(summed)])
         assert found.frames(frame + frame[:-1]) == [b"1,2"]
         assert found.frames(frame[-1:] + b"\x021,2\x03\0") == [
-            b"1,2", Broken(f"checksum 00, but the frame gives {value(summed):02x}"),
+            b"1,2", Broken("checksum", f"checksum 00, but the frame gives {value(summed):02x}"),
         ]  # fmt: skip
 
     def test_a_checksum_behind_the_end_may_look_like_the_end(self):
@@ -183,7 +183,7 @@ class TestCounted:
         told = found.frames(send(b"one") + send(b"two")[:4] + send(b"three") + send(b"four"))
         assert good(told) == [b"one", b"three", b"four"]
         assert [each for each in told if isinstance(each, Broken)] == [
-            Broken("4 bytes that are no frame: " + told[1].reason.partition(": ")[2])
+            Broken(told[1].kind, "4 bytes that are no frame: " + told[1].reason.partition(": ")[2])
         ]
         assert (found.resyncs, found.dropped) == (1, 4)
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dxad.errors import DecodeError, NotConnected
+from dxad.config import parse
+from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.runtime.clock import SystemClock
 from dxad.sources.serial import Config, Serial
 from dxad.types import Quality, Reason
@@ -78,6 +79,17 @@ class TestConfig:
     def test_refuses_what_it_cannot_do(self, wrong):
         with pytest.raises(ValidationError):
             config(**wrong)
+
+    def test_one_port_is_one_source_s(self):
+        raw = {"type": "serial", "port": "/dev/ttyUSB0", "period": "1s", "decode": {"kind": "number"}}
+        sources = {name: {**raw, "channels": {"x": {}}} for name in ("one", "two")}
+        with pytest.raises(ConfigError) as told:
+            parse({"sources": sources})
+        (problem,) = told.value.problems
+        assert (problem.key, problem.message[:40]) == (
+            "sources.two",
+            "/dev/ttyUSB0 is sources.one's already; o",
+        )
 
 
 class TestLines:
@@ -189,7 +201,7 @@ class TestPort:
     async def test_a_port_that_another_has_open_is_told(self, device):
         async with joined(device):
             other = Serial("vib", config(device.link), clock=SystemClock())
-            with pytest.raises(NotConnected, match="another program has it open"):
+            with pytest.raises(NotConnected, match="another program, or another source, has it open"):
                 await other.connect()
             await other.close()
 
@@ -229,25 +241,18 @@ class TestPort:
             while at < len(flood):
                 at += device.send(flood[at : at + 4_000])
                 await asyncio.sleep(0)
-            for _ in range(500):
-                if source.overflowed == 40_000:
-                    break
-                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
             assert source.overflowed == 40_000
             assert len((await source.read()).samples) == 20_000
 
     async def test_noise_of_a_wrong_baud_rate_is_bounded_and_told(self, device):
         noise = bytes(range(128, 256)) * 32
         async with joined(device) as source:
-            flood, at = noise * 50, 0
-            while at < len(flood):
-                at += device.send(flood[at : at + 4_000])
-                await asyncio.sleep(0)
-            for _ in range(500):
-                if source.faults.get("dropped_bytes", 0) > 100_000:
-                    break
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(3):
+                while source.faults.get("dropped_bytes", 0) < 100_000:
+                    device.send(noise)
+                    await asyncio.sleep(0)
             with pytest.raises(DecodeError, match="no end of a frame in"):
                 await source.read()
             assert source._framer.waiting <= 1024
-            assert source.faults["dropped_bytes"] > 100_000
+            assert source.faults["overlong"] > 20

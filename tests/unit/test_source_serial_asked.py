@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 
@@ -182,7 +183,21 @@ class TestFaults:
             with pytest.raises(DecodeError, match="1 answers rejected, the first: 1 fields, not 2"):
                 await poll(source)
             assert await poll(source) == [WRONG, WRONG]
-            assert source.faults == {"1 fields, not 2": 2}
+            assert source.faults == {"malformed": 2}
+
+    async def test_of_several_on_one_line_a_dead_one_soon_costs_the_others_nothing(self, link):
+        channels = {name: {"query": f"{name}?\n"} for name in ("one", "two", "three")}
+        settings = {"query": None, "decode": NUMBER, "channels": channels, "timeout": "20ms"}
+        replies = {b"one?\n": b"1\n", b"two?\n": b"", b"three?\n": b"3\n"}
+        async with Instrument(link, replies.__getitem__) as instrument, asking(link, **settings) as source:
+            for _ in range(8):
+                assert await poll(source) == [1.0, TIMEOUT, 3.0]
+            asked = Counter(instrument.asked)
+            assert (asked[b"one?\n"], asked[b"two?\n"], asked[b"three?\n"]) == (8, 3, 8)
+            assert source.faults == {"timeout": 3}
+            replies[b"two?\n"] = b"2\n"
+            source._turns[1].ask_at = 0
+            assert [await poll(source), await poll(source)] == [[1.0, 2.0, 3.0]] * 2
 
     async def test_chatter_before_the_answer_does_not_hide_it(self, link):
         async with Instrument(link, lambda _: b"I (7) adc: ok\r\n1,2\r\n"), asking(link) as source:

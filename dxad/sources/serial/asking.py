@@ -3,10 +3,14 @@
 The requests are those of the configuration, and nothing else is ever sent. Which question an answer belongs
 to is known by its time alone. So there is one question at a time, what came before it is thrown away, and
 after one that got no answer the line rests until a late one must have come.
+
+Several instruments on one line (RS-485) are channels with a question each, such as one with an address in it.
+One that is dead is asked more and more rarely, so that it does not cost the others their time.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,8 +27,12 @@ __all__ = ["AskedSerial"]
 
 _SILENT_MOST: Final = 3
 """Polls in a row without any answer, after which the port is opened anew."""
-_FAULTS_MOST: Final = 16
-"""Kinds of wrong answers that are counted apart."""
+_FRAMES_MOST: Final = 16
+"""Frames that are kept for each question: a device may talk without being asked."""
+_AGAIN_LEAST: Final = NS_PER_S
+_AGAIN_MOST: Final = 60 * NS_PER_S
+_SHARE: Final = 10
+"""Of the line's time, a question that nobody answers takes one part in so many."""
 _NAN: Final = float("nan")
 
 
@@ -34,6 +42,30 @@ class _Answer:
     """Of the question's columns, and the time where there is one; none without a sound answer."""
     fault: str = ""
     """Why there is none; nothing where nothing came at all."""
+    kind: str = "timeout"
+    """What such faults are counted as."""
+
+
+class _Turn:
+    """A question, and how long it has been without an answer."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.misses = 0
+        """Times in a row."""
+        self.ask_at = 0
+        """The stream time before which it is not asked."""
+
+    def answered(self) -> None:
+        """Somebody is there."""
+        self.misses, self.ask_at = 0, 0
+
+    def missed(self, now: int, cost: int) -> None:
+        """Nobody was, which has taken the line for so many nanoseconds."""
+        self.misses += 1
+        if self.misses >= _SILENT_MOST:
+            wait = max(_AGAIN_LEAST, _SHARE * cost)
+            self.ask_at = now + min(wait << min(self.misses - _SILENT_MOST, 10), max(wait, _AGAIN_MOST))
 
 
 class AskedSerial:
@@ -43,13 +75,12 @@ class AskedSerial:
         self.channels: Sequence[Channel] = config.declared(name)
         self.skipped = 0
         """Slots in which no poll could begin because the one before took too long."""
-        self.faults: dict[str, int] = {}
-        """What came instead of an answer, and how often."""
+        self._wrong: Counter[str] = Counter()
         self._config = config
         self._clock = clock
         self._period = config.period or NS_PER_S
         self._quiet = config.timeout if config.quiet is None else config.quiet
-        self._questions = config.questions()
+        self._turns = [_Turn(each) for each in config.questions()]
         self._framer = config.framer()
         self._stage = Stage(len(self.channels))
         self._link: SerialLink | None = None
@@ -64,6 +95,11 @@ class AskedSerial:
         self._polled: int | None = None
         """The slot of the last poll over this link."""
 
+    @property
+    def faults(self) -> Mapping[str, int]:
+        """What came instead of an answer, and how often."""
+        return self._wrong
+
     async def connect(self) -> None:
         """Open the port anew.
 
@@ -74,13 +110,15 @@ class AskedSerial:
         await self.close()
         self._polled, self._silent, self._rests_until = None, 0, 0
         self._malformed.clear()
+        for turn in self._turns:
+            turn.answered()
         link = SerialLink(self._config.where, on_data=self._received, on_lost=self._lose)
         link.open()
         self._link, self._lost = link, ""
 
     def _received(self, data: bytes) -> None:
         self._came += self._framer.frames(data)
-        del self._came[: -_FAULTS_MOST * len(self._questions)]  # a device that talks without being asked
+        del self._came[: -_FRAMES_MOST * len(self._turns)]
         self._news.set()
 
     def _lose(self, reason: str) -> None:
@@ -104,13 +142,12 @@ class AskedSerial:
         self._stage.take()  # what a cancelled poll has left
         malformed: list[str] = []
         heard = False
-        for question in self._questions:
-            answer = await self._ask(question)
+        for turn in self._turns:
+            answer = await self._taken(turn)
             heard |= bool(answer.values or answer.fault)
             if answer.fault:
                 malformed.append(answer.fault)
-            self._count(answer)
-            self._put(question, answer, min(max(self._clock.now(), begin), end - 1))
+            self._put(turn.question, answer, min(max(self._clock.now(), begin), end - 1))
         self._silent = 0 if heard else self._silent + 1
         if self._silent >= _SILENT_MOST:
             waited = self._config.timeout / NS_PER_S
@@ -136,37 +173,52 @@ class AskedSerial:
         self._polled = slot
         return slot
 
+    async def _taken(self, turn: _Turn) -> _Answer:
+        """The answer to a question, if it is its turn."""
+        if self._clock.now() < turn.ask_at:
+            return _Answer(())
+        answer = await self._ask(turn.question)
+        if answer.values or answer.fault:
+            turn.answered()
+        else:
+            turn.missed(self._clock.now(), self._config.timeout + self._quiet)
+        if not answer.values:
+            self._wrong[answer.kind] += 1
+        return answer
+
     async def _ask(self, question: Question) -> _Answer:
         """Send a request, and wait for the first answer that is sound."""
         await self._clock.sleep_until(self._rests_until)
         link = self._link_or_raise()
         self._framer.join(at_begin=True)
         self._came.clear()
-        fault = ""
+        wrong = _Answer(())
         answered = False
         try:
             async with asyncio.timeout(self._config.timeout / NS_PER_S):
                 link.ask(question.request)
                 while True:
-                    frame = await self._next_frame()
-                    if isinstance(frame, Broken):
-                        fault = fault or frame.reason
-                        continue
-                    if frame.strip() == question.request.strip():
-                        continue  # two-wire adapters hear themselves
-                    try:
-                        values = question.decoder.decode(frame)
-                    except DecodeError as error:
-                        fault = fault or str(error)
-                        continue
-                    if values:
+                    answer = self._understood(question, await self._next_frame())
+                    if answer.values:
                         answered = True
-                        return _Answer(values)
+                        return answer
+                    if answer.fault and not wrong.fault:
+                        wrong = answer
         except TimeoutError:
-            return _Answer((), fault)
+            return wrong
         finally:
             if not answered:  # cancelled reads too: the answer may still come
                 self._rests_until = self._clock.now() + self._quiet
+
+    def _understood(self, question: Question, frame: bytes | Broken) -> _Answer:
+        if isinstance(frame, Broken):
+            return _Answer((), frame.reason, frame.kind)
+        if frame.strip() == question.request.strip():  # two-wire adapters hear themselves
+            return _Answer(())
+        try:
+            return _Answer(question.decoder.decode(frame))
+        except DecodeError as error:
+            return _Answer((), str(error), "malformed")
 
     async def _next_frame(self) -> bytes | Broken:
         while not self._came:
@@ -174,14 +226,6 @@ class AskedSerial:
             self._news.clear()
             await self._news.wait()
         return self._came.pop(0)
-
-    def _count(self, answer: _Answer) -> None:
-        if answer.values:
-            return
-        kind = answer.fault[:40] or "timeout"
-        if kind not in self.faults and len(self.faults) >= _FAULTS_MOST:
-            kind = "other"
-        self.faults[kind] = self.faults.get(kind, 0) + 1
 
     def _put(self, question: Question, answer: _Answer, arrival: int) -> None:
         values, at = answer.values, 0

@@ -42,8 +42,9 @@ class Serial:
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """How often the start of a frame had to be searched for, and bytes that were part of none."""
-        counts = {"resyncs": self._framer.resyncs, "dropped_bytes": self._framer.dropped}
+        """What was found in place of frames; how often the start of one was searched for; bytes of none."""
+        framer = self._framer
+        counts = {**framer.faults, "resyncs": framer.resyncs, "dropped_bytes": framer.dropped}
         return {name: count for name, count in counts.items() if count}
 
     async def connect(self) -> None:

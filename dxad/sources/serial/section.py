@@ -116,6 +116,11 @@ class Config(SourceSection):
         return tuple(dict.fromkeys(each for each in asked if each is not None))
 
     @property
+    def alone_on(self) -> str:
+        """The port."""
+        return self.port
+
+    @property
     def where(self) -> SerialPort:
         """The port, and how its bytes are sent."""
         return SerialPort(
