@@ -372,7 +372,7 @@ class Assembly:
         self.scoring.wake()
 
     def _beats(self, nodes: Nodes) -> list[Callable[[int], None]]:
-        return [*(each.tick for each in nodes.ingests.values()), self.scoring.tick]
+        return [*(each.tick for each in nodes.ingests.values()), self.scoring.tick, self.health.tick]
 
 
 def _delivering(nodes: Nodes) -> dict[str, Run]:

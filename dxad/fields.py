@@ -226,6 +226,9 @@ class ChannelSection(Section):
         None, description="how long a value stays valid without a new one; default: the source's"
     )
     fold: Fold = Field("last", description="what several samples in one slot become")
+    expect_every: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="the channel promises a value so often: three that are missing are told"
+    )
     max_rate: float | None = Field(
         None,
         gt=0,
@@ -287,6 +290,11 @@ class SourceSection(Section):
     )
     hold: Duration | Literal["session"] | None = Field(
         None, description="how long a value stays valid without a new one; default: two periods"
+    )
+    expect_every: Annotated[Duration, Field(gt=0)] | None = Field(
+        None,
+        description="each channel promises a value so often: three that are missing are told, and all of all "
+        "channels prove the connection dead",
     )
     keep: Duration = Field(600 * NS_PER_S, description="how much of the past the ring holds, 64 MiB at most")
     queue: int = Field(

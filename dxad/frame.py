@@ -65,6 +65,7 @@ class Feature:
         self._cursor = reading.first + len(reading.values)
         if reading.lost:
             self.lost += reading.lost
+            source.overwritten += reading.lost
             self._forget(reading.first)
         if not len(reading.values):
             return
@@ -156,6 +157,8 @@ class Frame:
             self._owed = 0
         held = max(part.oldest_row for part in self._parts)
         if self._next < held:
+            for part in self._parts:
+                part.ring.overwritten += part.missed_before(self._next)
             self._pass_over(held - self._next, "overwritten")
 
     def _pass_over(self, rows: int, reason: Loss) -> None:

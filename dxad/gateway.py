@@ -1,7 +1,7 @@
 """The running system as others see it: one face for the control socket, the CLI and the DXA API."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -203,6 +203,8 @@ class Gateway:
             label = (("source", name),)
             yield Sample("dxad_source_up", float(ingest.connected), label)
             yield Sample("dxad_samples_overflowed_total", ingest.overflowed, label)
+            yield Sample("dxad_rows_overwritten_total", ingest.ring.overwritten, label)
+            yield from _of_devices(name, ingest.devices)
             if ingest.age_s is not None:
                 yield Sample("dxad_source_age_seconds", ingest.age_s, label)
         for name, pipeline in self._assembly.pipelines.items():
@@ -223,6 +225,18 @@ class Gateway:
             yield Sample("dxad_conditions", 1, (("code", condition.code), ("subject", condition.subject)))
         yield Sample("dxad_uptime_seconds", self.uptime_s)
         yield Sample("dxad_resident_bytes", _resident_bytes())
+
+
+def _of_devices(source: str, devices: Mapping[str, Document]) -> Iterable[Sample]:
+    for device, counts in devices.items():
+        label = (("source", source), ("device", device))
+        for fate, count in counts.items():
+            if fate != "rejected":
+                yield Sample("dxad_device_samples_total", count, (*label, ("fate", fate)))
+                continue
+            for reason, n in count.items():
+                why = (("fate", fate), ("reason", reason))
+                yield Sample("dxad_device_samples_total", n, (*label, *why))
 
 
 def _resident_bytes() -> int:

@@ -1,54 +1,50 @@
 """One source into its ring, for life.
 
-    connect ──▶ read ──▶ check ──▶ Sealer ──▶ ring        and, at each tick, seal what is due
+    connect ──▶ read ──▶ Admission ──▶ ring        and, at each tick, seal what is due
        ▲          │
        └─ back off ◀─ not connected, silent
 
 The source raises, this decides: it retries, counts, and says when the link breaks and when it heals, once.
+The proof of a healthy link is data, or, where there is nothing to say, the session's own sign of life.
+Nothing that a source does is waited for without end.
 """
 
 import asyncio
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
-
-import numpy as np
-import numpy.typing as npt
 
 from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, NotConnected
-from dxad.fields import ChannelSection, SourceSection
+from dxad.fields import SourceSection
+from dxad.ring.admission import Admission, waiting_most
+from dxad.ring.promises import Promises
 from dxad.ring.ringbuffer import RingBuffer
-from dxad.ring.samplecheck import SampleCheck
-from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
-from dxad.ring.sealer import Sealer
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
+from dxad.runtime.deadline import within
 from dxad.runtime.health import Health
 from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
-from dxad.types import NS_PER_S, Block, Document, Quality, Reason, Source
+from dxad.types import NS_PER_S, Block, Document, Grouped, Source
 
 __all__ = ["Ingest", "waiting_most"]
 
-log = logging.getLogger(__name__)
-
-_SESSION: Final = -1
-"""The hold of a column that stays valid while the source's session is proved alive."""
 _CONNECT_TIMEOUT_S: Final = 20.0
+_CLOSE_TIMEOUT_S: Final = 6.0
+_LAST_CLOSE_TIMEOUT_S: Final = 2.5
+"""At the end, when whoever stops us waits as well."""
+_OVERDUE_NS: Final = 5 * NS_PER_S
+"""So much later than its timeout, a read is cancelled again: some library has swallowed the first."""
+_RECOVERY_MOST_NS: Final = 60 * NS_PER_S
+"""So long a source may mend itself, whatever it says."""
+_LASTING_NS: Final = 10 * NS_PER_S
+"""Data for so long, and the next attempt after a break is an early one again."""
 _POLL_LATENESS_MOST_NS: Final = NS_PER_S
 _BUFFERED_NS: Final = 50_000_000
 """So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
-_GAP_LEAST_NS: Final = NS_PER_S // 2
-_WAITING_LEAST: Final = 10_000
 _SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
-
-
-def waiting_most(section: SourceSection) -> int:
-    """How many samples of a source may wait for their slots to end."""
-    return max(2 * section.queue, _WAITING_LEAST)
 
 
 class Ingest:
@@ -74,24 +70,26 @@ class Ingest:
         self._section = section
         self._clock = clock
         self._health = health
-        self._metrics = metrics
         self._backoff = backoff or Backoff()
         self._on_rows = on_rows
         period = ring.period
         self._by_message = section.period is None
         self._lateness = self._default_lateness() if section.lateness is None else section.lateness
-        holds_ns = [self._hold_ns(each) for each in self._sections]
-        self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *holds_ns)
-        self._sealer = Sealer(
-            ring,
-            folds=[each.fold for each in self._sections],
-            holds_ns=holds_ns,
-            waiting_most=waiting_most(section),
+        self._admission = Admission(
+            name, section, ring, metrics=metrics, by_device=isinstance(source, Grouped)
         )
-        self._sample_clock = self._made_clock()
-        self._check = SampleCheck(self._sections, period=period)
+        self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *self._admission.holds_ns)
+        self._promises = Promises(section, ring.channels)
         self.connected = False
+        self._task: asyncio.Task[None] | None = None
+        self._overdue_at: int | None = None
+        """When the read that is under way will be cancelled again."""
+        self._recancelled = False
         self._down_since: int | None = None
+        self._well_since: int | None = None
+        """When data began to come over this connection."""
+        self._lost_before = 0
+        """Samples that had been lost when the link broke."""
         self._newest: int | None = None
         self._rejected_at: int | None = None
         self._overflowed = 0
@@ -99,24 +97,13 @@ class Ingest:
         self._late_blocks = 0
         self._count = {
             name: metrics.counter(f"dxad_{name}_total", source=self.name)
-            for name in (
-                "samples_received", "samples_late", "samples_backfilled", "samples_folded",
-                "messages_rejected", "rows_sealed", "connects", "disconnects",
-            )
-        }  # fmt: skip
-        self.ledger = Ledger(metrics, f"sources.{name}")
+            for name in ("messages_rejected", "connects", "disconnects", "timeouts")
+        }
 
     @property
-    def _sections(self) -> list[ChannelSection]:
-        return list(self._section.channel_sections().values())
-
-    def _made_clock(self) -> SampleClock:
-        section, period = self._section, self.ring.period
-        if self._by_message or section.clock == "arrival":
-            return ArrivalClock()
-        if section.clock == "device":
-            return DeviceClock()
-        return CountedClock(period=period, gap=section.gap or max(20 * period, _GAP_LEAST_NS))
+    def ledger(self) -> Ledger:
+        """What was lost of its samples."""
+        return self._admission.ledger
 
     def _default_lateness(self) -> int:
         if self._section.polled:  # only a poll that still waits for its answers makes a slot wait
@@ -125,22 +112,28 @@ class Ingest:
             return max(self.ring.period, _BUFFERED_NS)
         return 0 if self._by_message else self.ring.period
 
-    def _hold_ns(self, channel: ChannelSection) -> int:
-        hold = channel.hold if channel.hold is not None else self._section.hold
-        if hold == "session":
-            return _SESSION
-        return 2 * self.ring.period if hold is None else hold
-
     async def run(self) -> None:
         """Keep the source connected and its samples coming, until cancelled or at the end of the stream."""
+        self._task = asyncio.current_task()
         try:
             while True:
                 wait_s = await self._served()
-                await self.source.close()
+                await self._close(_CLOSE_TIMEOUT_S)
                 await self._clock.sleep_until(self._clock.now() + int(wait_s * NS_PER_S))
         finally:
             self.connected = False
-            await self.source.close()
+            self._task = self._overdue_at = None
+            await self._close(_LAST_CLOSE_TIMEOUT_S)
+
+    async def _close(self, timeout_s: float) -> None:
+        """Close the source, or give up to: the next connection may find what this one has left."""
+        try:
+            await within(timeout_s, self.source.close(), name=f"ingest.{self.name}.close")
+        except TimeoutError:
+            self._count["timeouts"].add()
+            self._health.raise_condition(
+                "source.down", self.name, f"closing it took longer than {timeout_s:g} s"
+            )
 
     async def _served(self) -> float:
         """Serve until something breaks; returns the seconds to wait before the next attempt."""
@@ -157,19 +150,22 @@ class Ingest:
     async def _serve(self) -> None:
         """Connect and read until something breaks."""
         try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S):
-                await self.source.connect()
+            await within(_CONNECT_TIMEOUT_S, self.source.connect(), name=f"ingest.{self.name}.connect")
         except TimeoutError as error:
+            self._count["timeouts"].add()
             raise NotConnected(f"no connection within {_CONNECT_TIMEOUT_S:g} s") from error
         self._count["connects"].add()
         self.connected = True
+        self._promises.begin(self._clock.now())
         while True:
             try:
-                async with asyncio.timeout(None if self._by_message else self._silence_ns / NS_PER_S):
-                    block = await self.source.read()
+                block = await self._read()
             except TimeoutError as error:
-                if self._section.max_silence is None and self._alive_until > self._clock.now():
-                    continue  # there was nothing to say, and the session is proved alive
+                if self._may_be_silent():
+                    if self._alive_until > self._clock.now():
+                        self._healed()
+                    continue
+                self._count["timeouts"].add()
                 raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s") from error
             except DecodeError as error:
                 self._count["messages_rejected"].add(error.rejected)
@@ -179,67 +175,77 @@ class Ingest:
                 self._healed()
                 self.accept(block)
 
+    async def _read(self) -> Block:
+        """The next block.
+
+        Raises:
+            TimeoutError: nothing came for so long that it may mean something.
+        """
+        if self._by_message:
+            return await self.source.read()
+        self._overdue_at = self._clock.now() + self._silence_ns + _OVERDUE_NS
+        try:
+            async with asyncio.timeout(self._silence_ns / NS_PER_S):
+                return await self.source.read()
+        except asyncio.CancelledError:
+            if not self._recancelled or self._task is None:
+                raise
+            self._recancelled = False
+            while self._task.cancelling():  # the timeout's, which was swallowed, and ours
+                self._task.uncancel()
+            raise TimeoutError from None
+        finally:
+            self._overdue_at = None
+
+    def _may_be_silent(self) -> bool:
+        """Whether nothing has come for a while, and the connection is to be kept all the same."""
+        now = self._clock.now()
+        recovering: int = getattr(self.source, "recovering_until", 0)
+        if recovering > now:  # it knows better than we what is to be done; though not for ever
+            return now - (self._newest or now) < self._silence_ns + _RECOVERY_MOST_NS
+        if self._promises.all_broken(now):
+            return False
+        return self._section.max_silence is None and self._alive_until > now
+
     def _broke(self, reason: str) -> None:
         self._count["disconnects"].add()
         self.connected = False
+        self._well_since = None
         if self._down_since is None:
             self._down_since = self._clock.now()
+            self._lost_before = self.ledger.total
         self._health.raise_condition("source.down", self.name, reason)
+        self._health.clear("source.silent", self.name, "now all of the source is")
 
     def _healed(self) -> None:
-        """The proof of a healthy link is data."""
-        self._backoff.reset()
+        """The proof of a healthy link is data, and of a lasting one, lasting data."""
+        now = self._clock.now()
+        if self._well_since is None:
+            self._well_since = now
+        elif now - self._well_since >= _LASTING_NS:
+            self._backoff.reset()
         if self._down_since is not None:
-            missed = (self._clock.now() - self._down_since) // self.ring.period
+            missed = (now - self._down_since) // self.ring.period
             self._down_since = None
-            self._health.clear("source.down", self.name, f"{missed} rows without data")
+            lost = self.ledger.total - self._lost_before
+            cost = {"rows without data": missed, "samples lost": lost}
+            self._health.clear("source.down", self.name, cost=cost)
 
     def accept(self, block: Block) -> None:
         """Stage a block's samples; a block of a finished poll also seals what it completes."""
         samples = block.samples
-        self._count["samples_received"].add(len(samples))
         self._newest = self._clock.now()
-        self._take(samples)
+        if self._promises.any:
+            self._promises.note(samples, self._newest)
+        self._note_late(all_late=self._admission.take(samples))
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
             self._seal(block.through)
 
-    def _take(self, samples: npt.NDArray[np.void]) -> None:
-        """Give samples their times, judge them, and hand them on; write down what becomes of the others."""
-        times = self._sample_clock.times(samples)
-        timed = times != NO_TIME
-        if not timed.all():
-            self.ledger.lose("ahead", int(np.count_nonzero(~timed)))
-            samples, times = samples[timed], times[timed]
-        samples = self._check.apply(samples, times)
-        self._count_doubted(samples)
-        accepted = self._sealer.accept(samples, samples["message"] if self._by_message else times)
-        late = accepted.after_sealing
-        if late or accepted.waiting:
-            self._count["samples_late"].add(late)
-            self._count["samples_backfilled"].add(accepted.backfilled)
-            self._count["samples_folded"].add(accepted.folded)
-            self.ledger.lose("late", accepted.late)
-            self.ledger.lose("too_old", accepted.too_old)
-            self.ledger.lose("waiting", accepted.waiting)
-        self._note_late(all_late=late == len(samples) > 0)
-
-    def _count_doubted(self, samples: npt.NDArray[np.void]) -> None:
-        """Count all that is BAD, or UNCERTAIN, by its reason."""
-        quality = samples["quality"]
-        if not quality.any():
-            return
-        for name, kind in (("rejected", Quality.BAD), ("doubted", Quality.UNCERTAIN)):
-            reasons = samples["reason"][quality == kind]
-            for reason in np.unique(reasons):
-                self._metrics.counter(
-                    f"dxad_samples_{name}_total", source=self.name, reason=Reason(reason).name.lower()
-                ).add(int(np.count_nonzero(reasons == reason)))
-
     def _note_skew(self, now: int) -> None:
         """The device's clock against ours, once it is known."""
-        offset = getattr(self._sample_clock, "offset", None)
+        offset = getattr(self._admission.clock, "offset", None)
         if offset is None:
             return
         skew = (now - self._clock.utc(now)) - offset
@@ -263,9 +269,23 @@ class Ingest:
             self._seal(now - self._lateness)
         self._note_overflow(now)
         self._note_skew(now)
+        if self._promises.any:
+            self._note_silent(now)
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
+        if self._overdue_at is not None and now > self._overdue_at and self._task is not None:
+            self._overdue_at, self._recancelled = now + _OVERDUE_NS, True
+            self._health.raise_condition("source.down", self.name, "its read does not end")
+            self._task.cancel()
+
+    def _note_silent(self, now: int) -> None:
+        """Say which channels are silent while the connection is there."""
+        silent = self._promises.broken(now) if self.connected and self._down_since is None else ""
+        if silent:
+            self._health.raise_condition("source.silent", self.name, silent)
+        else:
+            self._health.clear("source.silent", self.name)
 
     def _note_overflow(self, now: int) -> None:
         """Say so when samples come faster than they are taken in, until it has been over for a while."""
@@ -281,7 +301,7 @@ class Ingest:
 
     def believe_arrivals(self) -> None:
         """Samples arrive at their own times, whatever clock is configured: so do rows of the past."""
-        self._sample_clock = ArrivalClock()
+        self._admission.believe_arrivals()
 
     @property
     def lateness(self) -> int:
@@ -295,14 +315,9 @@ class Ingest:
         return until
 
     def _seal(self, until: int) -> None:
-        sealed = self._sealer.seal(until, valid_until=self._alive_until)
-        if sealed.rows:
-            self._count["rows_sealed"].add(sealed.rows)
-            self._count["samples_folded"].add(sealed.folded)
-            self._count["samples_late"].add(sealed.late)
-            self.ledger.lose("too_old", sealed.late)
-            if self._on_rows is not None and self._by_message:
-                self._on_rows()
+        rows = self._admission.seal(until, valid_until=self._alive_until)
+        if rows and self._on_rows is not None and self._by_message:
+            self._on_rows()
 
     @property
     def overflowed(self) -> int:
@@ -315,27 +330,29 @@ class Ingest:
         """Seconds since the newest sample came; None before the first."""
         return None if self._newest is None else (self._clock.now() - self._newest) / NS_PER_S
 
+    @property
+    def devices(self) -> dict[str, Document]:
+        """What became of the samples of each device, where the source has several."""
+        names: Sequence[str] = getattr(self.source, "devices", ())
+        return self._admission.devices(names)
+
     def snapshot(self) -> Document:
         """What there is to know about the source now."""
         count = {name: counter.value for name, counter in self._count.items()}
+        devices = self.devices
         return {
             "connected": self.connected,
             "age_s": None if self.age_s is None else round(self.age_s, 3),
             "channels": [channel.id for channel in self.ring.channels],
             "period_ms": None if self._by_message else self.ring.period / 1e6,
-            "rows": count["rows_sealed"],
-            "samples": count["samples_received"],
-            "folded": count["samples_folded"],
-            "late": count["samples_late"],
-            "backfilled": count["samples_backfilled"],
-            "lost": self.ledger.snapshot(),
-            "rejected": self._metrics.by_label("dxad_samples_rejected_total", "reason", source=self.name),
-            "doubted": self._metrics.by_label("dxad_samples_doubted_total", "reason", source=self.name),
+            **self._admission.snapshot(),
             "messages_rejected": count["messages_rejected"],
             "overflowed": self.overflowed,
             "skipped": getattr(self.source, "skipped", 0),
-            "slips": getattr(self._sample_clock, "slips", 0),
+            "slips": getattr(self._admission.clock, "slips", 0),
             "faults": dict(getattr(self.source, "faults", {})),
             "connects": count["connects"],
             "disconnects": count["disconnects"],
+            "timeouts": count["timeouts"],
+            **({"devices": devices} if devices else {}),
         }

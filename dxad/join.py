@@ -65,6 +65,10 @@ class Part:
             return 0
         return -(-self.ring.oldest * self.ring.period // self._period)
 
+    def missed_before(self, row: int) -> int:
+        """How many of the ring's slots from `row` on were overwritten before they were read."""
+        return 0 if self.coarse else max(0, self.ring.oldest - row * self._period // self.ring.period)
+
     def read(self, first: int, stop: int) -> tuple[F8, U1]:
         """Values and states (stop - first, columns) of rows [first, stop); EMPTY where nothing is known."""
         if self.coarse:

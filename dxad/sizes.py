@@ -18,6 +18,7 @@ from dxad.frame import CELLS_AT_ONCE
 from dxad.incident.evidence import Tape
 from dxad.ingest import waiting_most
 from dxad.pipeline import BATCH
+from dxad.ring.duplicates import Duplicates
 from dxad.ring.newest import Newest
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
@@ -64,6 +65,8 @@ def _source(name: str, section: SourceSection, shapes: dict[str, Shape]) -> int:
     queue = channels if section.polled else section.queue
     waiting = 2 * channels if section.polled else waiting_most(section)
     size += 2 * SAMPLE.itemsize * queue + 2 * (SAMPLE.itemsize + 8) * waiting
+    if section.clock == "device":
+        size += Duplicates.size_bytes(channels)
     period = section.period or 1
     if any(name in dict(found.feeds) and found.joined.period < period for found in shapes.values()):
         size += Newest.size_bytes(channels)

@@ -29,6 +29,7 @@ __all__ = [
     "Fallible",
     "Fold",
     "Forgiving",
+    "Grouped",
     "Lane",
     "Model",
     "Overflow",
@@ -36,6 +37,7 @@ __all__ = [
     "Quality",
     "Reason",
     "Record",
+    "Recovering",
     "Rows",
     "Schema",
     "Scores",
@@ -302,6 +304,27 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Let go of the link; safe twice, and without `connect`."""
+
+
+@runtime_checkable
+class Recovering(Protocol):
+    """What a source has besides, if it mends its own session, stage by stage, before it gives the link up.
+
+    While it is at that, silence is no reason to connect anew; it ends in samples, or in NotConnected.
+    """
+
+    @property
+    def recovering_until(self) -> int:
+        """The stream time up to which it tries by itself; in the past when it does not."""
+
+
+@runtime_checkable
+class Grouped(Protocol):
+    """What a source has besides, if it reads several devices: their samples are counted one by one."""
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """By column, the device it is of; empty where that is not known yet."""
 
 
 class Transform(Protocol):

@@ -33,6 +33,8 @@ __all__ = ["line", "view"]
 _BAR: Final = 24
 """Cells; the limit is a line in the middle."""
 _INCIDENTS: Final = 5
+_DEVICES: Final = 5
+"""Of a source; `--json` and the metrics have them all."""
 _TOP: Final = 3
 _GAP: Final = Text("")
 
@@ -109,7 +111,18 @@ def _sources(status: Document, earlier: Document | None) -> RenderableType | Non
             loss(rejected + each.get("overflowed", 0)),
             loss(each.get("disconnects", 0)),
         )
+        _add_devices(made, each.get("devices", {}))
     return made if made.row_count else None
+
+
+def _add_devices(made: Table, devices: Mapping[str, Any]) -> None:
+    """A line for each of the first devices of a source, and one for the others: all their samples so far."""
+    for name, each in list(devices.items())[:_DEVICES]:
+        rejected, late = sum(each.get("rejected", {}).values()), each.get("late", 0)
+        samples = f"{each.get('received', 0):,} in all"
+        made.add_row(text(f"  └ {plain(name)}", DIM), "", samples, "", loss(late), loss(rejected), "")
+    if len(devices) > _DEVICES:
+        made.add_row(text(f"  └ and {len(devices) - _DEVICES} more devices", DIM), *[""] * 6)
 
 
 def _rate(name: str, status: Document, earlier: Document | None) -> str:

@@ -46,6 +46,8 @@ class RingBuffer:
         self.sealed = start
         self.revision = 0
         """How often cells of sealed slots were filled later."""
+        self.overwritten = 0
+        """Slots that some reader with a cursor did not come to read; counted by the readers."""
         self.holds_ns: Sequence[int] | None = None
         """By column, how long a sample stays valid; set by whoever seals samples into this ring."""
         self.newest: Newest | None = None

@@ -49,6 +49,8 @@ class Sealed:
     """What became of the samples at one sealing."""
 
     rows: int = 0
+    stored: int = 0
+    """Samples that became a cell."""
     folded: int = 0
     """Samples that shared a slot and a channel with a later one: combined, not lost."""
     late: int = 0
@@ -162,15 +164,15 @@ class Sealer:
         first = max(ring.sealed, stop - ring.slots)  # after a long sleep, only what the ring can hold
         samples, slots, late = self._due(first, stop)
         at_once = max(1, self._CELLS_AT_ONCE // len(ring.channels))
-        folded = 0
+        stored = 0
         for begin in range(first, stop, at_once):
             end = min(stop, begin + at_once)
             if end - begin == stop - first:
-                folded += self._seal_rows(begin, end, samples, slots, valid_until)
+                stored += self._seal_rows(begin, end, samples, slots, valid_until)
             else:
                 due = (slots >= begin) & (slots < end)
-                folded += self._seal_rows(begin, end, samples.compress(due), slots[due], valid_until)
-        return Sealed(stop - first, folded, late)
+                stored += self._seal_rows(begin, end, samples.compress(due), slots[due], valid_until)
+        return Sealed(stop - first, stored, len(samples) - stored, late)
 
     def _due(self, first: int, stop: int) -> tuple[npt.NDArray[np.void], I8, int]:
         """The samples of slots [first, stop), their slots, and how many are late; others go on waiting."""
@@ -200,15 +202,15 @@ class Sealer:
     def _seal_rows(
         self, first: int, stop: int, samples: npt.NDArray[np.void], slots: I8, valid_until: int
     ) -> int:
-        """Seal rows [first, stop) with the samples that belong to them; returns how many were folded."""
+        """Seal rows [first, stop) with the samples that belong to them; returns how many cells they fill."""
         shape = (stop - first, len(self._ring.channels))
         cell = (slots - first) * shape[1] + samples["column"]
         values, states, reasons = self._fold(samples, cell, shape[0] * shape[1])
-        folded = len(samples) - int(np.count_nonzero(states))
+        stored = int(np.count_nonzero(states))
         values, states = values.reshape(shape), states.reshape(shape)
         self._hold(first, values, states, valid_until)
         self._ring.append(first, values, states, reasons.reshape(shape))
-        return folded
+        return stored
 
     def _fold(self, samples: npt.NDArray[np.void], cell: I8, cells: int) -> tuple[F8, U1, U1]:
         """Fold each sample into its cell: the last by device time, ties by arrival, unless combined.

@@ -1,11 +1,14 @@
 """What is wrong with the *gateway* now: named conditions, declared in one table.
 
 An alarm is about the plant, a condition is about us. Each is logged once when it begins and once when it
-ends, with how long it lasted, whatever happens in between.
+ends, with how long it lasted and what it cost, whatever happens in between. One that comes and goes is told
+in full a few times, then summed up every ten minutes, until it has been quiet, or lasting, for a while.
 """
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from dxad.runtime.clock import Clock
@@ -25,6 +28,9 @@ class Kind:
 
 CONDITIONS: Final = {
     "source.down": Kind("error", "a source has no connection; its channels are missing until it is back"),
+    "source.silent": Kind(
+        "error", "channels that promise a rate bring nothing, while the others of their source go on"
+    ),
     "source.late": Kind("error", "a source answers more slowly than its period: its slots stay empty"),
     "source.overflow": Kind("warning", "samples come faster than they are taken in; some were dropped"),
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
@@ -53,6 +59,14 @@ CONDITIONS: Final = {
 """Every condition there is, by code."""
 
 
+_TOLD_MOST: Final = 3
+"""Beginnings of one condition that are told in full within ten minutes."""
+_SUM_NS: Final = 600 * 10**9
+_LASTING_NS: Final = 30 * 10**9
+"""A beginning that was not told is told once it has held for so long."""
+_LOOK_NS: Final = 10**9
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """One condition that holds now."""
@@ -65,29 +79,97 @@ class Condition:
     """The stream time it began."""
 
 
+@dataclass(slots=True)
+class _Rounds:
+    """How often a condition has begun of late, and what of it was not told."""
+
+    since: int
+    told: int = 0
+    untold: int = 0
+    announced: bool = False
+    """Whether it was said that there is more than is told."""
+    held_ns: int = 0
+    cost: Counter[str] = field(default_factory=Counter)
+
+
 class Health:
     """The conditions that hold."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._active: dict[tuple[str, str], Condition] = {}
+        self._rounds: dict[tuple[str, str], _Rounds] = {}
+        """Of the conditions that have begun within the last ten minutes."""
+        self._hushed: set[tuple[str, str]] = set()
+        """Those that hold and whose beginning was not told."""
+        self._look_at = 0
 
     def raise_condition(self, code: str, subject: str, detail: str) -> None:
         """A condition holds; the detail of one that held already is brought up to date."""
         old = self._active.get((code, subject))
-        kind = CONDITIONS[code]
-        if old is None:
-            level = logging.ERROR if kind.severity == "error" else logging.WARNING
-            log.log(level, "%s %s: %s", code, subject, detail)
         since = self._clock.now() if old is None else old.since
         self._active[code, subject] = Condition(code, subject, detail, since)
+        if old is None:
+            self._begun(code, subject, detail)
 
-    def clear(self, code: str, subject: str, note: str = "") -> None:
-        """A condition no longer holds, if it did; `note` says what it cost."""
+    def _begun(self, code: str, subject: str, detail: str) -> None:
+        self.tick(self._clock.now())
+        rounds = self._rounds.setdefault((code, subject), _Rounds(self._clock.now()))
+        if rounds.told < _TOLD_MOST:
+            rounds.told += 1
+            _log(code, "%s %s: %s", code, subject, detail)
+            return
+        if not rounds.announced:
+            rounds.announced = True
+            _log(code, "%s %s: comes and goes, and is summed up from now on", code, subject)
+        rounds.untold += 1
+        self._hushed.add((code, subject))
+
+    def clear(
+        self, code: str, subject: str, note: str = "", *, cost: Mapping[str, int] | None = None
+    ) -> None:
+        """A condition no longer holds, if it did; `note` and `cost` say what it cost: how many of what."""
         old = self._active.pop((code, subject), None)
-        if old is not None:
-            lasted_s = (self._clock.now() - old.since) / 1e9
-            log.info("%s %s: over after %.1f s%s", code, subject, lasted_s, f", {note}" if note else "")
+        if old is None:
+            return
+        lasted = self._clock.now() - old.since
+        rounds = self._rounds.get((code, subject))
+        if (code, subject) not in self._hushed or rounds is None:
+            log.info("%s %s: over after %.1f s%s", code, subject, lasted / 1e9, _noted(note, cost or {}))
+            return
+        self._hushed.discard((code, subject))
+        rounds.held_ns += lasted
+        rounds.cost.update(cost or {})
+
+    def tick(self, now: int) -> None:
+        """Sum up what came and went, once in a while, and tell what was not told but lasts."""
+        if now < self._look_at:
+            return
+        self._look_at = now + _LOOK_NS
+        for code, subject in list(self._hushed):
+            active = self._active.get((code, subject))
+            if active is not None and now - active.since > _LASTING_NS:
+                self._hushed.discard((code, subject))
+                _log(
+                    code,
+                    "%s %s: %s, for %.0f s now",
+                    code,
+                    subject,
+                    active.detail,
+                    (now - active.since) / 1e9,
+                )
+        for (code, subject), rounds in list(self._rounds.items()):
+            if now - rounds.since <= _SUM_NS:
+                continue
+            del self._rounds[code, subject]
+            if rounds.untold:
+                _log(
+                    code, "%s %s: began %d times more in %.0f min, and held %.1f s of them%s",
+                    code, subject, rounds.untold, (now - rounds.since) / 60e9, rounds.held_ns / 1e9,
+                    _noted("", rounds.cost),
+                )  # fmt: skip
+                # It goes on, as far as we know: tell no beginning in full until it was quiet for so long.
+                self._rounds[code, subject] = _Rounds(now, told=_TOLD_MOST, announced=True)
 
     def dismiss(self, kind: str, subject: str) -> None:
         """Forget all conditions of a `kind`, such as `source`, that a node which is gone has left."""
@@ -114,3 +196,11 @@ class Health:
             }
             for each in self.active
         ]
+
+
+def _log(code: str, text: str, *arguments: object) -> None:
+    log.log(logging.ERROR if CONDITIONS[code].severity == "error" else logging.WARNING, text, *arguments)
+
+
+def _noted(note: str, cost: Mapping[str, int]) -> str:
+    return "".join(f", {each}" for each in (note, *(f"{n} {what}" for what, n in cost.items() if n)) if each)

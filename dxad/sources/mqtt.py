@@ -194,6 +194,11 @@ class Mqtt:
         return self._inbox.overflowed
 
     @property
+    def devices(self) -> Sequence[str]:
+        """By column, the topic it comes by: as a rule, each device has its own."""
+        return [each.topic or self._config.topic or "" for each in self._config.channels.values()]
+
+    @property
     def alive_until(self) -> int:
         """Up to when the session is proved alive, on the stream clock."""
         if self._link is None:

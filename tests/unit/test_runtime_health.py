@@ -91,3 +91,44 @@ def test_what_a_node_has_left_is_over_when_it_is_gone_and_nothing_else(health, c
     health.dismiss("source", "a")
     assert {(each.code, each.subject) for each in health.active} == {("source.down", "b"), ("sink.down", "a")}
     assert "source.late a: over after 0.0 s, it is there no more" in caplog.text
+
+
+async def test_one_that_comes_and_goes_is_told_three_times_and_then_summed_up(health, clock, caplog):
+    for _ in range(600):
+        health.raise_condition("source.late", "plc", "too slow")
+        await clock.step(500_000_000, settle=1)
+        health.clear("source.late", "plc", cost={"rows": 2, "samples": 0})
+        await clock.step(500_000_000, settle=1)
+        health.tick(clock.now())
+    assert len(told(caplog)) == 7
+    await clock.step(301_000_000_000)
+    health.tick(clock.now())
+    assert told(caplog)[-1] == (
+        "ERROR", "source.late plc: began 597 times more in 15 min, and held 298.5 s of them, 1194 rows",
+    )  # fmt: skip
+    await clock.step(601_000_000_000)
+    health.tick(clock.now())
+    assert len(told(caplog)) == 8
+    assert not health._rounds
+    assert not health._hushed
+
+
+async def test_one_that_is_not_told_is_when_it_lasts(health, clock, caplog):
+    for _ in range(4):
+        health.clear("source.down", "plc")
+        health.raise_condition("source.down", "plc", "refused")
+    assert told(caplog)[-1][1] == "source.down plc: comes and goes, and is summed up from now on"
+    await clock.step(31_000_000_000)
+    health.tick(clock.now())
+    health.clear("source.down", "plc")
+    assert [text for _, text in told(caplog)[-2:]] == [
+        "source.down plc: refused, for 31 s now", "source.down plc: over after 31.0 s",
+    ]  # fmt: skip
+
+
+async def test_without_anybody_who_looks_one_that_comes_seldom_is_told_each_time(health, clock, caplog):
+    for _ in range(9):
+        health.raise_condition("source.down", "plc", "refused")
+        health.clear("source.down", "plc")
+        await clock.step(300_000_000_000)
+    assert len(told(caplog)) == 18

@@ -240,7 +240,7 @@ def test_only_so_many_samples_may_wait_for_their_slots():
     ahead = [at(place) for place in range(5)]
     assert sealer.accept(samples_of(ahead), times_of(ahead)) == Accepted(waiting=2)
     assert sealer.accept(samples_of(ahead), times_of(ahead)) == Accepted(waiting=5)
-    assert sealer.seal((START + 3) * PERIOD) == Sealed(rows=3)
+    assert sealer.seal((START + 3) * PERIOD) == Sealed(rows=3, stored=3)
     assert sealer.accept(samples_of([at(4)]), times_of([at(4)])) == Accepted()
 
 
@@ -301,7 +301,7 @@ def test_after_a_sleep_longer_than_the_ring_the_newest_slots_are_sealed_and_olde
     ring, sealer = make(["last"], [1000 * PERIOD], slots=4)
     readings = [at(0), at(1), at(37), at(38)]
     sealer.accept(samples_of(readings), times_of(readings))
-    assert sealer.seal((START + 40) * PERIOD) == Sealed(rows=4, late=2)
+    assert sealer.seal((START + 40) * PERIOD) == Sealed(rows=4, stored=2, late=2)
     found = ring.read(ring.oldest, ring.sealed)
     assert found.first == START + 36
     np.testing.assert_array_equal(found.states[:, 0], [State.EMPTY, State.GOOD, State.GOOD, State.HELD])

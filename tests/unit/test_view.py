@@ -292,3 +292,13 @@ def test_alarms_that_are_not_plain_normal_are_told_in_a_line():
 
 def test_a_pipeline_without_a_model_says_that_it_has_limits_only():
     assert "limits only" in drawn(changed(pipelines={"pump": {"model": None, "limits_only": True}}))
+
+
+def test_a_source_of_several_devices_has_a_line_for_each_of_the_first():
+    devices = {f"line{n}/oven": {"received": 1500 + n, "rejected": {}} for n in range(7)}
+    devices["line1/oven"] |= {"late": 3, "rejected": {"range": 2, "type": 2}}
+    motor = {**STATUS["sources"]["motor"], "devices": devices}
+    shown = drawn({**STATUS, "sources": {"motor": motor}}).splitlines()
+    assert shown[4].split() == ["└", "line0/oven", "1,500", "in", "all", "0", "0"]
+    assert shown[5].split()[-2:] == ["3", "4"]
+    assert shown[9].strip() == "└ and 2 more devices"

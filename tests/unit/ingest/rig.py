@@ -24,6 +24,8 @@ NAN = float("nan")
 
 HANG = object()
 """In a script: nothing comes, ever."""
+STUBBORN = object()
+"""In a script: nothing comes, and the first cancellation is swallowed, as some libraries do."""
 
 
 class Scripted:
@@ -35,8 +37,12 @@ class Scripted:
         self.connecting: list[Any] = []
         """One for each attempt; None connects."""
         self.reading: asyncio.Queue[Any] = asyncio.Queue()
+        self.let_go = asyncio.Event()
+        """Ends what is stubborn."""
         self.connects = 0
         self.closes = 0
+        self.closing: list[Any] = []
+        """One for each close; HANG does not end, STUBBORN not even when it is cancelled."""
         self.attempts: list[float] = []
         """When each attempt to connect was made, in seconds from the start."""
 
@@ -53,22 +59,33 @@ class Scripted:
     async def _do(self, step: Any) -> None:
         if step is HANG:
             await asyncio.Event().wait()
+        if step is STUBBORN:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await self.let_go.wait()
         if isinstance(step, Exception):
             raise step
 
     async def close(self) -> None:
         self.closes += 1
+        await self._do(self.closing.pop(0) if self.closing else None)
 
     def then(self, *steps: Any) -> None:
         for step in steps:
             self.reading.put_nowait(step)
 
     def block(
-        self, *values: float, column: int = 0, ago: int = 0, quality=Quality.GOOD, through: int | None = None
+        self,
+        *values: float,
+        column: int = 0,
+        ago: int = 0,
+        quality=Quality.GOOD,
+        through: int | None = None,
+        stamp: int = 0,
     ) -> Block:
         """One message per value, that arrived so many nanoseconds ago."""
         for value in values:
-            self.stage.begin(self.clock.now() - ago)
+            self.stage.begin(self.clock.now() - ago, stamp=stamp)
             reason = Reason.DEVICE if quality is Quality.BAD else Reason.NONE
             self.stage.put(column, value, quality, reason)
         return Block(self.stage.take(), through=through)
@@ -77,11 +94,15 @@ class Scripted:
 class Rig:
     """An ingest with a scripted source, on a clock that is stepped; it ticks every 50 ms."""
 
-    def __init__(self, channels: dict[str, Any] | None = None, **section: Any) -> None:
+    def __init__(
+        self, channels: dict[str, Any] | None = None, *, devices: list[str] | None = None, **section: Any
+    ) -> None:
         self.clock = SteppedClock(start=START)
         self.health = Health(self.clock)
         self.metrics = Metrics()
         self.source = Scripted(self.clock)
+        if devices is not None:
+            self.source.devices = devices
         self.woken = 0
         section = {"period": "100ms", "max_silence": "1h"} | section
         channels = channels or {"a": {}, "b": {}}
@@ -97,7 +118,7 @@ class Rig:
             "s", self.source, self.section, self.ring, clock=self.clock, health=self.health,
             metrics=self.metrics, backoff=Backoff(first_s=1.0, most_s=8.0, rng=HalfWay()), on_rows=self.wake,
         )  # fmt: skip
-        self.ticker = Ticker(self.clock, period=PERIOD // 2, calls=[self.ingest.tick])
+        self.ticker = Ticker(self.clock, period=PERIOD // 2, calls=[self.ingest.tick, self.health.tick])
 
     def wake(self) -> None:
         self.woken += 1

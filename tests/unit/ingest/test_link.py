@@ -1,6 +1,7 @@
 """What becomes of the link: tried for life, told once when it breaks and once when it heals."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 
 from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, EndOfStream, NotConnected
+from dxad.runtime.backoff import Backoff
 from dxad.types import NS_PER_S, Block, State
-from tests.unit.ingest.rig import HANG, START, Rig, told
+from tests.unit.ingest.rig import HANG, START, HalfWay, Rig, told
 
 
 async def test_a_link_that_breaks_is_told_once_and_once_when_it_heals(rig, caplog):
@@ -35,9 +37,49 @@ async def test_attempts_grow_apart_and_begin_anew_after_data(rig):
     async with rig.running():
         await rig.step(60)
         assert np.diff(rig.source.attempts).tolist() == [0.75, 1.5, 3.0, 6.0, 6.0, 6.0]
+        await rig.deliver(rig.source.block(1.0))
+        await rig.step(10)
         await rig.deliver(rig.source.block(1.0), NotConnected("gone"))
         await rig.step(5)
-        assert rig.source.attempts[7:] == [60.75]
+        assert rig.source.attempts[7:] == [70.75]
+
+
+async def test_data_that_does_not_last_does_not_bring_the_attempts_together_again(rig):
+    async with rig.running():
+        for wait in (0.75, 1.5, 3.0, 6.0, 6.0):
+            await rig.deliver(rig.source.block(1.0))
+            await rig.step(9)
+            await rig.deliver(rig.source.block(1.0), NotConnected("gone"))
+            broke = rig.clock.now()
+            await rig.step(8)
+            assert START + round(rig.source.attempts[-1] * NS_PER_S) - broke == round(wait * NS_PER_S)
+
+
+async def test_a_link_that_flaps_each_second_is_told_a_few_times_and_summed_up_with_what_it_cost(rig, caplog):
+    rig.ingest._backoff = Backoff(first_s=0.5, most_s=0.5, rng=HalfWay())
+    async with rig.running():
+        for _ in range(700):
+            await rig.deliver(rig.source.block(1.0), NotConnected("reset by peer"))
+            await rig.step(1.0)
+        lines = told(caplog)
+        assert lines[:7] == [
+            "source.down s: reset by peer", "source.down s: over after 1.0 s, 10 rows without data",
+            "source.down s: reset by peer", "source.down s: over after 1.0 s, 10 rows without data",
+            "source.down s: reset by peer", "source.down s: over after 1.0 s, 10 rows without data",
+            "source.down s: comes and goes, and is summed up from now on",
+        ]  # fmt: skip
+        summed = r"began 59\d times more in 10 min, and held 59\d.0 s of them, 59\d0 rows without data"
+        assert len(lines) == 8
+        assert re.fullmatch(f"source.down s: {summed}", lines[7])
+        assert rig.count("disconnects") == 700
+        await rig.step(60)
+        assert told(caplog)[-1].startswith("source.down s: reset by peer, for 3"), "what lasts is told"
+        for _ in range(130):
+            await rig.deliver(rig.source.block(1.0))
+            await rig.step(10.0)
+        assert told(caplog)[len(lines) + 1].startswith("source.down s: over after 6")
+        await rig.deliver(NotConnected("gone"))
+        assert told(caplog)[-1] == "source.down s: gone", "after ten quiet minutes it is told in full again"
 
 
 async def test_a_connection_without_data_does_not_reset_the_waits(rig):
@@ -204,10 +246,14 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "period_ms": 100.0,
         "rows": 2,
         "samples": 2,
+        "stored": 1,
         "folded": 1,
+        "duplicate": 0,
+        "pending": 0,
         "late": 0,
         "backfilled": 0,
         "lost": {},
+        "overwritten": 0,
         "rejected": {},
         "doubted": {},
         "messages_rejected": 0,
@@ -217,4 +263,5 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "faults": {},
         "connects": 1,
         "disconnects": 0,
+        "timeouts": 0,
     }
