@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "check": "Find every mistake in a configuration.",
     "probe": "Ask a device what it has, and print the configuration that reads it.",
     "browse": "Show what an OPC-UA server offers, and print the configuration that reads it.",
+    "sniff": "Listen to a wire, and print the configuration that reads it.",
     "demo": "Watch dxad do its job on a simulated pump.",
     "status": "Show how the daemon is doing.",
     "top": "Watch the daemon, until Ctrl-C.",
