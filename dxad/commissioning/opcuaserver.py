@@ -5,7 +5,6 @@ Nothing is kept: where a policy wants a certificate of ours and none is given, o
 
 import asyncio
 import contextlib
-import datetime as dt
 import logging
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -217,8 +216,6 @@ def _loaded(certificate: Path, key: Path) -> tuple[x509.Certificate, rsa.RSAPriv
         raise ConfigError(f"{certificate}, {key}: no certificate and its private key: {error}") from error
     if not isinstance(private, rsa.RSAPrivateKey):
         raise ConfigError(f"{key}: is no RSA key, and OPC-UA knows no other")
-    if found.not_valid_after_utc < dt.datetime.now(dt.UTC):
-        raise ConfigError(f"{certificate}: ended on {found.not_valid_after_utc:%Y-%m-%d}")
     return found, private
 
 
