@@ -21,6 +21,10 @@ _PACKET_MAX: Final = 256 * 1024
 """Bytes; where CONNECT asks for no other bound."""
 _BACKLOG: Final = 65_536
 """So many bytes in one look mean that there are more: the next look does not wait."""
+_SLICE_S: Final = 0.0005
+"""So long one connection may keep the loop to itself, however much there is to parse."""
+_LOOKS: Final = 16
+"""Packets from one look at the clock to the next."""
 _ANSWER_S: Final = 5.0
 _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
@@ -77,7 +81,9 @@ class MqttLink(asyncio.Protocol):
         self._packet_id = 0
         self._awaiting_ping = False
         self._next_ping: asyncio.TimerHandle | None = None
-        self._next_look: asyncio.TimerHandle | None = None
+        self._next_look: asyncio.Handle | None = None
+        self._gives_way = False
+        """Whether some of what was read waits while others have their turn."""
         self._closed = False
         self._held = False
         """Whether what comes is left in the network for now."""
@@ -102,9 +108,14 @@ class MqttLink(asyncio.Protocol):
         self._tail = b""
         at, end = min(self._skip, len(view)), len(view)
         self._skip -= at
+        packets, until = 0, self._loop.time() + _SLICE_S
         while at < end and not self._closed:
             if self._held:
                 self._tail = bytes(view[at:])
+                return
+            packets += 1
+            if packets % _LOOKS == 0 and self._loop.time() > until:
+                self._give_way(bytes(view[at:]))
                 return
             try:
                 packet, used = self._read(view[at:])
@@ -121,10 +132,23 @@ class MqttLink(asyncio.Protocol):
                 self._on_publish(packet)
             else:
                 self._control(packet)
-        if self._coalesce_s and len(data) < _BACKLOG and self._connack.done() and not self._closed:
+        if self._coalesce_s and 0 < len(data) < _BACKLOG and self._connack.done() and not self._closed:
             assert self._transport is not None
             self._transport.pause_reading()
             self._next_look = self._loop.call_later(self._coalesce_s, self._resume)
+
+    def _give_way(self, rest: bytes) -> None:
+        """It is somebody else's turn: go on with the rest afterwards, and read no more before."""
+        assert self._transport is not None
+        self._tail, self._gives_way = rest, True
+        self._transport.pause_reading()
+        self._next_look = self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._gives_way = False
+        self.data_received(b"")
+        if not self._gives_way:
+            self._resume()
 
     def _too_large(self, view: memoryview) -> bool:
         """Let a message pass by that begins here; whether its head was there.
@@ -151,7 +175,7 @@ class MqttLink(asyncio.Protocol):
 
     def _resume(self) -> None:
         assert self._transport is not None
-        if not self._transport.is_closing() and not self._held:
+        if not self._transport.is_closing() and not self._held and not self._gives_way:
             self._transport.resume_reading()
 
     def hold(self, *, held: bool) -> None:
@@ -184,7 +208,8 @@ class MqttLink(asyncio.Protocol):
                 self.fail(f"the broker says {packet.reason_code.name} {packet.reason_str or ''}".rstrip())
 
     def _ping(self) -> None:
-        if self._awaiting_ping and not self._held:
+        silent_s = self._loop.time() - self.alive_at  # its answer may wait behind a flood of messages
+        if self._awaiting_ping and not self._held and silent_s > self.keep_alive_s / 2:
             self.fail(f"the broker has not answered a ping for {self.keep_alive_s / 2:g} s")
             return
         self._awaiting_ping = True

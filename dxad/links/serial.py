@@ -20,7 +20,8 @@ __all__ = ["Flow", "Parity", "SerialLink", "SerialPort"]
 Parity = Literal["none", "even", "odd", "mark", "space"]
 Flow = Literal["none", "xonxoff", "rtscts", "dsrdtr"]
 
-_READ_MAX: Final = 65_536
+_READ_MAX: Final = 16_384
+"""Bytes in one look: what is more waits in the kernel while others have their turn."""
 _HINTS: Final[dict[int | None, str]] = {
     errno.EAGAIN: "another program, or another source, has it open",
     errno.EACCES: "permission denied; its group, often dialout, may open it",

@@ -113,6 +113,7 @@ class Admission:
         sealed_ns = self._ring.sealed * self._ring.period
         accepted = self._sealer.accept(samples, times)
         late = accepted.after_sealing
+        self.count["samples_folded"].add(accepted.merged)
         if late or accepted.waiting:
             self.count["samples_late"].add(late)
             self.count["samples_backfilled"].add(accepted.backfilled)

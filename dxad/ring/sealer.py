@@ -7,7 +7,7 @@ Everything is vectorised over what came since the last tick.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +21,8 @@ __all__ = ["Accepted", "Sealed", "Sealer"]
 _STATE_OF: Final = np.array([State.GOOD, State.UNCERTAIN, State.BAD], dtype=np.uint8)
 """By `Quality`."""
 _LONG_AGO: Final = np.iinfo(np.int64).min // 2
+_MERGED_FROM: Final = 2048
+"""Samples that may wait, whatever they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Accepted:
     """Samples of slots that the ring does not hold any more."""
     waiting: int = 0
     """Samples for which there was no room: too many wait for their slots to end."""
+    merged: int = 0
+    """Samples that wait no longer, since a later one waits that has the same slot and channel."""
 
     @property
     def after_sealing(self) -> int:
@@ -96,6 +100,9 @@ class Sealer:
         self._some_by_session = bool(self._by_session.any())
         self._hold_slots = np.asarray(holds_ns, dtype=np.int64) // ring.period
         self._column = np.arange(columns)
+        self._by_last = self._fold_of == "last"
+        self._merge_at = _MERGED_FROM if self._by_last.any() else waiting_most + 1
+        """So many may wait before those that need not are let go."""
         self._waiting: list[tuple[npt.NDArray[np.void], I8]] = []
         """Samples of slots that are not due yet, with their times, block by block."""
         self.waiting = 0
@@ -115,14 +122,43 @@ class Sealer:
             samples, times = samples.compress(~late), times[~late]
         room = self._waiting_most - self.waiting
         if len(times) > room:
-            accepted = Accepted(
-                accepted.backfilled, accepted.folded, accepted.late, accepted.too_old, len(times) - room
-            )
+            accepted = replace(accepted, waiting=len(times) - room)
             samples, times = samples[:room], times[:room]
         if len(times):
             self._waiting.append((samples, times))
             self.waiting += len(times)
+        if self.waiting >= self._merge_at:
+            accepted = replace(accepted, merged=self._merge())
         return accepted
+
+    def _merge(self) -> int:
+        """Let go of waiting samples that others of their slots will hide; returns how many.
+
+        So a flood neither waits for its slots to end, nor is folded all at once when they have.
+        """
+        samples, times = self._joined()
+        slots = times // self._ring.period
+        first, columns = int(slots.min()), len(self._by_last)
+        cells = (int(slots.max()) - first + 1) * columns
+        kept = np.ones(len(samples), dtype=np.bool_)
+        if cells <= self._CELLS_AT_ONCE:
+            column = samples["column"].astype(np.int64)
+            hidden = np.full(cells, -1, dtype=np.int64)
+            order = _hiding(samples)
+            hidden[((slots - first) * columns + column)[order]] = order  # the last one stays, see `_write`
+            kept = ~self._by_last[column]
+            kept[hidden[hidden >= 0]] = True
+        self._waiting, self.waiting = [(samples.compress(kept), times[kept])], int(np.count_nonzero(kept))
+        self._merge_at = max(_MERGED_FROM, 2 * self.waiting)
+        return len(samples) - self.waiting
+
+    def _joined(self) -> tuple[npt.NDArray[np.void], I8]:
+        """All that waits, in the order of arrival."""
+        if len(self._waiting) == 1:
+            return self._waiting[0]
+        # np.concatenate and an index by a mask look at each field of each record: many times slower.
+        joined = b"".join([np.ascontiguousarray(each).data for each, _ in self._waiting])
+        return np.frombuffer(joined, dtype=SAMPLE), np.concatenate([times for _, times in self._waiting])
 
     def _backfill(self, samples: npt.NDArray[np.void], slots: I8) -> Accepted:
         """Fill cells of sealed slots; a value newer than the last one is also what is held from now on."""
@@ -178,14 +214,7 @@ class Sealer:
         """The samples of slots [first, stop), their slots, and how many are late; others go on waiting."""
         if not self._waiting:
             return np.empty(0, dtype=SAMPLE), np.empty(0, dtype=np.int64), 0
-        if len(self._waiting) == 1:
-            samples, times = self._waiting[0]
-        else:
-            # np.concatenate and an index by a mask look at each field of each record: many times slower.
-            samples = np.frombuffer(
-                b"".join([np.ascontiguousarray(each).data for each, _ in self._waiting]), dtype=SAMPLE
-            )
-            times = np.concatenate([times for _, times in self._waiting])
+        samples, times = self._joined()
         slots = times // self._ring.period
         early = slots >= stop
         if early.any():
@@ -304,6 +333,20 @@ class Sealer:
         taken_back = np.maximum.accumulate(np.where(states == State.BAD, slot, -1), axis=0) > newest
         proved = (slot * self._ring.period <= valid_until) & ~taken_back
         np.copyto(held, proved, where=self._by_session)
+
+
+def _hiding(samples: npt.NDArray[np.void]) -> I8:
+    """The places of samples in an order in which each hides those of its cell before it.
+
+    Bad ones first, then by stamp, then by arrival.
+    """
+    stamps, bad = samples["stamp"], samples["quality"] == Quality.BAD
+    order = np.arange(len(samples), dtype=np.int64)
+    if (stamps[1:] < stamps[:-1]).any():
+        order = np.argsort(stamps, kind="stable")
+    if bad.any():
+        order = np.concatenate((order[bad[order]], order[~bad[order]]))
+    return order
 
 
 def _combine(fold: str, cell: I8, value: F8, values: F8) -> None:

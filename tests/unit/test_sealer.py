@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -305,3 +306,41 @@ def test_after_a_sleep_longer_than_the_ring_the_newest_slots_are_sealed_and_olde
     found = ring.read(ring.oldest, ring.sealed)
     assert found.first == START + 36
     np.testing.assert_array_equal(found.states[:, 0], [State.EMPTY, State.GOOD, State.GOOD, State.HELD])
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_samples_that_others_will_hide_do_not_wait_and_the_rows_are_the_same(stamped, monkeypatch):
+    rng = np.random.default_rng(3)
+    readings = samples_of([at(0)] * 4000)
+    readings["column"] = rng.integers(0, 2, len(readings))
+    readings["value"] = rng.normal(size=len(readings))
+    readings["quality"] = rng.choice([0, 1, 2], len(readings), p=[0.4, 0.2, 0.4])
+    readings["stamp"] = rng.integers(1, 50, len(readings)) if stamped else 0
+    times = (START + rng.integers(0, 12, len(readings))) * PERIOD
+    rows = []
+    for merged_from in (1 << 30, 64):
+        monkeypatch.setattr("dxad.ring.sealer._MERGED_FROM", merged_from)
+        ring, sealer = make(["last", "mean"], [PERIOD, PERIOD], slots=20)
+        found = [
+            sealer.accept(readings[begin : begin + 100], times[begin : begin + 100])
+            for begin in range(0, len(readings), 100)
+        ]
+        merged = sum(each.merged for each in found)
+        assert (merged > 1500) == (merged_from == 64)
+        assert sealer.waiting == len(readings) - merged
+        sealed = sealer.seal((START + 12) * PERIOD)
+        assert sealed.stored + sealed.folded + merged == len(readings)
+        reading = ring.read(START, START + 12)
+        rows.append(
+            (reading.values.tobytes(), reading.states.tobytes(), ring.reasons_at(START + 3).tobytes())
+        )
+    assert rows[0] == rows[1]
+
+
+def test_a_flood_of_one_slot_takes_no_more_memory_than_a_trickle():
+    _, sealer = make(["last"], [PERIOD], slots=20)
+    for _ in range(200):
+        sealer.accept(samples_of([at(0)] * 1000), times_of([at(0)] * 1000))
+        assert sealer.waiting < 4000
+    sealed = sealer.seal((START + 1) * PERIOD)
+    assert sealed.stored == 1
