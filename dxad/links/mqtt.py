@@ -75,7 +75,7 @@ class MqttLink(asyncio.Protocol):
         self._coalesce_s = coalesce_s
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._tail = b""
+        self._tail: bytes | memoryview = b""
         self._skip = 0
         """Bytes still to come of a message that is too large."""
         self._packet_id = 0
@@ -104,7 +104,7 @@ class MqttLink(asyncio.Protocol):
         """Parse all packets that are complete, keep the rest."""
         if data:
             self.alive_at = self._loop.time()
-        view = memoryview(self._tail + data if self._tail else data)
+        view = memoryview(self._tail if not data else bytes(self._tail) + data if self._tail else data)
         self._tail = b""
         at, end = min(self._skip, len(view)), len(view)
         self._skip -= at
@@ -115,7 +115,7 @@ class MqttLink(asyncio.Protocol):
                 return
             packets += 1
             if packets % _LOOKS == 0 and self._loop.time() > until:
-                self._give_way(bytes(view[at:]))
+                self._give_way(view[at:])
                 return
             try:
                 packet, used = self._read(view[at:])
@@ -137,7 +137,7 @@ class MqttLink(asyncio.Protocol):
             self._transport.pause_reading()
             self._next_look = self._loop.call_later(self._coalesce_s, self._resume)
 
-    def _give_way(self, rest: bytes) -> None:
+    def _give_way(self, rest: memoryview) -> None:
         """It is somebody else's turn: go on with the rest afterwards, and read no more before."""
         assert self._transport is not None
         self._tail, self._gives_way = rest, True
