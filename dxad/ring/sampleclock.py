@@ -53,6 +53,10 @@ class DeviceClock:
     Computing 3, 1989): no message arrives before it was sent, and some hardly wait. It may grow by 500 ppm,
     more than any quartz drifts, so that it follows a device that is slow.
 
+    The first stamps of all may be older than the clock they came from: a value that is reported when it
+    changes is told to whoever subscribes, with the time of its last change. Until one has agreed with the
+    offset 100 ms after it began, a stamp that is ahead is the better one, and the offset begins there.
+
     A stamp that is off by more than 100 ms moves nothing until all have been so for 5 s: then the device's
     clock was set, and the offset begins anew. Until then a stamp ahead counts as its arrival, and is rejected
     beyond 60 s; one that went back, or is zero, counts as its arrival. One that is behind but goes on is of a
@@ -77,11 +81,13 @@ class DeviceClock:
         self._newest = 0
         """The newest stamp that was believed."""
         self._other: _Other | None = None
+        self._confirmed = False
+        """Whether some stamp has agreed with the offset, a while after it began."""
 
     @property
     def offset(self) -> int | None:
         """Stream time minus the device's time now, nanoseconds; None before the first stamp."""
-        return None if self._least is None else self._least + (self._at - self._begin) // self._DRIFT
+        return None if self._least is None else self._offset_at(self._at)
 
     def times(self, samples: npt.NDArray[np.void]) -> I8:
         """Each sample's own time; that of its arrival where its stamp is of no use."""
@@ -120,6 +126,7 @@ class DeviceClock:
         least = np.minimum.accumulate(np.minimum(arrivals - stamps - grown, self._least))
         self._least = int(least[-1])
         self._at = int(arrivals[-1])
+        self._confirmed = self._confirmed or self._at - self._begin >= self._FAR_NS
         self._newest = max(self._newest, int(stamps.max()))
         times: I8 = stamps + least + grown
         return times
@@ -127,10 +134,9 @@ class DeviceClock:
     def _time(self, stamp: int, arrival: int) -> int:
         """The time of one message, whatever its stamp."""
         delay = arrival - stamp
-        if self._least is None:
+        if self._least is None or (not self._confirmed and delay < self._offset_at(arrival) - self._FAR_NS):
             self._anchor(delay, arrival, stamp)
-        assert self._least is not None
-        offset = self._least + (arrival - self._begin) // self._DRIFT
+        offset = self._offset_at(arrival)
         if abs(delay - offset) <= self._FAR_NS:
             self._other = None
             return int(self._mapped(np.array([stamp]), np.array([arrival]))[0])
@@ -139,6 +145,7 @@ class DeviceClock:
         elif arrival - self._other.since >= self._RESET_NS:
             self.resets += 1
             self._anchor(delay, arrival, stamp)
+            self._confirmed = True
             return arrival
         if delay < offset - self._REJECT_NS:
             return NO_TIME
@@ -146,6 +153,10 @@ class DeviceClock:
             return arrival
         self._newest = max(self._newest, stamp)
         return stamp + offset
+
+    def _offset_at(self, arrival: int) -> int:
+        assert self._least is not None
+        return self._least + (arrival - self._begin) // self._DRIFT
 
     def _anchor(self, delay: int, arrival: int, stamp: int) -> None:
         self._least, self._begin, self._at, self._newest, self._other = delay, arrival, arrival, stamp, None

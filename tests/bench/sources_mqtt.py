@@ -1,10 +1,10 @@
 """MQTT from the socket to the ring, fed by a process that never loses: a broker with one client and no queue.
 
-    mqtt.samples     samples a second of one core's processor time, JSON of three values, QoS 0, through the
-                     source and its ingest into a ring of 100 ms; the reference is `aiomqtt`, `json` and a row
-                     of numpy for each message, fed alike
-    mqtt.qos1        the same at QoS 1, acknowledged in batches once the samples are in the ring
-    mqtt.topics      the same at QoS 0 from 50 topics in turn, with three channels each
+mqtt.samples     samples a second of one core's processor time, JSON of three values, QoS 0, through the
+                 source and its ingest into a ring of 100 ms; the reference is `aiomqtt`, `json` and a row
+                 of numpy for each message, fed alike
+mqtt.qos1        the same at QoS 1, acknowledged in batches once the samples are in the ring
+mqtt.topics      the same at QoS 0 from 50 topics in turn, with three channels each
 """
 
 import asyncio
@@ -168,9 +168,7 @@ def _message(number: int, topics: int, qos: int) -> bytes:
     values = {"current": number % 977 / 8, "speed": 1450 + number % 31 / 4, "temperature": 51.125}
     payload = json.dumps(values).encode()
     identity: dict[str, Any] = {"packet_id": number % 65_000 + 1} if qos else {}
-    packet = mqtt5.PublishPacket(
-        f"plant/{number % topics}", payload=payload, qos=mqtt5.QoS(qos), **identity
-    )
+    packet = mqtt5.PublishPacket(f"plant/{number % topics}", payload=payload, qos=mqtt5.QoS(qos), **identity)
     return packet.write()
 
 

@@ -216,6 +216,32 @@ def test_a_stamp_far_ahead_is_rejected_one_somewhat_ahead_is_its_arrival_and_nei
     np.testing.assert_allclose(times[others], calm[others], atol=2 * MS)
 
 
+def test_old_stamps_that_come_first_of_all_cost_nothing_of_what_comes_after_them():
+    taken, arrivals = delayed(300)
+    stamps = taken + UTC
+    stamps[:20] -= np.arange(20, 0, -1) * 3_600_000 * MS  # twenty values that have not changed for hours
+    arrivals[:20] = arrivals[19]
+    for cut in (300, 7, 1):
+        clock = DeviceClock()
+        times = np.concatenate(
+            [
+                clock.times(stamped(stamps[at : at + cut], arrivals[at : at + cut], at))
+                for at in range(0, 300, cut)
+            ]
+        )
+        assert not (times == NO_TIME).any()
+        assert np.abs(times - taken)[120:].max() < 5 * MS
+        assert clock.resets == 0
+
+
+def test_once_the_clock_is_known_a_stamp_far_ahead_is_rejected_however_early():
+    taken, arrivals = delayed(300)
+    stamps = taken + UTC
+    stamps[25] += 61_000 * MS
+    times = DeviceClock().times(stamped(stamps, arrivals))
+    assert np.flatnonzero(times == NO_TIME).tolist() == [25]
+
+
 def test_a_stamp_that_went_back_or_is_none_is_its_arrival():
     taken, arrivals = delayed(300)
     stamps = taken + UTC
