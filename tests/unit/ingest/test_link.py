@@ -11,6 +11,7 @@ import pytest
 from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, EndOfStream, NotConnected
 from dxad.runtime.backoff import Backoff
+from dxad.runtime.ticker import Ticker
 from dxad.types import NS_PER_S, Block, State
 from tests.unit.ingest.rig import HANG, START, HalfWay, Rig, told
 
@@ -57,6 +58,7 @@ async def test_data_that_does_not_last_does_not_bring_the_attempts_together_agai
 
 async def test_a_link_that_flaps_each_second_is_told_a_few_times_and_summed_up_with_what_it_cost(rig, caplog):
     rig.ingest._backoff = Backoff(first_s=0.5, most_s=0.5, rng=HalfWay())
+    rig.ticker = Ticker(rig.clock, period=NS_PER_S, calls=[rig.ingest.tick, rig.health.tick])
     async with rig.running():
         for _ in range(700):
             await rig.deliver(rig.source.block(1.0), NotConnected("reset by peer"))
@@ -80,6 +82,22 @@ async def test_a_link_that_flaps_each_second_is_told_a_few_times_and_summed_up_w
         assert told(caplog)[len(lines) + 1].startswith("source.down s: over after 6")
         await rig.deliver(NotConnected("gone"))
         assert told(caplog)[-1] == "source.down s: gone", "after ten quiet minutes it is told in full again"
+
+
+async def test_an_hour_without_the_broker_is_two_lines_and_costs_next_to_nothing(rig, caplog):
+    rig.source.connecting = [NotConnected("refused")] * 10_000
+    rig.ingest._backoff = Backoff(rng=HalfWay())
+    rig.ticker = Ticker(rig.clock, period=NS_PER_S, calls=[rig.ingest.tick, rig.health.tick])
+    async with rig.running():
+        await rig.step(3600)
+        assert 150 < rig.source.connects < 170, "thirty seconds apart at most, by half"
+        rig.source.connecting = []
+        await rig.step(30)
+        await rig.deliver(rig.source.block(1.0))
+    assert [line.partition(": ")[2] for line in told(caplog)] == [
+        "refused", f"over after {(rig.clock.now() - START) / NS_PER_S:.1f} s, 36300 rows without data",
+    ]  # fmt: skip
+    assert rig.ring.sealed > START // rig.ring.period + 36_000, "the grid goes on, empty"
 
 
 async def test_a_connection_without_data_does_not_reset_the_waits(rig):

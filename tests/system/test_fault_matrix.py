@@ -1,0 +1,121 @@
+"""Which tests prove what of the faults that dxad must survive at its sources: one line of the matrix each.
+
+N1  the broker is down at the start, or for an hour
+N2  the link is half open
+N3  the broker restarts and forgets the session
+N8  DNS fails, an address changes
+N9  1,000 reconnects: memory and descriptors flat
+P1  malformed, empty, huge, NaN, deep, bad UTF-8, wrong type
+P2  a decoder raises
+P3  Modbus exceptions, silence, garbage, wrong id, function or length
+P4  OPC-UA restart, bad status, changed certificate, shifted namespace
+P5  serial unplug, half frames, wrong baud, flood
+T1  the gateway's clock is set by ten years
+T2  stamps out of order, duplicate, in the future, ancient
+"""
+
+import ast
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+TESTS: Final = Path(__file__).parents[1]
+
+MATRIX: Final = {
+    "N1": (
+        "contract/test_sources.py::test_a_device_that_is_not_there_is_not_connected_and_the_reason_says_where",
+        "contract/test_sources.py::test_notices_that_the_device_has_gone_and_delivers_again_when_it_is_back",
+        "unit/ingest/test_link.py::test_an_hour_without_the_broker_is_two_lines_and_costs_next_to_nothing",
+        "unit/test_source_mqtt.py::test_a_killed_broker_is_noticed_at_once",
+    ),
+    "N2": (
+        "unit/test_source_mqtt.py::test_a_dead_link_is_noticed_by_its_keep_alive",
+        "unit/test_source_opcua.py::test_a_dead_cable_is_noticed_by_the_age_of_data",
+        "unit/test_source_opcua.py::test_closing_over_a_dead_cable_takes_bounded_time",
+        "unit/ingest/test_patience.py::test_silence_of_all_that_promise_a_rate_outweighs_a_session_that_seems_alive",
+        "unit/ingest/test_link.py::test_a_source_that_falls_silent_is_connected_anew",
+    ),
+    "N3": ("unit/test_source_mqtt311.py::test_a_session_brings_what_came_meanwhile_and_its_loss_is_told",),
+    "N8": (
+        "unit/test_source_mqtt.py::test_a_name_that_does_not_resolve_is_told",
+        "unit/test_source_mqtt.py::test_every_attempt_is_a_connection_of_its_own",
+    ),
+    "N9": (
+        "contract/test_sources.py::test_connects_again_and_again_on_the_same_object_and_leaves_nothing_behind",
+        "system/test_reconnects.py::test_of_mqtt",
+        "system/test_reconnects.py::test_of_modbus",
+        "system/test_reconnects.py::test_of_a_serial_line_that_is_pulled_and_plugged",
+    ),
+    "P1": (
+        "unit/test_decode_json.py::test_a_malformed_message_is_told",
+        "unit/test_decode_json.py::test_what_is_missing_or_no_number_is_none",
+        "unit/test_decode_json.py::test_any_bytes_give_numbers_or_a_decode_error",
+        "unit/test_decode_csv.py::test_any_bytes_give_finite_numbers_or_a_decode_error",
+        "unit/test_decode_text.py::test_any_bytes_give_finite_numbers_or_a_decode_error",
+        "unit/test_decode_others.py::test_junk_is_a_decode_error_or_a_value_and_nothing_else",
+        "unit/test_source_mqtt.py::test_a_malformed_message_is_told_after_the_good_ones_around_it",
+        "unit/test_source_mqtt.py::test_a_string_or_a_boolean_is_no_number",
+        "unit/test_source_mqtt311.py::test_a_message_of_ten_mebibytes_passes_by_and_the_others_are_read",
+        "unit/ingest/test_samples.py::test_a_value_that_cannot_be_is_bad_and_counted_by_its_reason",
+        "system/test_conservation.py::test_no_fault_of_an_mqtt_device_makes_a_sample_vanish",
+    ),
+    "P2": (
+        "unit/ingest/test_link.py::test_bad_messages_are_counted_told_once_and_over_after_ten_quiet_seconds",
+        "unit/ingest/test_link.py::test_what_it_does_not_know_how_to_handle_ends_the_service_with_the_source_closed",
+        "unit/test_source_opcua.py::test_a_bug_while_staging_is_raised_as_it_is",
+    ),
+    "P3": (
+        "unit/test_source_modbus.py::test_an_exception_is_of_its_own_block_and_is_counted_by_its_code",
+        "unit/test_source_modbus.py::test_an_answer_that_is_none_is_bad_and_harms_nobody",
+        "unit/test_source_modbus.py::test_a_late_answer_is_never_taken_for_another",
+        "unit/test_source_modbus_lines.py::test_whatever_is_wrong_with_answers_no_value_is_ever_anothers",
+        "unit/test_source_modbus_lines.py::test_a_dead_slave_costs_its_neighbours_a_share_alone",
+        "unit/test_source_modbus_lines.py::test_an_address_that_is_not_there_costs_its_own_channel_alone",
+    ),
+    "P4": (
+        "unit/test_source_opcua.py::test_the_servers_opinion_of_a_value_is_kept",
+        "unit/test_source_opcua.py::test_a_cut_cable_is_noticed_at_once",
+        "unit/test_source_opcua_security.py::test_a_changed_certificate_is_refused_until_its_file_is_removed",
+        "contract/test_sources.py::test_notices_that_the_device_has_gone_and_delivers_again_when_it_is_back",
+    ),
+    "P5": (
+        "unit/test_source_serial.py::test_a_pulled_device_is_noticed_at_once_after_what_it_sent",
+        "unit/test_source_serial.py::test_a_replugged_device_is_joined_anew",
+        "unit/test_source_serial.py::test_noise_of_a_wrong_baud_rate_is_bounded_and_told",
+        "unit/test_source_serial.py::test_a_flood_is_bounded_and_counted",
+        "unit/test_source_serial_wire.py::test_every_shape_of_frame_is_read_and_survives_all_that_can_happen_to_it",
+    ),
+    "T1": (
+        "unit/ingest/test_time.py::test_setting_the_gateway_s_clock_by_ten_years_moves_no_sample_and_no_count",
+    ),
+    "T2": (
+        "unit/ingest/test_time.py::test_a_stamp_in_the_future_is_rejected_and_moves_nothing",
+        "unit/ingest/test_time.py::test_an_ancient_stamp_counts_as_its_arrival_and_moves_nothing",
+        "unit/ingest/test_time.py::test_samples_out_of_order_find_their_slots",
+        "unit/ingest/test_time.py::test_a_backlog_fills_the_slots_it_belongs_to_once",
+        "unit/ingest/test_counts.py::test_what_came_before_with_the_same_stamp_is_dropped_and_counted",
+    ),
+}  # fmt: skip
+"""By line of the matrix, tests as pytest names them."""
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    """All functions of a file, in classes too."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(
+        each.name for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, functions)
+    )
+
+
+@pytest.mark.parametrize("line", MATRIX)
+def test_each_line_is_proved_by_tests_that_there_are(line):
+    assert MATRIX[line]
+    missing = []
+    for each in MATRIX[line]:
+        path, _, name = each.partition("::")
+        if not (TESTS / path).exists() or name not in names_in(TESTS / path):
+            missing.append(each)
+    assert missing == []
