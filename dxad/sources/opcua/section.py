@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
+from dxad.sources.opcua.browsing import is_pattern, parts_of
 from dxad.sources.opcua.node import NodeName
 from dxad.types import NS_PER_S
 
@@ -16,24 +17,71 @@ __all__ = ["Config", "OpcuaChannel", "Policy"]
 Policy = Literal["none", "Basic256Sha256", "Aes128_Sha256_RsaOaep", "Aes256_Sha256_RsaPss"]
 """A security policy (OPC 10000-7, 6.6). Basic128Rsa15 and Basic256 are broken, and not to be had."""
 
-_TIMEOUT = 4 * NS_PER_S
+_TIMEOUT: Final = 4 * NS_PER_S
+_COUNT_MOST: Final = 1000
+_QUEUE_MOST: Final = 10_000
 
 
 class OpcuaChannel(ChannelSection):
-    """One variable."""
+    """One variable; or, with `count`, as many as a pattern finds."""
 
-    node: str = Field(description="s=Name, i=42, or nsu=URI;s=Name")
+    node: str | None = Field(
+        None, description="s=Name, i=42, or nsu=URI;s=Name; with browse, where its way begins"
+    )
+    browse: str | None = Field(
+        None,
+        description="the way to the variable by browse names, such as Objects/Pump1/Temperature; * and ? "
+        "stand for others",
+    )
+    count: int | None = Field(
+        None,
+        gt=0,
+        le=_COUNT_MOST,
+        description="how many variables the pattern may find: channels NAME_1 to NAME_count",
+    )
+    deadband: float | None = Field(
+        None, gt=0, strict=False, allow_inf_nan=False, description="changes that the server keeps to itself"
+    )
+    deadband_kind: Literal["absolute", "percent"] = Field(
+        "absolute",
+        description="whether the deadband is in the value's unit or a share of its range (EURange)",
+    )
+    sampling_interval: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="how often the server looks at the variable; default: the source's"
+    )
+    queue_size: int | None = Field(
+        None, ge=1, le=_QUEUE_MOST, description="values the server keeps between two publications"
+    )
 
     @field_validator("node")
     @classmethod
-    def _parses(cls, node: str) -> str:
-        NodeName.parse(node)
+    def _is_node(cls, node: str | None) -> str | None:
+        if node is not None:
+            NodeName.parse(node)
         return node
 
+    @field_validator("browse")
+    @classmethod
+    def _is_way(cls, browse: str | None) -> str | None:
+        if browse is not None:
+            parts_of(browse)
+        return browse
+
+    @model_validator(mode="after")
+    def _found(self) -> Self:
+        if self.node is None and self.browse is None:
+            raise ValueError("node is missing, or browse: which variable is it?")
+        if self.browse is None:
+            if self.count is not None:
+                raise ValueError("count is of what a browse pattern finds")
+        elif is_pattern(self.browse) and self.count is None:
+            raise ValueError(f"count is missing: how many variables {self.browse!r} may find")
+        return self
+
     @property
-    def name(self) -> NodeName:
-        """The node."""
-        return NodeName.parse(self.node)
+    def name(self) -> NodeName | None:
+        """The node, or the one at which the way to it begins."""
+        return None if self.node is None else NodeName.parse(self.node)
 
 
 class Config(SourceSection):
@@ -72,8 +120,17 @@ class Config(SourceSection):
         None, strict=False, description="PEM or DER file of a user's certificate to log in by"
     )
     user_key: Path | None = Field(None, strict=False, description="PEM file of its private key")
+    mode: Literal["subscribe", "poll"] = Field(
+        "subscribe", description="whether the server tells what changes, or is asked for all once per period"
+    )
     publish_interval: Duration = Field(
         NS_PER_S // 10, gt=0, description="how often the server sends what changed"
+    )
+    sampling_interval: Annotated[Duration, Field(gt=0)] | None = Field(
+        None, description="how often the server looks at a variable; default: half the publish_interval"
+    )
+    queue_size: int = Field(
+        10, ge=1, le=_QUEUE_MOST, description="values of a variable the server keeps between two publications"
     )
     channels: dict[Identifier, OpcuaChannel] = Field({}, description="by name")
 
@@ -103,6 +160,21 @@ class Config(SourceSection):
                     raise ValueError(f'{key}: security = "none" proves nothing by it; choose a policy')
         return self
 
+    @model_validator(mode="after")
+    def _asked_or_told(self) -> Self:
+        if self.mode == "poll":
+            for name, channel in self.channels.items():
+                if channel.deadband is not None:
+                    raise ValueError(f'channels.{name}: a deadband is of subscriptions, and mode = "poll"')
+        if len(self.channel_sections()) < sum(each.count or 1 for each in self.channels.values()):
+            raise ValueError("channels: the count of a pattern makes a channel that there is already")
+        return self
+
+    @property
+    def polled(self) -> bool:  # type: ignore[override] # of other sources it is the class that says so
+        """Whether it asks on the grid."""
+        return self.mode == "poll"
+
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
@@ -112,5 +184,11 @@ class Config(SourceSection):
         return split.hostname, split.port
 
     def channel_sections(self) -> Mapping[str, ChannelSection]:
-        """All channels, by name."""
-        return self.channels
+        """All channels, by name; those of a pattern are numbered."""
+        found: dict[str, ChannelSection] = {}
+        for name, channel in self.channels.items():
+            if channel.count is None:
+                found[name] = channel
+            else:
+                found |= {f"{name}_{number}": channel for number in range(1, channel.count + 1)}
+        return found

@@ -1,8 +1,10 @@
 """The source: what its connection brings, as samples, and what there is to say of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from asyncua import ua
 
 from dxad.errors import ConfigError, NotConnected
 from dxad.runtime.clock import Clock
@@ -10,14 +12,15 @@ from dxad.sources import Inbox
 from dxad.sources.opcua import identity
 from dxad.sources.opcua.connection import FAULTS, Connection, Credentials
 from dxad.sources.opcua.identity import Identity
+from dxad.sources.opcua.polling import Poll
 from dxad.sources.opcua.section import Config
-from dxad.sources.opcua.subscription import Monitored
-from dxad.sources.opcua.target import targets
+from dxad.sources.opcua.subscription import DAMAGED, Monitored
+from dxad.sources.opcua.target import Targets
 from dxad.sources.opcua.trust import Pin
 from dxad.sources.opcua.value import judged, overflown, status_name
-from dxad.sources.opcua.watching import Watch, Watched
+from dxad.sources.opcua.watching import PROOF, TICK_NS, Watch, Watched
 from dxad.sources.opcua.wire import Item
-from dxad.types import Block, Channel, Reason
+from dxad.types import NS_PER_S, Block, Channel, Reason
 
 __all__ = ["Opcua"]
 
@@ -25,7 +28,6 @@ _FAULTS_MOST: Final = 500
 """Different faults that are counted; of more, the sum."""
 _CODE: Final = 0xFFFF_0000
 _UNKNOWN: Final = frozenset({"BadNodeIdUnknown", "BadNodeIdInvalid"})
-_QUEUE: Final = 10
 
 
 class Opcua:
@@ -37,15 +39,22 @@ class Opcua:
         self.faults: dict[str, int] = {}
         """What was wrong with nodes, and what had to be done to keep the session alive; and how often."""
         self._config = config
+        self._period = config.period or NS_PER_S
         self._clock = clock
         self._folder = None if state_dir is None else state_dir / "opcua"
         self._identity: Identity | None = None
         self._inbox = Inbox(config)
-        self._targets = targets(config)
+        memory = None if self._folder is None else self._folder / f"{name}.found"
+        self._targets = Targets(config, memory)
         self._nowhere: dict[int, str] = {}
         """By handle, why this server has no such node."""
         self._connection: Connection | None = None
         self._watch: Watch | None = None
+        self._poll: Poll | None = None
+        self._answered = 0
+        """Up to when the last poll proves the session alive."""
+        self.skipped = 0
+        """Slots in which no poll could begin because the one before took too long."""
 
     @property
     def overflowed(self) -> int:
@@ -55,7 +64,7 @@ class Opcua:
     @property
     def alive_until(self) -> int:
         """Up to when the session is proved alive, on the stream clock."""
-        return 0 if self._watch is None else self._watch.alive_until
+        return self._answered if self._watch is None else self._watch.alive_until
 
     # --- the link ---
 
@@ -70,21 +79,35 @@ class Opcua:
         connection = Connection(self._config, await self._credentials())
         self._connection = connection
         await connection.open()
-        owner = Watched(self._take, self._refused, self._lost, self._fault, lambda _: None)
-        watch = Watch(
-            connection, self._items, owner, interval=self._config.publish_interval, clock=self._clock
-        )
-        self._watch = watch
         self._inbox.open()
         try:
-            await watch.start()
+            await (self._subscribe(connection) if self._config.mode == "subscribe" else self._ask(connection))
         except FAULTS as error:
             raise NotConnected(f"{self._config.url}: {connection.told(error)}") from error
-        if len(self._nowhere) == len(self._targets):
-            first = min(self._nowhere)
+        self._know_some(self._nowhere)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        owner = Watched(self._take, self._refused, self._bare, self._lost, self._fault, lambda _: None)
+        interval = self._config.publish_interval
+        self._watch = Watch(connection, self._items, owner, interval=interval, clock=self._clock)
+        await self._watch.start()
+
+    async def _ask(self, connection: Connection) -> None:
+        poll = Poll(connection, period=self._period, clock=self._clock)
+        await poll.start(await self._nodes())
+        self._poll = poll
+
+    def _know_some(self, nowhere: Mapping[int, str]) -> None:
+        """A server that has none of the nodes is no server of ours.
+
+        Raises:
+            NotConnected: there is nothing to be had.
+        """
+        if len(nowhere) == len(self._targets.all):
+            first = min(nowhere)
             raise NotConnected(
                 f"{self._config.url}: it knows none of the nodes; "
-                f"{self._targets[first - 1].name.text}: {self._nowhere[first]}"
+                f"{self._targets.all[first - 1].label}: {nowhere[first]}"
             )
 
     async def _credentials(self) -> Credentials:
@@ -108,25 +131,32 @@ class Opcua:
             )
         return self._folder
 
-    async def _items(self) -> list[Monitored | None]:
-        """The nodes of the channels as this server has them."""
+    async def _nodes(self) -> list[ua.NodeId | None]:
+        """The nodes of the channels as this server has them; those it has not are told."""
         assert self._connection is not None
         self._nowhere.clear()
-        uris, config = self._connection.uris, self._config
-        found: list[Monitored | None] = []
-        for handle, target in enumerate(self._targets, 1):
-            node = target.place(uris, config.namespace)
-            if node is None:
-                self._refused(handle, f"no namespace {target.name.namespace or config.namespace!r}")
-                found.append(None)
-            else:
-                sampling_ms = config.publish_interval / 2e6
-                found.append(target.monitored(handle, node, sampling_ms=sampling_ms, queue=_QUEUE))
+        found: list[ua.NodeId | None] = []
+        for handle, node in enumerate(await self._targets.resolve(self._connection), 1):
+            if isinstance(node, str):
+                self._refused(handle, node)
+            found.append(None if isinstance(node, str) else node)
+        for channel, count in self._targets.left_out.items():
+            self._fault(f"{channel}: {count} more than its count are left out")
         return found
+
+    async def _items(self) -> list[Monitored | None]:
+        """The same, as items to subscribe to."""
+        return [
+            None if node is None else target.monitored(handle, node)
+            for handle, (target, node) in enumerate(
+                zip(self._targets.all, await self._nodes(), strict=True), 1
+            )
+        ]
 
     async def close(self) -> None:
         """End the session, as far as that is possible in bounded time; safe twice, and without `connect`."""
         watch, self._watch = self._watch, None
+        self._poll = None
         connection, self._connection = self._connection, None
         try:
             if watch is not None:
@@ -146,34 +176,37 @@ class Opcua:
                 assert self._watch is not None
                 self._watch.ticked(value)
                 continue
-            if not 0 < handle <= len(self._targets):
+            if not 0 < handle <= len(self._targets.all):
                 continue  # of no item of ours
             if status:
                 self._note(handle, status)
             number, quality, reason = judged(value, status)
             inbox.begin(now, stamp=max(0, stamp))
-            for column in self._targets[handle - 1].columns:
+            for column in self._targets.all[handle - 1].columns:
                 inbox.put(column, number, quality, reason)
 
     def _note(self, handle: int, status: int) -> None:
         """Count what the server says of a value."""
-        target = self._targets[handle - 1]
+        target = self._targets.all[handle - 1]
         if overflown(status):
-            self._fault(f"{target.name.text}: the server's queue was full")
+            self._fault(f"{target.label}: the server's queue was full")
         if status & _CODE:
             name = status_name(status)
-            self._fault(f"{target.name.text}: {name}")
+            self._fault(f"{target.label}: {name}")
             if name in _UNKNOWN and self._watch is not None:
                 self._watch.gone(handle)
 
     def _refused(self, handle: int, why: str) -> None:
         """Mark the channels that there will be nothing of."""
-        target = self._targets[handle - 1]
+        target = self._targets.all[handle - 1]
         self._nowhere[handle] = why
-        self._fault(f"{target.name.text}: {why}")
+        self._fault(f"{target.label}: {why}")
         self._inbox.begin(self._clock.now())
         for column in target.columns:
             self._inbox.put(column, None, reason=Reason.DEVICE)
+
+    def _bare(self, handle: int) -> None:
+        self._fault(f"{self._targets.all[handle - 1].label}: the server has no such deadband; it sends all")
 
     def _fault(self, what: str) -> None:
         if what not in self.faults and len(self.faults) >= _FAULTS_MOST:
@@ -189,6 +222,8 @@ class Opcua:
         Raises:
             NotConnected: the session is gone, or is no longer proved alive.
         """
+        if self._poll is not None:
+            return await self._polled(self._poll)
         try:
             return await self._inbox.block()
         except NotConnected:
@@ -196,3 +231,33 @@ class Opcua:
             if failure is not None:
                 raise failure from None  # if it did not end but broke, that is the news
             raise
+
+    async def _polled(self, poll: Poll) -> Block:
+        """Wait for the next slot, ask for all of it, and seal it.
+
+        Raises:
+            NotConnected: there is no answer, or the server has none of the nodes.
+        """
+        slot, skipped = await poll.next_slot()
+        self.skipped += skipped
+        begin, end = slot * self._period, (slot + 1) * self._period
+        # Whatever the answers take, and however exact the timer is, they are of this slot.
+        at = min(max(self._clock.now(), begin), end - 1)
+        assert self._connection is not None
+        try:
+            items = await poll.values()
+        except FAULTS as error:
+            raise NotConnected(f"{self._config.url}: {self._connection.told(error)}") from error
+        except DAMAGED as error:
+            raise NotConnected(f"{self._config.url}: its answer cannot be read: {error}") from error
+        unknown = {handle: status_name(status) for handle, _, status, _ in items if status >> 31}
+        self._know_some(
+            self._nowhere | {handle: name for handle, name in unknown.items() if name in _UNKNOWN}
+        )
+        self._answered = self._clock.now() + PROOF * max(self._period, TICK_NS)
+        self._take(items, at)
+        for handle in self._nowhere:
+            self._inbox.begin(at)
+            for column in self._targets.all[handle - 1].columns:
+                self._inbox.put(column, None, reason=Reason.DEVICE)
+        return Block((await self._inbox.block()).samples, through=end)

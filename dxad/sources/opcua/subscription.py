@@ -9,9 +9,9 @@ subscription keeps an event object and a queue for each value, and 37 kB for eac
 import asyncio
 import contextlib
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from asyncua import ua
 from asyncua.common.utils import Buffer
@@ -20,9 +20,10 @@ from asyncua.ua.ua_binary import struct_from_binary
 from asyncua.ua.uaerrors import BadTimeout, UaStatusCodeError
 
 from dxad.sources.opcua.connection import FAULTS, Connection
+from dxad.sources.opcua.pieces import pieces
 from dxad.sources.opcua.wire import Publication, publication
 
-__all__ = ["DAMAGED", "Monitored", "Subscription", "pieces"]
+__all__ = ["DAMAGED", "Monitored", "Subscription"]
 
 DAMAGED: Final = (struct.error, IndexError, ValueError, KeyError)
 """What reading a message raises that is not as the standard says."""
@@ -33,13 +34,6 @@ _LIFETIME: Final = 60
 """Publishing intervals, of a second at least, after which the server may forget a subscription that nobody
 asks for."""
 _ITEMS_MOST: Final = 1000
-
-T = TypeVar("T")
-
-
-def pieces(things: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Consecutive parts of at most `size`."""
-    return (things[at : at + size] for at in range(0, len(things), size))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ forgotten to feed.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
+from asyncua.ua.status_codes import StatusCodes
 from asyncua.ua.uaerrors import UaError
 
 from dxad.runtime.clock import Clock
@@ -23,7 +24,7 @@ from dxad.sources.opcua.subscription import Monitored, Subscription
 from dxad.sources.opcua.wire import Item, Publication
 from dxad.types import NS_PER_S
 
-__all__ = ["Watch", "Watched"]
+__all__ = ["PROOF", "TICK_NS", "Watch", "Watched"]
 
 TICK_NS: Final = NS_PER_S
 """How often the server's clock is sampled."""
@@ -35,6 +36,13 @@ _RELAPSE_NS: Final = 15 * NS_PER_S
 """A cure that has lasted for less was none."""
 _RETRY_NS: Final = 30 * NS_PER_S
 """How often nodes that are not there are asked for again."""
+_FILTER_REFUSED: Final = frozenset(
+    {
+        StatusCodes.BadMonitoredItemFilterUnsupported, StatusCodes.BadMonitoredItemFilterInvalid,
+        StatusCodes.BadFilterNotAllowed, StatusCodes.BadDeadbandFilterInvalid,
+    }
+)  # fmt: skip
+"""By which a server says that it has no such deadband."""
 _CLOCK: Final = 0
 """The handle of the server's clock; those of nodes begin at 1."""
 _CURRENT_TIME: Final = ua.NodeId(ua.Int32(ObjectIds.Server_ServerStatus_CurrentTime), ua.Int16(0))
@@ -49,6 +57,8 @@ class Watched:
     """Values, by handle, and the stream time at which they came."""
     refused: Callable[[int, str], None]
     """There is no such item, by its handle, and why."""
+    bare: Callable[[int], None]
+    """The server takes no filter for this item, which is told without it."""
     lost: Callable[[str], None]
     """The session is over."""
     fault: Callable[[str], None]
@@ -179,6 +189,18 @@ class Watch:
         self._missing.update((each, 0) for each in handles if self._items[each - 1] is None)
         (at_once,) = await self._connection.limits(_ITEMS_PER_CALL)
         answers = await self._subscription.monitor(wanted, at_once=at_once)
+        bare = [
+            replace(item, filter=None)
+            for item, answer in zip(wanted, answers, strict=True)
+            if answer.StatusCode.value in _FILTER_REFUSED
+        ]
+        if bare:
+            for item in bare:
+                self._owner.bare(item.handle)
+            again = iter(await self._subscription.monitor(bare, at_once=at_once))
+            answers = [
+                next(again) if answer.StatusCode.value in _FILTER_REFUSED else answer for answer in answers
+            ]
         for item, answer in zip(wanted, answers, strict=True):
             self._ids[item.handle] = answer.MonitoredItemId
             if answer.StatusCode.is_bad():
