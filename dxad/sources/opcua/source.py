@@ -48,6 +48,8 @@ class Opcua:
         self._targets = Targets(config, memory)
         self._nowhere: dict[int, str] = {}
         """By handle, why this server has no such node."""
+        self._met = False
+        """There was a session before."""
         self._connection: Connection | None = None
         self._watch: Watch | None = None
         self._poll: Poll | None = None
@@ -65,6 +67,11 @@ class Opcua:
     def alive_until(self) -> int:
         """Up to when the session is proved alive, on the stream clock."""
         return self._answered if self._watch is None else self._watch.alive_until
+
+    @property
+    def recovering_until(self) -> int:
+        """Up to when it mends its session, on the stream clock; 0 when there is nothing to mend."""
+        return 0 if self._watch is None else self._watch.recovering_until
 
     # --- the link ---
 
@@ -85,6 +92,9 @@ class Opcua:
         except FAULTS as error:
             raise NotConnected(f"{self._config.url}: {connection.told(error)}") from error
         self._know_some(self._nowhere)
+        if self._met:
+            self._fault("had a new client")
+        self._met = True
 
     async def _subscribe(self, connection: Connection) -> None:
         owner = Watched(self._take, self._refused, self._bare, self._lost, self._fault, lambda _: None)

@@ -34,6 +34,8 @@ _UNEASY: Final = 2.2
 """Ticks without one, after which something is done."""
 _RELAPSE_NS: Final = 15 * NS_PER_S
 """A cure that has lasted for less was none."""
+_MENDING_NS: Final = 30 * NS_PER_S
+"""How long all stages may take together."""
 _RETRY_NS: Final = 30 * NS_PER_S
 """How often nodes that are not there are asked for again."""
 _FILTER_REFUSED: Final = frozenset(
@@ -103,11 +105,13 @@ class Watch:
         """The handles of nodes that are not there, and the server's id of an item of theirs, or 0."""
         self._ids: dict[int, int] = {}
         self._retry_at = 0
-        self._cured: tuple[int, int] = (-_RELAPSE_NS, 0)
+        self._cured: tuple[int, int] = (-_RELAPSE_NS, -1)
         """When a stage has helped, and which."""
         self._task: asyncio.Task[None] | None = None
         self.alive_until = 0
         """Up to when the session is proved alive, on the stream clock."""
+        self.recovering_until = 0
+        """Up to when it may be left alone: it is being mended."""
 
     def _made(self) -> Subscription:
         return Subscription(self._connection, told=self._told, broken=self._broken, damaged=self._owner.fault)
@@ -241,26 +245,41 @@ class Watch:
 
     async def _revived(self, trouble: UaError | None) -> bool:
         """Go from one stage to the next until data comes; False: the session is lost."""
+        self.recovering_until = self._clock.now() + _MENDING_NS
         since = self._heard
         why = f"it said {trouble}" if trouble is not None else self._silence()
         tried: list[str] = []
         try:
-            if trouble is None and not await self._clock_goes():
+            if (trouble is None and not await self._clock_goes()) or await self._mended(tried):
+                self._owner.gap(since)
                 return True
-            cured_at, stage = self._cured
-            first = stage + 1 if self._clock.now() - cured_at < _RELAPSE_NS else 1
-            for stage, name, act in ((1, "resubscribed", self._subscribe), (2, "new session", self._renew)):
-                if stage < first:
-                    continue
-                self._owner.fault(name)
-                tried.append(name)
-                if await self._helps(act):
-                    self._cured = (self._clock.now(), stage)
-                    self._owner.gap(since)
-                    return True
         except OSError as error:
             tried.append(self._connection.told(error))
-        self._owner.lost(f"{why}; {', '.join(tried) or 'twice in short time'}: a new client is needed")
+        finally:
+            self.recovering_until = 0
+        self._owner.lost(f"{why}; {'; '.join(tried) or 'twice in short time'}: a new client is needed")
+        return False
+
+    async def _mended(self, tried: list[str]) -> bool:
+        """Try one stage after the other, from the one behind that which has helped just now.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        cured_at, cured_by = self._cured
+        first = cured_by + 1 if self._clock.now() - cured_at < _RELAPSE_NS else 0
+        for stage, (name, act) in enumerate(
+            (("resubscribed", self._subscribe), ("had a new session", self._renew))
+        ):
+            if stage < first:
+                continue
+            self._owner.fault(name)
+            tried.append(name)
+            error = await self._failure_of(act)
+            if error is None:
+                self._cured = (self._clock.now(), stage)
+                return True
+            tried.append(error)
         return False
 
     def _silence(self) -> str:
@@ -285,8 +304,8 @@ class Watch:
         self._live(self._clock.now())
         return False
 
-    async def _helps(self, act: Callable[[], Awaitable[None]]) -> bool:
-        """Whether data comes after it.
+    async def _failure_of(self, act: Callable[[], Awaitable[None]]) -> str | None:
+        """Why no data has come after it; None if some has.
 
         Raises:
             OSError: the connection is gone.
@@ -294,15 +313,15 @@ class Watch:
         self._data.clear()
         try:
             await act()
-            self._trouble = None
+        except UaError as error:
+            return str(error)
+        self._trouble = None
+        try:
             async with asyncio.timeout(2 * self._tick / NS_PER_S):
                 await self._data.wait()
-        except UaError as error:
-            self._owner.fault(str(error))
-            return False
         except TimeoutError:
-            return False
-        return True
+            return "no data"
+        return None
 
     async def _renew(self) -> None:
         await self._subscription.close()
