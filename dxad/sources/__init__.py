@@ -36,6 +36,7 @@ class Inbox:
         """
         self._stage = Stage(section.queue, section.overflow)
         self._hold = hold if section.overflow == "block" else None
+        self._capacity = section.queue
         self._half = section.queue // 2
         self._holding = False
         self._news = asyncio.Event()
@@ -47,6 +48,11 @@ class Inbox:
     def overflowed(self) -> int:
         """Samples dropped because nobody read them."""
         return self._stage.overflowed
+
+    @property
+    def room(self) -> float:
+        """The share of it that is free."""
+        return self._stage.room / self._capacity
 
     def open(self) -> None:
         """There is a link from now on, and nothing holds it back."""

@@ -132,6 +132,11 @@ class Config(SourceSection):
     queue_size: int = Field(
         10, ge=1, le=_QUEUE_MOST, description="values of a variable the server keeps between two publications"
     )
+    history: Literal["auto"] | bool = Field(
+        "auto",
+        description="whether what was missed in an outage is read from the server's history, where it keeps "
+        "one; true: that it keeps none is told",
+    )
     channels: dict[Identifier, OpcuaChannel] = Field({}, description="by name")
 
     @field_validator("url")
@@ -166,6 +171,8 @@ class Config(SourceSection):
             for name, channel in self.channels.items():
                 if channel.deadband is not None:
                     raise ValueError(f'channels.{name}: a deadband is of subscriptions, and mode = "poll"')
+        if self.history is True and self.clock == "counted":
+            raise ValueError('history: with clock = "counted", samples have no other time than their number')
         if len(self.channel_sections()) < sum(each.count or 1 for each in self.channels.values()):
             raise ValueError("channels: the count of a pattern makes a channel that there is already")
         return self

@@ -11,7 +11,9 @@ from dxad.runtime.clock import Clock
 from dxad.sources import Inbox
 from dxad.sources.opcua import identity
 from dxad.sources.opcua.connection import FAULTS, Connection, Credentials
+from dxad.sources.opcua.filling import Filled, Filling
 from dxad.sources.opcua.identity import Identity
+from dxad.sources.opcua.past import Gap
 from dxad.sources.opcua.polling import Poll
 from dxad.sources.opcua.section import Config
 from dxad.sources.opcua.subscription import DAMAGED, Monitored
@@ -48,11 +50,17 @@ class Opcua:
         self._targets = Targets(config, memory)
         self._nowhere: dict[int, str] = {}
         """By handle, why this server has no such node."""
+        self._failure: BaseException | None = None
         self._met = False
         """There was a session before."""
         self._connection: Connection | None = None
         self._watch: Watch | None = None
         self._poll: Poll | None = None
+        self._filling: Filling | None = None
+        self._placed: Sequence[ua.NodeId | None] = ()
+        """Where the nodes are on this server, by handle from 1 on."""
+        self._heard: int | None = None
+        """When data came last."""
         self._answered = 0
         """Up to when the last poll proves the session alive."""
         self.skipped = 0
@@ -87,6 +95,9 @@ class Opcua:
         self._connection = connection
         await connection.open()
         self._inbox.open()
+        before = self._heard
+        if self._config.history and self._config.clock != "counted":
+            self._filling = self._filler(connection)
         try:
             await (self._subscribe(connection) if self._config.mode == "subscribe" else self._ask(connection))
         except FAULTS as error:
@@ -95,9 +106,11 @@ class Opcua:
         if self._met:
             self._fault("had a new client")
         self._met = True
+        if before is not None:
+            self._missed(before)
 
     async def _subscribe(self, connection: Connection) -> None:
-        owner = Watched(self._take, self._refused, self._bare, self._lost, self._fault, lambda _: None)
+        owner = Watched(self._take, self._refused, self._bare, self._lost, self._fault, self._missed)
         interval = self._config.publish_interval
         self._watch = Watch(connection, self._items, owner, interval=interval, clock=self._clock)
         await self._watch.start()
@@ -106,6 +119,28 @@ class Opcua:
         poll = Poll(connection, period=self._period, clock=self._clock)
         await poll.start(await self._nodes())
         self._poll = poll
+
+    def _filler(self, connection: Connection) -> Filling:
+        config = self._config
+        listen = 2 * (config.publish_interval if config.mode == "subscribe" else self._period)
+        owner = Filled(self._put_past, lambda: self._inbox.room, self._fault, self._failed)
+        return Filling(
+            connection, owner, clock=self._clock, asked=config.history is True, keep=config.keep,
+            listen=listen,
+        )  # fmt: skip
+
+    def _missed(self, since: int) -> None:
+        """Nothing was told from this stream time until now."""
+        if self._filling is not None:
+            self._filling.add(Gap(since, self._clock.now()), self._placed)
+
+    def _put_past(self, handle: int, value: object, status: int, stamp: int, taken: int) -> None:
+        """Stage a value as if it had come when it was taken."""
+        number, quality, reason = judged(value, status)
+        if number is not None:
+            self._inbox.begin(taken, stamp=max(0, stamp))
+            for column in self._targets.all[handle - 1].columns:
+                self._inbox.put(column, number, quality, reason)
 
     def _know_some(self, nowhere: Mapping[int, str]) -> None:
         """A server that has none of the nodes is no server of ours.
@@ -152,6 +187,7 @@ class Opcua:
             found.append(None if isinstance(node, str) else node)
         for channel, count in self._targets.left_out.items():
             self._fault(f"{channel}: {count} more than its count are left out")
+        self._placed = found
         return found
 
     async def _items(self) -> list[Monitored | None]:
@@ -166,9 +202,12 @@ class Opcua:
     async def close(self) -> None:
         """End the session, as far as that is possible in bounded time; safe twice, and without `connect`."""
         watch, self._watch = self._watch, None
+        filling, self._filling = self._filling, None
         self._poll = None
         connection, self._connection = self._connection, None
         try:
+            if filling is not None:
+                await filling.close()
             if watch is not None:
                 await watch.close()
         finally:
@@ -181,6 +220,9 @@ class Opcua:
     def _take(self, items: Sequence[Item], now: int) -> None:
         """Stage values as they come."""
         inbox = self._inbox
+        self._heard = now
+        if self._filling is not None and self._filling.listening:
+            self._filling.see(items, now)
         for handle, value, status, stamp in items:
             if handle == 0:
                 assert self._watch is not None
@@ -223,6 +265,11 @@ class Opcua:
             what = "others"
         self.faults[what] = self.faults.get(what, 0) + 1
 
+    def _failed(self, error: BaseException) -> None:
+        """A part of us has ended by a bug, which `read` raises."""
+        self._failure = error
+        self._lost("the session ended")
+
     def _lost(self, reason: str) -> None:
         self._inbox.lose(f"{self._config.url}: {reason}")
 
@@ -237,7 +284,7 @@ class Opcua:
         try:
             return await self._inbox.block()
         except NotConnected:
-            failure = None if self._watch is None else self._watch.failure
+            failure = self._failure or (None if self._watch is None else self._watch.failure)
             if failure is not None:
                 raise failure from None  # if it did not end but broke, that is the news
             raise

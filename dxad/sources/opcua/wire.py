@@ -19,7 +19,7 @@ from asyncua.common.utils import Buffer
 from asyncua.ua.object_ids import ObjectIds
 from asyncua.ua.ua_binary import struct_from_binary, variant_from_binary
 
-__all__ = ["Item", "Publication", "data_value", "publication", "read_answers"]
+__all__ = ["Item", "Past", "Publication", "data_value", "history_answers", "publication", "read_answers"]
 
 Item = tuple[int, object, int, int]
 """Client handle, value or None, status code, the device's own time in UTC ns or 0."""
@@ -36,10 +36,14 @@ _STATUS_CHANGE: Final = ObjectIds.StatusChangeNotification_Encoding_DefaultBinar
 _PUBLISH: Final = ObjectIds.PublishResponse_Encoding_DefaultBinary
 _READ: Final = ObjectIds.ReadResponse_Encoding_DefaultBinary
 
+_HISTORY: Final = ObjectIds.HistoryReadResponse_Encoding_DefaultBinary
+_HISTORY_DATA: Final = ObjectIds.HistoryData_Encoding_DefaultBinary
+
 _U4: Final = struct.Struct("<I")
 _I4: Final = struct.Struct("<i")
 _HEAD: Final = struct.Struct("<qII")
 _MESSAGE: Final = struct.Struct("<?Iqi")
+_RESULT: Final = struct.Struct("<Ii")
 _ITEM: Final = struct.Struct("<IBB")
 
 
@@ -120,6 +124,45 @@ def read_answers(body: Buffer) -> list[tuple[object, int, int]]:
     for _ in range(count):
         value, status, time, at = data_value(data, at)
         found.append((value, status, time))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a server says of one node's past."""
+
+    status: int
+    more: bytes
+    """By which the rest can be asked for; empty where there is none."""
+    values: list[tuple[object, int, int]]
+    """Value, status and time, the oldest first."""
+
+
+def history_answers(body: Buffer) -> list[Past]:
+    """Read a HistoryReadResponse (OPC 10000-4, 5.10.3; OPC 10000-11, 6.6.2).
+
+    Raises:
+        UaError: the server refuses, or it is none.
+        struct.error, IndexError, ValueError: it is damaged.
+    """
+    data = bytes(body)
+    at = _header(data, _HISTORY)
+    (count,) = _I4.unpack_from(data, at)
+    at += 4
+    found = []
+    for _ in range(count):
+        status, length = _RESULT.unpack_from(data, at)
+        at += 8
+        more = data[at : at + max(0, length)]
+        kind, begin, at = _extension(data, at + max(0, length))
+        values = []
+        if kind == _HISTORY_DATA and begin < at:
+            (number,) = _I4.unpack_from(data, begin)
+            place = begin + 4
+            for _ in range(number):
+                value, quality, time, place = data_value(data, place)
+                values.append((value, quality, time))
+        found.append(Past(status, more, values))
     return found
 
 
