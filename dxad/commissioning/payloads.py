@@ -139,7 +139,7 @@ def _msgpack(payloads: Sequence[bytes]) -> Payload | None:
     for each in payloads:
         try:
             documents.append(msgpack.unpackb(each, strict_map_key=False))
-        except (ValueError, msgpack.UnpackException, RecursionError):
+        except (ValueError, TypeError, msgpack.UnpackException):  # a map for a key is a TypeError
             continue
     return _document("msgpack", documents, len(payloads))
 
