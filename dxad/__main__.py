@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "probe": "Ask a device what it has, and print the configuration that reads it.",
     "browse": "Show what an OPC-UA server offers, and print the configuration that reads it.",
     "sniff": "Listen to a wire, and print the configuration that reads it.",
+    "doctor": "Try all that a configuration names, and say what is wrong and how to mend it.",
     "demo": "Watch dxad do its job on a simulated pump.",
     "status": "Show how the daemon is doing.",
     "top": "Watch the daemon, until Ctrl-C.",
