@@ -116,7 +116,7 @@ def _keys(account: Account, login: "Login") -> dict[str, object]:
         keys["security"] = login.policy
         if login.mode != "sign_and_encrypt":
             keys["security_mode"] = login.mode
-    if login.certificate is not None:
+    if login.certificate is not None and login.policy != "none":
         keys |= {"certificate": str(login.certificate), "key": str(login.key)}
     keys |= account.keys
     if login.plain_password:

@@ -49,6 +49,10 @@ _MENDS: Final = (
     ("hostname", "tls.server_name: whom the certificate is for; or use that name in the url"),
     ("is not for", "tls.server_name: whom the certificate is for; or use that name in the url"),
     ("expired", "the peer's certificate is to be renewed; or this clock is wrong"),
+    (
+        "does not trust our certificate",
+        "trust what is in state_dir/opcua on the server; dxad makes it at its first start",
+    ),
     ("another program has it open", "lsof tells who; a running dxad has it, too"),
     ("permission denied", "usermod -aG dialout dxad, and a new login"),
     ("Permission denied", "usermod -aG dialout dxad, and a new login"),

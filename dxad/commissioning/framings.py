@@ -22,8 +22,8 @@ from pydantic import TypeAdapter
 from dxad.commissioning.checksums import KINDS, checksum_of, proven, size_of
 from dxad.commissioning.payloads import Payload, payload_of
 from dxad.errors import DecodeError
-from dxad.octets import octets_written
 from dxad.links.framing import Broken, uncobs, unslip
+from dxad.octets import octets_written
 from dxad.sources.serial.framing import ChecksumSection, Framing, FramingSection
 
 __all__ = ["Cut", "best_cut"]

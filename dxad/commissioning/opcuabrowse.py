@@ -27,6 +27,11 @@ _ATTRIBUTES: Final = (
     AttributeIds.Value, AttributeIds.DataType, AttributeIds.ValueRank,
     AttributeIds.UserAccessLevel, AttributeIds.MinimumSamplingInterval,
 )  # fmt: skip
+_TYPES: Final[dict[Any, str]] = {each.value: each.name for each in ua.VariantType}
+"""By the number of a built-in type in namespace 0 (OPC 10000-6, 5.1.2)."""
+_NUMERIC: Final = frozenset(
+    {"Boolean", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Float", "Double"}
+)
 _HISTORY: Final = 2
 """A bit of an access level (OPC 10000-3, 8.57)."""
 _WORDS: Final = 60
@@ -58,8 +63,9 @@ class Variable:
 
     @property
     def numeric(self) -> bool:
-        """Whether it can be a channel."""
-        return isinstance(self.value, bool | int | float) and not self.array
+        """Whether it can be a channel; one without a value now is taken by its type."""
+        number = isinstance(self.value, bool | int | float) or (self.value is None and self.type in _NUMERIC)
+        return number and not self.array
 
 
 @dataclass(slots=True)
@@ -313,10 +319,11 @@ def _describe(variable: Variable, answers: Sequence[ua.DataValue]) -> None:
     rank_found = _plain(rank)
     variable.array = isinstance(value, list) or (isinstance(rank_found, int) and rank_found >= 0)
     variable.value = _shown(value)
-    if data.Value is not None and data.Value.VariantType is not None:
+    if value is not None and data.Value is not None and data.Value.VariantType is not None:
         variable.type = str(getattr(data.Value.VariantType, "name", ""))
     elif isinstance(type_node := _plain(kind), ua.NodeId):
-        variable.type = str(type_node.to_string())
+        own = not type_node.NamespaceIndex and type_node.Identifier in _TYPES
+        variable.type = _TYPES[type_node.Identifier] if own else str(type_node.to_string())
     level = _plain(access)
     if isinstance(level, int):
         variable.readable, variable.history = bool(level & 1), bool(level >> _HISTORY & 1)

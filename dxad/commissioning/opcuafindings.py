@@ -7,7 +7,7 @@ from typing import Any, Final
 from dxad.commissioning.fragment import fragment, name_for
 from dxad.commissioning.opcuabrowse import Tree, Variable
 from dxad.commissioning.opcuaserver import Endpoint
-from dxad.sources.opcua import Config, OpcuaChannel
+from dxad.sources.opcua import OpcuaChannel
 from dxad.types import Document
 
 __all__ = ["opcua_fragment", "server_document"]
@@ -35,18 +35,15 @@ def opcua_fragment(name: str, url: str, tree: Tree, login: Mapping[str, Any]) ->
             channel = name_for(f"{each.path[-2]}_{each.path[-1]}", channels)
         made = {"node": each.identifier if each.namespace == home else _full(each)}
         channels[channel] = made | ({"unit": each.unit} if each.unit else {})
-        remarks[channel] = f"{each.type} {each.value}"
+        remarks[channel] = f"{each.type} {each.status if each.value is None else each.value}"
     settings: dict[str, Any] = {"type": "opcua", "url": url}
-    settings |= {key: value for key, value in login.items() if key in Config.model_fields}
+    settings |= login
     if home:
         settings["namespace"] = home
     settings |= {"period": "1s", "hold": "session"}
     head = [] if channels else ["no variable with a number was found"]
     if len(usable) > _CHANNELS:
         head.append(f"{len(usable) - _CHANNELS} more variables hold numbers: name those you want")
-    head += [
-        f"{key} = {value!r} wants a newer version" for key, value in login.items() if key not in settings
-    ]
     return fragment(name, settings, channels, remarks=remarks, head="\n".join(head))
 
 

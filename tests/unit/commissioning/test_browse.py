@@ -60,6 +60,8 @@ async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
     assert drive.channels["scalar"].node == "nsu=urn:hw-sim:shapes:numbers;i=1001"
     assert secured.code == 0, secured.err
     assert "skid/int16" in secured.out
+    (drive,) = accepted(secured.out[secured.out.index("[sources") :], tmp_path).sources.values()
+    assert (drive.security, drive.username, drive.password.env) == ("Basic256Sha256", "gw", "OPCUA_PASSWORD")
     assert "skid/double" not in secured.out
     assert "secret" not in secured.out
     assert wrong.code == 3
