@@ -145,8 +145,12 @@ def modbus(
             err=True,
         )
     if not found:
-        click.echo(f"dxad: {address}: a connection, but no answer from any of {work.asked} ids", err=True)
-    if not found or (wanted and not any(map(any, places))):
+        why = f"; mostly: {work.why}" if work.why else ""
+        click.echo(
+            f"dxad: {address}: a connection, but no answer from any of {work.asked} ids{why}", err=True
+        )
+    reads = any(table.found for each in found for table in each.tables)
+    if not reads or (wanted and not any(map(any, places))):
         sys.exit(REFUSED)
 
 
@@ -163,6 +167,8 @@ class _Work:
         timeout_s: float,
     ) -> None:
         self.asked = 0
+        self.why = ""
+        """Why there was mostly no answer."""
         self._address = address
         self._ids = ids
         self._span = span
@@ -188,6 +194,7 @@ class _Work:
                 await survey.run(spaces, shown)
             for survey in surveys:
                 await survey.again(patience, shown)
+            self.why = next((why for why, _ in probe.silences.most_common(1)), "")
         return found
 
 

@@ -53,7 +53,7 @@ _MENDS: Final = (
         "does not trust our certificate",
         "trust what is in state_dir/opcua on the server; dxad makes it at its first start",
     ),
-    ("another program has it open", "lsof tells who; a running dxad has it, too"),
+    ("another program", "lsof tells who; a running dxad has it, too"),
     ("permission denied", "usermod -aG dialout dxad, and a new login"),
     ("Permission denied", "usermod -aG dialout dxad, and a new login"),
     ("No such file", "is it plugged in? ls -l /dev/serial/by-id"),

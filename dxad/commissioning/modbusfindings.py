@@ -98,7 +98,11 @@ def modbus_fragment(
     if device.id != 1:
         settings["device_id"] = device.id
     settings["period"] = "1s"
-    head = "" if channels else "nothing but zeros was found: name the registers, as in the device's manual"
+    head = ""
+    if not channels:
+        reads = any(table.found for table in device.tables)
+        told = "nothing but zeros was found" if reads else "nothing could be read"
+        head = f"{told}: name the registers, as in the device's manual"
     return fragment(name, settings, channels, remarks=remarks, head=head)
 
 

@@ -10,7 +10,7 @@ of a table, taken apart, hold nothing, further ones are left alone unless the pr
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,6 +38,8 @@ _IN_VAIN: Final = 2
 _HANG_UPS: Final = 20
 """Connections that a device may close on us."""
 _ILLEGAL_FUNCTION, _BUSY = 1, 6
+_APART: Final = (2, 3, 4)
+"""Exceptions that a part of a block may be without: illegal address, illegal value, device failure."""
 _GATEWAY: Final = (10, 11)
 _BUSY_S: Final = 0.2
 
@@ -105,6 +107,8 @@ class Probe:
     def __init__(self, address: Address, patience: Patience, *, delay_s: float, timeout_s: float) -> None:
         self.questions = 0
         """How many were asked."""
+        self.silences: Counter[str] = Counter()
+        """Why there was no answer, and how often."""
         self._address = address
         self._patience = patience
         self._timeout_s = timeout_s
@@ -136,13 +140,16 @@ class Probe:
             await asyncio.sleep(min(rest_s, self._patience.left_s))
         self.questions += 1
         try:
-            return await self._link.ask(space, first, count, device_id=device_id, timeout_s=self._timeout_s)
+            answer = await self._link.ask(space, first, count, device_id=device_id, timeout_s=self._timeout_s)
         except NotConnected as error:
             self._hang_ups += 1
             if self._hang_ups > _HANG_UPS:
                 raise
             await self._link.open(_CONNECT_S)
-            return Answer(reason=Reason.TIMEOUT, detail=str(error))
+            answer = Answer(reason=Reason.TIMEOUT, detail=str(error))
+        if answer.reason is Reason.TIMEOUT:
+            self.silences[answer.detail] += 1
+        return answer
 
 
 @asynccontextmanager
@@ -208,10 +215,16 @@ class Survey:
         device = self._device
         device.tables = [Table(space) for space in spaces]
         refused: dict[Space, list[tuple[int, int]]] = {}
-        for table in device.tables:
+        whole, left = self._patience, 2 * len(device.tables)
+        for table in device.tables:  # none takes the others' time
+            self._patience = whole.part(1 / left)
             refused[table.space] = await self._blocks(table, watcher)
+            left -= 1
         for table in device.tables:
+            self._patience = whole.part(1 / left)
             await self._apart(table, refused[table.space], watcher)
+            left -= 1
+        self._patience = whole
         for table in device.tables:
             told = ", ".join(f"{a}" if a == b else f"{a}-{b}" for a, b in table.ranges)
             watcher.seen(f"id {device.id} {table.space}: {told or table.note or 'nothing'}")
@@ -231,11 +244,11 @@ class Survey:
             if answer.code == _ILLEGAL_FUNCTION:
                 table.note = "the device has no such table"
                 return []
-            if answer.reason is Reason.TIMEOUT:
+            if answer.code in _APART:
+                refused.append((first, last))
+            elif answer.reason is not Reason.NONE:
                 table.note = f"{table.space}:{first}-{last}: {answer.detail}"
                 table.refused.append((first, last))
-            elif answer.reason is not Reason.NONE:
-                refused.append((first, last))
         return refused
 
     async def _apart(self, table: Table, refused: list[tuple[int, int]], watcher: Watcher) -> None:
@@ -264,10 +277,10 @@ class Survey:
                     continue
                 watcher.doing(f"id {self._device.id} {table.space}:{half[0]}-{half[1]}")
                 answer = await self._read(table, *half)
-                if answer.reason is Reason.TIMEOUT:
-                    table.refused.append(half)
-                elif answer.reason is not Reason.NONE:
+                if answer.code in _APART:
                     waiting.append(half)
+                elif answer.reason is not Reason.NONE:
+                    table.refused.append(half)
 
     async def _read(self, table: Table, first: int, last: int) -> Answer:
         answer = await self._probe.ask(table.space, first, last - first + 1, device_id=self._device.id)

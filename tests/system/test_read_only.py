@@ -15,6 +15,7 @@ from dxad.runtime.clock import SystemClock
 from hw_sim.scenario import load
 from hw_sim.station import station
 from tests.peers import Pty, Relay, listening
+from tests.unit.commissioning.bench import dxad
 
 MQTT_PUBLISH = 3
 MODBUS_READS = {1, 2, 3, 4}
@@ -167,3 +168,22 @@ async def test_a_serial_line_is_only_listened_to(tmp_path):
         talking.cancel()
         await asyncio.wait([talking])
         device.unplug()
+
+
+async def test_the_first_hour_changes_nothing_either():
+    async with tapped("motor") as (tap, url):
+        done = await dxad("sniff", url, "--for=300ms")
+        assert done.code == 0, done.err
+    kinds = set(mqtt_packets(tap.sent))
+    assert {1, 8} <= kinds
+    assert MQTT_PUBLISH not in kinds
+    async with tapped("plc") as (tap, url):
+        done = await dxad("probe", "modbus", url, "--ids=1", "--range=0-63", "--delay=1ms")
+        assert done.code == 0, done.err
+    assert set(modbus_functions(tap.sent)) == MODBUS_READS
+    async with tapped("drive") as (tap, url):
+        done = await dxad("browse", url)
+        assert done.code == 0, done.err
+    requests = set(opcua_requests(tap.sent))
+    assert ua.ObjectIds.BrowseRequest_Encoding_DefaultBinary in requests
+    assert not requests & OPCUA_CHANGES

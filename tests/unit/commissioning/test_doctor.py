@@ -160,7 +160,7 @@ async def test_planted_mistakes_are_found_each_with_what_to_do(tmp_path, free_po
         path = written(
             tmp_path, PLANTED, nobody=free_port, locked=sim.plain, ca=ca, certificate=certificate, key=key
         )
-        options = ("--for=900ms", "--user=nobody")
+        options = ("--for=600ms", "--user=nobody")
         done = await dxad("doctor", "-c", path, "--json", *options, environment=secrets)
     findings = json.loads(done.out)["findings"]
     assert done.code == 1
@@ -174,7 +174,7 @@ async def test_planted_mistakes_are_found_each_with_what_to_do(tmp_path, free_po
     says("source", "wrong_password", "fail", "BAD_USER_NAME_OR_PASSWORD")
     silences = [each["found"] for each in findings if each["subject"] == "silent"]
     assert any("torque (type): no good value" in each for each in silences)
-    assert any("ghost: nothing came within 0.9 s" in each for each in silences)
+    assert any("ghost: nothing came within 0.6 s" in each for each in silences)
     assert any(
         "messages cannot be read" in each["found"] for each in findings if each["subject"] == "garbled"
     )

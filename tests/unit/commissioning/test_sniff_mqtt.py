@@ -39,10 +39,10 @@ async def shapes(folder):
 async def test_every_payload_is_known_and_check_takes_what_is_proposed(tmp_path):
     async with shapes(tmp_path) as (plain, secured):
         where = f"mqtt://127.0.0.1:{plain}"
-        done = await dxad("sniff", f"{where}/shapes/#", *LOGIN, "--for=1.4s", "--json", environment=PASSWORD)
+        done = await dxad("sniff", f"{where}/shapes/#", *LOGIN, "--for=1.1s", "--json", environment=PASSWORD)
         wrong = await dxad("sniff", where, *LOGIN, environment={"MQTT_PASSWORD": "guess"})
         untrusted = await dxad("sniff", f"mqtts://127.0.0.1:{secured}", *LOGIN, environment=PASSWORD)
-        ca = ("--ca", tmp_path / "ca.pem", "--for=300ms", "-o", tmp_path / "f.toml")
+        ca = ("--ca", tmp_path / "ca.pem", "--for=150ms", "-o", tmp_path / "f.toml")
         trusted = await dxad(
             "sniff", f"mqtts://127.0.0.1:{secured}/shapes/csv", *LOGIN, *ca, environment=PASSWORD
         )

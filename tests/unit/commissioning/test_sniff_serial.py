@@ -52,13 +52,13 @@ async def test_every_framing_is_found_and_check_takes_what_is_proposed(tmp_path)
     async with shapes(tmp_path, *SHAPES) as running:
         ends = {name: os.open(tmp_path / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) for name in SHAPES}
         try:
-            done = await dxad("sniff", f"serial://{tmp_path / 'cobs'}", "--for=900ms", "--json", "--name=x")
+            done = await dxad("sniff", f"serial://{tmp_path / 'cobs'}", "--for=700ms", "--json", "--name=x")
             data = {name: os.read(end, 65_536) for name, end in ends.items() if name != "cobs"}
         finally:
             for end in ends.values():
                 os.close(end)
         await running.break_("serial.wrong_baud", {"device": "nmea"})
-        wrong = await dxad("sniff", f"serial://{tmp_path / 'nmea'}", "--for=500ms")
+        wrong = await dxad("sniff", f"serial://{tmp_path / 'nmea'}", "--for=300ms")
     found = json.loads(done.out)
     assert done.code == 0, done.err
     assert found["pseudo_terminal"]
@@ -98,7 +98,7 @@ class Line:
         """Nothing is open."""
 
 
-@pytest.mark.parametrize("baudrate", [4800, 19_200, 230_400])
+@pytest.mark.parametrize("baudrate", [19_200, 57_600])
 async def test_the_rate_is_the_one_at_which_messages_make_sense(baudrate):
     line = Line(baudrate, lines(), refused=(115_200,))
     found = await search(line, rates(None, parity=True), patience=Patience(20), watcher=Silent())
