@@ -19,8 +19,8 @@ _SEARCH: Final = 0.8
 """The share of the time that the search for a rate may take."""
 _GLANCE: Final = 0.3
 """The same where there is only one."""
-_LISTEN_S: Final = 10.0
-"""Longest, once that is known."""
+_MESSAGES: Final = 8
+"""That are enough to end it."""
 _SHOWN: Final = 5
 
 
@@ -42,7 +42,7 @@ def sniff_serial(
     if line is None:
         click.echo(
             f"dxad: {port}: nothing came within {span}. The device may want to be asked (`query`), its "
-            "receive and send lines may be crossed, or it may be off",
+            "receive and send lines may be crossed, it may be off, or speak seldom: --for 10min",
             err=True,
         )
         sys.exit(REFUSED)
@@ -91,10 +91,10 @@ class _Work:
         found = await seriallisten.search(wire, settings, patience=part, watcher=shown)
         if found is None:
             return None
-        part = patience.part(min(1.0, _LISTEN_S / max(_LISTEN_S, patience.left_s)))
         heard = await seriallisten.capture(
-            wire, found.setting, patience=part, watcher=shown,
+            wire, found.setting, patience=patience, watcher=shown,
             shown=lambda data: [as_line(each) for each in data.splitlines() if each],
+            enough=lambda data: (cut := best_cut(data)) is not None and len(cut.payloads) >= _MESSAGES,
         )  # fmt: skip
         data = bytes(heard.data)
         cut = best_cut(data) or (None if data else found.cut)

@@ -27,12 +27,12 @@ from dxad.links import words
 from dxad.runtime.clock import Clock
 from dxad.types import NS_PER_S, Document, Quality, Reason, Source
 
-__all__ = ["as_daemon_sees", "server_certificate", "sink", "source"]
+__all__ = ["KEPT", "as_daemon_sees", "server_certificate", "sink", "source"]
 
 _CLOSE_S: Final = 5.0
 _NAMES: Final = 6
 """Of channels, in a finding."""
-_STATE: Final = "opcua"
+KEPT: Final = "opcua"
 """What is below the state directory for sources: their certificates."""
 _MENDS: Final = (
     ("Connection refused", "nobody listens there: is the port right, the device on, a firewall between?"),
@@ -134,7 +134,7 @@ async def _copied(section: SourceSection, state_dir: Path) -> AsyncIterator[dict
         return
     with tempfile.TemporaryDirectory(prefix="dxad-doctor-") as folder:
         with contextlib.suppress(OSError, shutil.Error):
-            shutil.copytree(state_dir / _STATE, Path(folder) / _STATE)
+            shutil.copytree(state_dir / KEPT, Path(folder) / KEPT)
         yield {"state_dir": Path(folder)}
 
 

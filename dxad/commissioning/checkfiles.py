@@ -29,8 +29,8 @@ from dxad.links import words
 from dxad.runtime.clock import Clock
 
 __all__ = [
-    "Whom", "certificate", "certificates", "configuration", "device", "groups", "key", "secret", "secrets",
-    "state", "validity",
+    "Whom", "certificate", "certificates", "configuration", "device", "groups", "kept", "key", "secret",
+    "secrets", "state", "user", "validity",
 ]  # fmt: skip
 
 _SOON: Final = dt.timedelta(days=30)
@@ -286,6 +286,17 @@ def key(subject: str, path: Path, belongs_to: x509.Certificate, whom: Whom) -> I
         yield warned("key", subject, f"everybody may read {path}", f"chmod o= {path}")
     else:
         yield fine("key", subject, f"{path} is that of its certificate")
+
+
+def kept(subject: str, folder: Path, whom: Whom, time: Clock) -> Iterable[Finding]:
+    """What dxad has made for OPC-UA servers, and what it trusts of them."""
+    ours, private = folder / "own.pem", folder / "own-key.pem"
+    if not ours.exists():
+        yield fine("certificate", subject, f"{ours} is made at the first start; servers must trust it then")
+        return
+    yield from certificate(f"{subject}, {ours.name}", ours, private, whom, time)
+    for path in sorted(folder.glob("trusted/*.pem")):
+        yield from certificate(f"{subject}, {path.stem}", path, None, whom, time)
 
 
 # --- serial devices ----------------------------------------------------------------------------------------

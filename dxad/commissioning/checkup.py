@@ -72,5 +72,8 @@ async def _one(check: Check, done: Callable[[Check], None]) -> list[Finding]:
     except TimeoutError:
         told = f"no end within {check.within_s:g} s"
         found = [failed(check.kind, check.subject, told, "see whether the disk or the network hangs")]
+    except PermissionError as error:
+        told = f"this user may not look at it: {error.filename}"
+        found = [warned(check.kind, check.subject, told, "run doctor as root, or as the user dxad")]
     done(check)
     return found

@@ -42,8 +42,14 @@ def _blocking(kind: str, subject: str, look: Callable[[], Iterable[Finding]], wi
 
 async def daemon_status(path: Path) -> tuple[Document | None, list[Finding]]:
     """What a running daemon says at this socket, and what is to be said of the socket."""
-    if _absent(path):
-        return None, [_room_for(path)]
+    try:
+        if _absent(path):
+            return None, [_room_for(path)]
+    except PermissionError as error:
+        told = f"this user may not look at {error.filename}"
+        return None, [
+            warned("daemon", str(path), told, "run doctor as root, or as a member of the group dxad")
+        ]
     try:
         async with Client(path, timeout_s=_STATUS_S) as client:
             status = await client.status()
@@ -59,7 +65,16 @@ async def daemon_status(path: Path) -> tuple[Document | None, list[Finding]]:
 
 
 def _absent(path: Path) -> bool:
-    return not os.path.lexists(path)
+    """Whether there is nothing.
+
+    Raises:
+        PermissionError: nobody can tell.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def _room_for(path: Path) -> Finding:
@@ -134,7 +149,7 @@ def checks_of(
                 checkends.source, name, section, seconds=seconds, state_dir=config.state_dir, clock=clock
             )
             yield Check("source", name, look, within_s=2 * seconds + 20)
-        yield from _of_wire(name, section, whom, clock)
+        yield from _of_wire(name, section, config.state_dir, whom, clock)
     for name, each in config.sinks.items():
         yield Check(
             "sink", name, partial(checkends.sink, name, each, state_dir=config.state_dir, clock=clock), 15.0
@@ -172,12 +187,16 @@ def _of_machine(config: Config, clock: Clock, status: Document | None) -> Iterat
     yield _blocking("daemon", str(state_dir), lambda: locked(state_dir, status))
 
 
-def _of_wire(name: str, section: SourceSection, whom: Whom, clock: Clock) -> Iterator[Check]:
-    """The terminal of a source, or the certificate of its broker."""
+def _of_wire(name: str, section: SourceSection, state_dir: Path, whom: Whom, clock: Clock) -> Iterator[Check]:
+    """The terminal of a source, the certificate of its broker, or those that it keeps."""
     place: Any = getattr(section, "place", None)
     tty = getattr(section, "port", None) or getattr(place, "tty", None)
     if isinstance(tty, str) and tty and not set("*?[") & set(tty):
         yield _blocking("device", name, partial(checkfiles.device, name, tty, whom))
+    if getattr(section, "keeps_state", False):
+        yield _blocking(
+            "certificate", name, partial(checkfiles.kept, name, state_dir / checkends.KEPT, whom, clock)
+        )
     url = str(getattr(section, "url", ""))
     if url.startswith("mqtts://"):
         split = urlsplit(url)

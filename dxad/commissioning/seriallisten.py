@@ -21,6 +21,8 @@ _FIRST_S: Final = 2.5
 """To wait at each rate for something to come; and then, for more."""
 _WITH_PARITY: Final = 5
 """Rates that are tried with a parity, too."""
+_LISTEN_S: Final = 10.0
+"""To wait, once the setting is known, before there may be enough."""
 _ENOUGH: Final = 1200
 """Bytes that are enough to judge."""
 _SURE: Final = 0.85
@@ -181,8 +183,9 @@ async def capture(
     patience: Patience,
     watcher: Watcher,
     shown: Callable[[bytes], Sequence[str]],
+    enough: Callable[[bytes], bool],
 ) -> Capture:
-    """What comes until the time is over, or there is plenty; `shown` makes lines of pieces.
+    """What comes until the time is over, or there is enough; `shown` makes lines of pieces.
 
     Raises:
         NotConnected: the port is gone.
@@ -191,8 +194,13 @@ async def capture(
     async with _opened(wire, setting) as into:
         told = 0
         seen = 0
+        asked_at = asyncio.get_running_loop().time() + _LISTEN_S
         while not patience.over and len(into.data) < _MOST:
             await asyncio.sleep(_LOOK_S)
+            if asyncio.get_running_loop().time() >= asked_at:
+                if enough(bytes(into.data)):
+                    break
+                asked_at += _LISTEN_S
             if into.lost:
                 if into.data:
                     break
