@@ -33,6 +33,7 @@ __all__ = [
     "secrets", "state", "user", "validity",
 ]  # fmt: skip
 
+_UDEV: Final = 'a udev rule: SUBSYSTEM=="tty", GROUP="dialout", MODE="0660"; and usermod -aG dialout dxad'
 _SOON: Final = dt.timedelta(days=30)
 _DXAD: Final = "dxad"
 _UNIT_DIRS: Final = ("/etc/systemd/system/dxad.service", "/usr/lib/systemd/system/dxad.service")
@@ -318,7 +319,10 @@ def device(subject: str, port: str, whom: Whom) -> Iterable[Finding]:
     elif not whom.may(real, os.R_OK | os.W_OK):
         group = _group(real.stat().st_gid)
         yield failed(
-            "device", subject, f"{whom.name} may not open {port}", f"usermod -aG {group} {whom.name}"
+            "device",
+            subject,
+            f"{whom.name} may not open {port}",
+            f"usermod -aG {group} {whom.name}" if group != "root" else _UDEV,
         )
     elif real.name.startswith(("ttyUSB", "ttyACM")) and path == real:
         told = f"{port} has another name when it is plugged in anew"

@@ -193,7 +193,7 @@ def _of_wire(name: str, section: SourceSection, state_dir: Path, whom: Whom, clo
     tty = getattr(section, "port", None) or getattr(place, "tty", None)
     if isinstance(tty, str) and tty and not set("*?[") & set(tty):
         yield _blocking("device", name, partial(checkfiles.device, name, tty, whom))
-    if getattr(section, "keeps_state", False):
+    if getattr(section, "keeps_state", False) and getattr(section, "security", "none") != "none":
         yield _blocking(
             "certificate", name, partial(checkfiles.kept, name, state_dir / checkends.KEPT, whom, clock)
         )
