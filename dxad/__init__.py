@@ -42,6 +42,7 @@ Where things live, in the order of the data:
     changes.py reloading.py        what differs between two configs; swaps that, and nothing else
     keeping.py statefile.py        what pipelines know survives a restart; the file it is in
     recording/ replay/             rows of the past, in files; through the same nodes in virtual time
+    commissioning/                 the first hour: probe, browse, sniff, and the doctor's checks
     cli/ runtime/                  commands; clock, supervisor, health, metrics, logs
 """
 

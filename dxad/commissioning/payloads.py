@@ -164,7 +164,17 @@ def _document(kind: str, documents: Sequence[Any], total: int) -> Payload | None
             _note(fields, path, value)
     made.fields = [each for each in fields.values() if each.seen]
     made.time = next((each.path for each in made.fields if _is_time(each)), None)
+    if "samples" in made.decode and made.time is None and _are_named(rows):
+        made.decode = {}  # a list of values, each with its name: no samples of the same
     return made
+
+
+def _are_named(rows: Sequence[Any]) -> bool:
+    """Whether elements of an array are told apart by a text in them, as in SenML (RFC 8428)."""
+    if not all(isinstance(each, dict) for each in rows):
+        return False
+    texts = {key for key, value in rows[0].items() if isinstance(value, str)}
+    return any(len({str(each.get(key)) for each in rows}) > 1 for key in texts)
 
 
 def _sample_arrays(node: Any, path: str = "", depth: int = 0) -> Iterator[str]:

@@ -46,6 +46,11 @@ def test_a_format_is_known_and_its_decoder_reads_it(messages, decode, numbers):
         assert list(decoder(section, paths).decode(messages[-1])) == [each.last for each in found.numbers]
 
 
+def test_values_with_names_of_their_own_are_no_samples():
+    found = payload_of([b'[{"n": "t", "v": 20.5}, {"n": "h", "v": 40}]'])
+    assert (found.kind, found.decode) == ("json", {})
+
+
 def test_a_time_is_no_channel():
     found = payload_of([b'{"ts": 1790000000500, "count": 1790000000500, "a": 1}'])
     assert found.time == "ts"
