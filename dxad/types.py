@@ -111,6 +111,28 @@ class Reason(IntEnum):
     """The value has not changed by a bit for longer than the channel can stand still."""
     NOISE = 9
     """The channel's values scatter more than its sensor does when it is well."""
+    MODBUS_ILLEGAL_FUNCTION = 101
+    """From here to 111, a Modbus exception: 100 and its code (Modbus Application Protocol V1.1b3, 7)."""
+    MODBUS_ILLEGAL_ADDRESS = 102
+    MODBUS_ILLEGAL_VALUE = 103
+    MODBUS_DEVICE_FAILURE = 104
+    MODBUS_ACKNOWLEDGE = 105
+    MODBUS_BUSY = 106
+    MODBUS_REFUSED = 107
+    MODBUS_MEMORY_PARITY = 108
+    MODBUS_EXCEPTION_9 = 109
+    MODBUS_GATEWAY_PATH = 110
+    MODBUS_GATEWAY_TARGET = 111
+    CHECKSUM = 120
+    """The answer came with a wrong checksum."""
+    UNFITTING = 121
+    """Something came in place of an answer that is none: of another id, function or length, or garbage."""
+    OUT_OF_STEP = 122
+    """Two answers came to one question: nobody knows which of them is its own."""
+    ABSENT = 123
+    """The device has sent the number that stands for "there is no value"."""
+    UNKNOWN_TEXT = 124
+    """The device has sent a text that stands for no number."""
 
 
 SAMPLE = np.dtype(

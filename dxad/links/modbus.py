@@ -2,21 +2,23 @@
 
     source ─ ask ─▶ its slave's queue ┐
     source ─ ask ─▶ its slave's queue ┼─▶ one request ─▶ port ─▶ bus
-    source ─ ask ─▶ its slave's queue ┘      ▲ delay, or quiet after a silence
+    source ─ ask ─▶ its slave's queue ┘      ▲ delay
 
-RTU and ASCII have no transaction id: a late answer would be taken for the next one's, and every one after it
-(pymodbus#2636). So a request that was sent is never given up before its time, also when nobody waits for it
-any more; and after a silence the bus stays quiet until the late answer has come, or cannot come any more.
+A request that was sent is never given up before its time, also when nobody waits for it any more. Others do
+not wait for a slave that takes far longer than it ever did: the bus goes on, and its answer is taken when it
+comes. What keeps late answers from being taken for others: see `modbusslave`. Besides, a line is silent for a
+while before each question, and an answer is believed only after that: two answers to one question mean that
+the line is out of step.
 """
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Final
 
 from dxad.errors import ConfigError, NotConnected
-from dxad.links.modbusframe import Question, Space, answer_in, question, wire_of
+from dxad.links.modbusframe import Line, Question, Space, question, tcp_frames, wire_of
 from dxad.links.modbusport import Port, open_port
+from dxad.links.modbusslave import Answer, Job, Slave
 from dxad.links.modbusurl import Address
 from dxad.types import Reason
 
@@ -28,69 +30,28 @@ _EXCEPTIONS: Final = {
     10: "gateway path unavailable", 11: "gateway target does not respond",
 }  # fmt: skip
 """Modbus Application Protocol V1.1b3, 7; 7 is of older editions, 9 was never defined."""
-_SILENCES: Final = frozenset({10, 11})
-"""Exceptions by which a gateway says that the slave is silent."""
-_HELD_MOST: Final = 4096
-"""Bytes that may wait to become an answer."""
-_MISSES: Final = 3
-"""So many silences in a row, and a slave is asked seldom."""
-_SHARE: Final = 10
-"""A silent slave may take one part in so many of the bus's time."""
-_AGAIN_LEAST_S: Final = 1.0
-_AGAIN_MOST_S: Final = 30.0
+_EXCEPTION: Final = 0x80
+_REASONS: Final = {code: Reason(100 + code) for code in range(1, 12)}
+_NOT_THERE: Final = frozenset({2, 3})
+"""Exceptions by which a device says that it does not have, or does not give, so much."""
 _GAP_S: Final = 0.005
 """A line without transactions must be silent for so long before the next question: an answer that comes twice
 or that nobody asked for, would shift all that follow. More than the 3.5 characters of Modbus over Serial Line
 V1.02, 2.5.1.1, for what adapters and serial servers hold back."""
 _STRAYS_MOST_S: Final = 0.1
 """A line that is never silent is asked all the same after so long; checksums must do then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a device said to one question."""
-
-    wire: bytes = b""
-    """The data as it came: two bytes per register; bits eight to a byte, the first lowest."""
-    reason: Reason = Reason.NONE
-    """Why there is nothing."""
-    detail: str = ""
-    code: int = 0
-    """The exception, 1 to 255; 0 where it is none."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    asked: Question
-    timeout_s: float
-    done: asyncio.Future[Answer]
-    transaction: int = 0
-
-
-@dataclass(slots=True)
-class _Slave:
-    jobs: deque[_Job] = field(default_factory=deque)
-    misses: int = 0
-    ask_at: float = 0.0
-    """The loop's time before which it is not asked."""
-
-    def missed(self, now: float, cost_s: float) -> None:
-        """It was silent, which has cost the bus so long."""
-        self.misses += 1
-        if self.misses >= _MISSES:
-            wait_s = max(_AGAIN_LEAST_S, _SHARE * cost_s)
-            doubled = wait_s * 2.0 ** min(self.misses - _MISSES, 10)
-            self.ask_at = now + min(doubled, max(wait_s, _AGAIN_MOST_S))
-
-    def answered(self) -> None:
-        """It is alive."""
-        self.misses, self.ask_at = 0, 0.0
-
+_BITS_A_CHARACTER: Final = 11
+_BAUDRATE: Final = 9600
+"""Of a line behind a serial server, at least."""
+_OVERHEAD: Final = 13
+"""Bytes of a request and of what stands around an answer's data."""
+_SHOWN: Final = 12
+"""Bytes of nonsense that an error shows."""
 
 _links: Final[dict[tuple[asyncio.AbstractEventLoop, str], "ModbusLink"]] = {}
 
-_rests: Final[dict[tuple[asyncio.AbstractEventLoop, str], float]] = {}
-"""The loop's time until which a line that was closed may still bring an answer."""
+_known: Final[dict[tuple[asyncio.AbstractEventLoop, str], dict[int, Slave]]] = {}
+"""By place, the slaves of a link, also when it is closed: a line may yet bring their answers."""
 
 
 def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
@@ -100,11 +61,11 @@ def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
         ConfigError: somebody uses the same place in another way.
     """
     key = asyncio.get_running_loop(), address.place
-    for old in [each for each in _rests if each[0].is_closed()]:
-        del _rests[old]
+    for old in [each for each in _known if each[0].is_closed()]:
+        del _known[old]
     link = _links.get(key)
     if link is None:
-        link = _links[key] = ModbusLink(address, free_at=_rests.pop(key, 0.0))
+        link = _links[key] = ModbusLink(address, _known.setdefault(key, {}))
     elif link.address != address:
         raise ConfigError(
             f"{address}: another source uses it as {link.address}, or with another line setting"
@@ -116,8 +77,8 @@ def shared(address: Address, *, delay_s: float, quiet_s: float) -> "ModbusLink":
 class ModbusLink:
     """Asks one question at a time; opened again by whoever needs it first."""
 
-    def __init__(self, address: Address, *, free_at: float = 0.0) -> None:
-        """Ask nothing before the loop's time `free_at`."""
+    def __init__(self, address: Address, slaves: dict[int, Slave]) -> None:
+        """Ask these slaves, and those that are named later."""
         self.address = address
         self._users = 0
         self._delay_s = 0.0
@@ -125,23 +86,31 @@ class ModbusLink:
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._port: Port | None = None
-        self._slaves: dict[int, _Slave] = {}
+        self._slaves = slaves
         self._turns: deque[int] = deque()
         """The slaves that have jobs waiting, the next one first."""
-        self._job: _Job | None = None
-        """What was asked and is not answered."""
-        self._late: _Job | None = None
-        """What was not answered in time, and may still be."""
+        self._job: Job | None = None
+        """What was asked and is not answered, and all wait for it."""
+        self._parked: dict[int, Job] = {}
+        """By slave, what was asked and is not answered, while others are asked."""
+        self._parked_timers: dict[int, asyncio.TimerHandle] = {}
+        self._impatient = False
+        """The answer takes so long that nobody else needs to wait for it."""
         self._transaction = 0
-        self._held = bytearray()
+        self._is_line = address.framing != "tcp"
+        self._line = Line(address.framing)
+        self._received_tcp = bytearray()
         self._nonsense = b""
-        self._free_at = free_at
-        self._ended_at = 0.0
-        """When the last exchange ended, or the rest after it."""
+        self._free_at = 0.0
+        self._strays_since = 0.0
+        """When what nobody asked for began to come."""
+        self._strayed_at = 0.0
+        """When it came last."""
         self._timer: asyncio.TimerHandle | None = None
+        """Of the job, or, where there is none, for the next one."""
 
     def join(self, *, delay_s: float, quiet_s: float) -> None:
-        """One more source uses it; the most patient one says how long the bus rests."""
+        """One more source uses it; the most patient one says how long the bus and silent slaves rest."""
         self._users += 1
         self._delay_s = max(self._delay_s, delay_s)
         self._quiet_s = max(self._quiet_s, quiet_s)
@@ -162,172 +131,367 @@ class ModbusLink:
                     port.close()
                     raise NotConnected(f"{self.address}: closed")
                 self._port = port
-                quiet_s = self._quiet_after(failed=self._late is not None)
-                self._free_at = max(self._free_at, self._loop.time() + quiet_s)
-
-    def _quiet_after(self, *, failed: bool) -> float:
-        return self._quiet_s if failed and self.address.framing != "tcp" else 0.0
+                self._line.clear()
+                self._received_tcp.clear()
 
     @property
     def _gap_s(self) -> float:
-        """Seconds from an answer to the next question."""
-        return self._delay_s if self.address.framing == "tcp" else max(self._delay_s, _GAP_S)
+        """Seconds of silence that an answer is followed by."""
+        return _GAP_S if self._is_line else 0.0
 
     def resting_s(self, device_id: int) -> float:
         """Seconds for which a slave that was silent too often is not asked; 0 where it is."""
         slave = self._slaves.get(device_id)
         return 0.0 if slave is None else max(0.0, slave.ask_at - self._loop.time())
 
-    async def ask(self, space: Space, first: int, count: int, *, device_id: int, timeout_s: float) -> Answer:
+    async def ask(
+        self, space: Space, first: int, count: int, *, device_id: int, timeout_s: float, more: int = 0
+    ) -> Answer:
         """Wait for the slave's turn, then ask once. Whoever is cancelled leaves the request on its way.
+
+        Args:
+            space: the table.
+            first: register or bit.
+            count: of registers or bits.
+            device_id: the slave.
+            timeout_s: for its answer, once it was asked.
+            more: so many addresses behind may be read along, so that answers can be told by their lengths.
 
         Raises:
             NotConnected: the connection is gone.
         """
         if self._port is None:
             raise NotConnected(f"{self.address}: not connected")
-        slave = self._slaves.setdefault(device_id, _Slave())
-        job = _Job(question(space, first, count, unit=device_id), timeout_s, self._loop.create_future())
+        slave = self._slaves.get(device_id)
+        if slave is None:
+            slave = self._slaves[device_id] = Slave()
+        done: asyncio.Future[Answer] = self._loop.create_future()
         if not slave.jobs:
             self._turns.append(device_id)
-        slave.jobs.append(job)
-        if self._job is None and self._timer is None:
+        slave.jobs.append(Job(question(space, first, count, unit=device_id), timeout_s, more, done))
+        if self._job is None:
             self._next()
-        return await job.done
+        elif self._impatient:
+            self._park()
+        return await done
 
     def _next(self) -> None:
         """Send what is next, when the bus is free."""
-        self._timer = None
+        self._cancel_timer()
         while self._turns and self._port is not None and self._job is None:
             now = self._loop.time()
             if now < self._free_at:
                 self._timer = self._loop.call_at(self._free_at, self._next)
                 return
-            unit = self._turns.popleft()
+            unit = self._whose_turn(now)
+            if unit is None:
+                return
+            self._turns.remove(unit)
             slave = self._slaves[unit]
             job = slave.jobs.popleft()
             if slave.jobs:
                 self._turns.append(unit)
-            if job.done.done():
+            if not job.wanted:
                 continue  # whoever asked was cancelled before it was sent
             if slave.ask_at > now:
                 detail = f"silent {slave.misses} times; asked again in {slave.ask_at - now:.1f} s"
-                job.done.set_result(Answer(reason=Reason.TIMEOUT, detail=detail))
+                job.settle(Answer(reason=Reason.TIMEOUT, detail=detail))
                 continue
-            self._send(job)
+            sent = slave.next_on_line(job, now) if self._is_line else job
+            if sent is None:
+                self._again(slave, job)
+            else:
+                self._send(sent, now)
 
-    def _send(self, job: _Job) -> None:
+    def _whose_turn(self, now: float) -> int | None:
+        """The next slave that may be asked now; sets a timer where one may be later."""
+        soonest = None
+        for unit in self._turns:
+            if unit in self._parked:
+                continue
+            quiet_until = self._slaves[unit].quiet_until
+            if quiet_until <= now or self._slaves[unit].ask_at > now:
+                return unit
+            soonest = quiet_until if soonest is None else min(soonest, quiet_until)
+        if soonest is not None:
+            self._timer = self._loop.call_at(soonest, self._next)
+        return None
+
+    def _send(self, job: Job, now: float) -> None:
         assert self._port is not None
         self._transaction = job.transaction = (self._transaction + 1) & 0xFFFF
-        self._job, self._late = job, None
-        self._held.clear()
+        job.sent_at = now
+        self._job, self._impatient = job, False
+        if not self._parked:
+            self._line.clear()
+        self._line.garbled = False
         self._nonsense = b""
-        self._timer = self._loop.call_later(job.timeout_s, self._missed)
-        self._port.write(wire_of(self.address.framing, job.asked, job.transaction))
+        patience_s = self._slaves[job.asked.unit].patience_s(job, self._on_the_line_s(job))
+        self._timer = self._loop.call_later(patience_s, self._is_impatient)
+        self._port.write(wire_of(self.address.framing, job.sent, job.transaction))
 
-    def _received(self, data: bytes) -> None:
-        job = self._job or self._late
-        framing = self.address.framing
-        if job is None:  # nobody has asked: on a line without transactions it must be over before we do
-            if framing != "tcp":
-                self._rest(self._gap_s)
-            return
-        self._held += data
-        if len(self._held) > _HELD_MOST:
-            del self._held[:-_HELD_MOST]
-        self._nonsense = self._nonsense or data[:12]
-        pdu = answer_in(framing, self._held, job.asked, job.transaction)
-        if pdu is None:
-            return
-        if job is self._late:  # the slate is clean
-            self._late = None
-            self._free_at, self._ended_at = 0.0, self._loop.time()
-            self._rest(self._gap_s)
-        else:
-            self._finish(job, self._meaning(job, pdu))
+    def _on_the_line_s(self, job: Job) -> float | None:
+        """How long a question and its answer take to be carried; None where that takes no time."""
+        if not self._is_line:
+            return None
+        baudrate = self.address.baudrate if self.address.tty else _BAUDRATE
+        bytes_a_byte = 2 if self.address.framing == "ascii" else 1
+        return bytes_a_byte * (job.sent.size + _OVERHEAD) * _BITS_A_CHARACTER / baudrate
 
-    def _rest(self, seconds: float) -> None:
-        """Leave the bus alone for so long, though not for ever."""
-        most = max(self._free_at, self._ended_at + max(seconds, _STRAYS_MOST_S))
-        self._free_at = max(self._free_at, min(self._loop.time() + seconds, most))
-        if self._job is None and self._turns:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_at(self._free_at, self._next)
-
-    def _meaning(self, job: _Job, pdu: bytes) -> Answer:
-        slave, asked = self._slaves[job.asked.unit], job.asked
-        if pdu[0] == asked.function | 0x80:
-            code = pdu[1]
-            detail = f"exception {code}" + (f", {_EXCEPTIONS[code]}" if code in _EXCEPTIONS else "")
-            if code in _SILENCES:
-                slave.missed(self._loop.time(), job.timeout_s)
-                return Answer(reason=Reason.TIMEOUT, detail=detail, code=code)
-            slave.answered()
-            return Answer(reason=Reason.DEVICE, detail=detail, code=code)
-        slave.answered()
-        if pdu[0] != asked.function:
-            return Answer(reason=Reason.DEVICE, detail=f"an answer to function {pdu[0]}")
-        if len(pdu) != asked.size + 2:
-            return Answer(reason=Reason.DEVICE, detail=f"an answer of {len(pdu) - 2} bytes")
-        return Answer(pdu[2:])
-
-    def _missed(self) -> None:
-        """The time for an answer is over."""
+    def _is_impatient(self) -> None:
+        """The answer takes longer than others should wait."""
         job = self._job
         assert job is not None
-        quiet_s = self._quiet_after(failed=True)
-        self._slaves[job.asked.unit].missed(self._loop.time(), job.timeout_s + quiet_s)
-        what = f", but {self._nonsense.hex(' ')}" if self._nonsense else ""
-        self._timer = None
-        if self.address.framing != "tcp":
-            self._late = job
-            self._free_at = self._loop.time() + quiet_s
-        self._finish(job, Answer(reason=Reason.TIMEOUT, detail=f"no answer within {job.timeout_s:g} s{what}"))
+        self._impatient = True
+        left_s = job.sent_at + job.timeout_s - self._loop.time()
+        if left_s <= 0:
+            self._missed(job)
+            return
+        self._timer = self._loop.call_later(left_s, self._missed, job)
+        if self._turns and set(self._turns) - {job.asked.unit}:
+            self._park()
 
-    def _finish(self, job: _Job, answer: Answer) -> None:
+    def _park(self) -> None:
+        """Ask others, while the answer may still come; its slave waits for it."""
+        job = self._job
+        if job is None or job.came or set(self._turns) <= {job.asked.unit}:
+            return
+        self._cancel_timer()
+        unit = job.asked.unit
+        self._parked[unit] = job
+        left_s = job.sent_at + job.timeout_s - self._loop.time()
+        self._parked_timers[unit] = self._loop.call_later(left_s, self._missed_parked, unit)
         self._job = None
+        self._free_at = max(self._free_at, self._loop.time() + self._gap_s)
+        self._next()
+
+    def _unpark(self, unit: int) -> Job:
+        self._parked_timers.pop(unit).cancel()
+        return self._parked.pop(unit)
+
+    def _received(self, data: bytes) -> None:
+        if self._is_line:
+            self._received_on_line(data)
+            return
+        self._received_tcp += data
+        nonsense = data
+        for transaction, unit, pdu in tcp_frames(self._received_tcp):
+            job = self._job
+            if unit in self._slaves:
+                nonsense = b""  # it is late, if nothing else
+            if job is not None and transaction == job.transaction and unit == job.sent.unit:
+                self._answered(job, pdu)
+            elif unit in self._parked and transaction == self._parked[unit].transaction:
+                self._settle(self._unpark(unit), pdu)
+        self._nonsense = self._nonsense or nonsense[:_SHOWN]
+
+    def _received_on_line(self, data: bytes) -> None:
+        self._line.add(data)
+        job = self._job
+        if job is None or job.came:
+            self._stray()
+        else:
+            self._nonsense = self._nonsense or data[:_SHOWN]
+        while (found := self._line.take(self._awaited())) is not None:
+            asked, pdu = found
+            if job is not None and asked is job.sent:
+                if job.pdu:
+                    job.doubled |= pdu != job.pdu
+                else:
+                    self._answered(job, pdu)
+            elif (parked := self._parked.get(asked.unit)) is not None and asked is parked.sent:
+                self._settle(self._unpark(asked.unit), pdu)
+                self._go_on()
+            else:
+                self._nonsense = b""
+                self._slaves[asked.unit].arrived(asked, self._loop.time())
+                self._go_on()
+        if job is not None and not job.came and self._line.garbled:
+            job.garbled = True
+            self._strays_since = self._strayed_at = self._loop.time()
+            self._keep(job, self._strays_since + self._gap_s)
+
+    def _awaited(self) -> list[Question]:
+        """The questions to which answers may come; the one that all wait for stands first."""
+        asked = [] if self._job is None else [self._job.sent]
+        asked += [each.sent for each in self._parked.values()]
+        for slave in self._slaves.values():
+            asked += slave.late()
+        return asked
+
+    def _stray(self) -> None:
+        """Nobody has asked for what comes: leave the bus alone until it is over, though not for ever."""
+        now = self._loop.time()
+        if now > self._strayed_at + self._gap_s:
+            self._strays_since = now
+        self._strayed_at = now
+        until = min(now + self._gap_s, self._strays_since + _STRAYS_MOST_S)
+        if self._job is not None:
+            self._keep(self._job, until)
+        elif until > self._free_at:
+            self._free_at = until
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Somebody may be asked now, or at another time than was thought."""
+        if self._job is None:
+            self._next()
+
+    def _answered(self, job: Job, pdu: bytes) -> None:
+        """The answer that all wait for has come; on a line, see whether it is alone."""
+        now = self._loop.time()
+        slave = self._slaves[job.asked.unit]
+        if not self._is_line:
+            self._cancel_timer()
+            self._job = None
+            self._settle(job, pdu)
+            self._free(self._delay_s)
+            return
+        job.pdu, job.garbled = pdu, False
+        self._strays_since = self._strayed_at = now
+        self._keep(job, now + slave.hold_s(job, self._gap_s, now))
+
+    def _keep(self, job: Job, until: float) -> None:
+        """Believe its answer only then."""
+        job.kept_until = max(job.kept_until, until)
+        self._cancel_timer()
+        self._timer = self._loop.call_at(job.kept_until, self._believed, job)
+
+    def _believed(self, job: Job) -> None:
+        """It is silent since the answer."""
+        self._timer = self._job = None
+        now = self._loop.time()
+        slave = self._slaves[job.asked.unit]
+        if job.doubled or job.garbled:
+            slave.doubt(job, now, 0.0)
+            slave.answered(0.0)
+            self._clashed()
+            reason = Reason.OUT_OF_STEP if job.doubled else Reason.CHECKSUM
+            detail = "two answers to one question" if job.doubled else "an answer with a wrong checksum"
+            job.settle(Answer(reason=reason, detail=detail))
+        else:
+            self._settle(job, job.pdu)
+        self._free(max(0.0, self._delay_s - self._gap_s))
+
+    def _free(self, after_s: float) -> None:
+        """The bus is free after so long."""
+        if after_s:
+            self._free_at = max(self._free_at, self._loop.time() + after_s)
+        if self._turns:
+            self._next()
+
+    def _settle(self, job: Job, pdu: bytes) -> None:
+        """Tell what an answer means, or ask what it allows to ask."""
+        now, slave = self._loop.time(), self._slaves[job.asked.unit]
+        code = pdu[1] if pdu[0] & _EXCEPTION else 0
+        longer = job.sent is not job.asked
+        if longer:
+            if code in _NOT_THERE:
+                slave.exact(job, now)
+            else:
+                slave.along(job, now, answered=True)
+        again = job.before
+        if again is not None:
+            slave.proved()
+        elif longer and code in _NOT_THERE:
+            again = job
+        if again is not None:
+            slave.answered(now - job.sent_at, job.sent_at)
+            self._again(slave, again)
+            return
+        job.settle(self._meaning(job, pdu, now))
+
+    def _again(self, slave: Slave, job: Job) -> None:
+        """Ask it before anything else of its slave."""
+        if not slave.jobs:
+            self._turns.append(job.asked.unit)
+        slave.jobs.appendleft(job)
+
+    def _meaning(self, job: Job, pdu: bytes, now: float) -> Answer:
+        slave, sent = self._slaves[job.asked.unit], job.sent
+        if pdu[0] == sent.function | _EXCEPTION:
+            code = pdu[1]
+            detail = f"exception {code}" + (f", {_EXCEPTIONS[code]}" if code in _EXCEPTIONS else "")
+            answer = Answer(reason=_REASONS.get(code, Reason.DEVICE), detail=detail, code=code)
+            if answer.silent:
+                slave.missed(now, now - job.sent_at, shared=len(self._slaves) > 1)
+            else:
+                slave.answered(now - job.sent_at, job.sent_at)
+            return answer
+        slave.answered(now - job.sent_at, job.sent_at)
+        if pdu[0] != sent.function:
+            return Answer(reason=Reason.UNFITTING, detail=f"an answer to function {pdu[0] & ~_EXCEPTION}")
+        if len(pdu) != sent.size + 2:
+            return Answer(reason=Reason.UNFITTING, detail=f"an answer of {len(pdu) - 2} bytes")
+        return Answer(pdu[2 : 2 + job.asked.size])
+
+    def _missed(self, job: Job) -> None:
+        """The time for an answer that all wait for is over."""
+        self._timer = self._job = None
+        self._gave_up(job, self._loop.time() - job.sent_at)
+        self._free(max(self._gap_s, self._delay_s))
+
+    def _missed_parked(self, unit: int) -> None:
+        """The time for an answer is over that others did not wait for."""
+        job = self._unpark(unit)
+        self._gave_up(job, self._slaves[unit].patience_s(job, self._on_the_line_s(job)))
+        self._go_on()
+
+    def _gave_up(self, job: Job, cost_s: float) -> None:
+        now, slave = self._loop.time(), self._slaves[job.asked.unit]
+        slave.missed(now, cost_s, shared=len(self._slaves) > 1)
+        if self._is_line:
+            slave.doubt(job, now, self._quiet_s)
+            if job.sent is not job.asked:
+                slave.along(job, now, answered=False)
+        nonsense, self._nonsense = self._nonsense, b""
+        if nonsense:
+            self._clashed()
+        what = f", but {nonsense.hex(' ')}" if nonsense else ""
+        reason = Reason.UNFITTING if nonsense else Reason.TIMEOUT
+        job.settle(Answer(reason=reason, detail=f"no answer within {job.timeout_s:g} s{what}"))
+
+    def _clashed(self) -> None:
+        """An answer was spoilt, perhaps by one that was not waited for."""
+        for unit in self._parked:
+            self._slaves[unit].clashed()
+
+    def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if gap_s := self._gap_s:
-            self._ended_at = self._loop.time()
-            self._free_at = max(self._free_at, self._ended_at + gap_s)
-        if not job.done.done():
-            job.done.set_result(answer)
-        if self._turns:
-            self._next()
 
     def _lost(self, reason: str) -> None:
         self._drop(f"{self.address}: {reason}")
 
     def _drop(self, reason: str) -> None:
-        """Tell everybody who waits."""
+        """Tell everybody who waits. What was sent over a line may be answered yet."""
         port, self._port = self._port, None
         if port is not None:
             port.close()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        waiting = [job for slave in self._slaves.values() for job in slave.jobs]
+        self._cancel_timer()
+        sent = [self._unpark(unit) for unit in tuple(self._parked)]
         if self._job is not None:
-            waiting.append(self._job)
-            self._late, self._job = self._job, None
+            sent.append(self._job)
+            self._job = None
+        waiting = [job for slave in self._slaves.values() for job in slave.jobs]
         for slave in self._slaves.values():
             slave.jobs.clear()
         self._turns.clear()
-        for job in waiting:
-            if not job.done.done():
-                job.done.set_exception(NotConnected(reason))
+        if self._is_line:
+            for job in sent:
+                self._slaves[job.asked.unit].doubt(job, self._loop.time(), job.timeout_s + self._quiet_s)
+        for job in (*sent, *waiting):
+            job.settle(NotConnected(reason))
 
     def close(self) -> None:
         """One source less; the last one closes the connection."""
         self._users -= 1
         if self._users <= 0:
-            key = self._loop, self.address.place
-            if self.address.framing != "tcp":  # the device knows nothing of it, and answers yet
-                waits_s = 0.0 if self._job is None else self._job.timeout_s + self._quiet_s
-                _rests[key] = max(self._free_at, self._loop.time() + waits_s)
             self._drop(f"{self.address}: closed")
+            if len(self._slaves) == 1:  # nobody else is spared when it is asked seldom
+                for slave in self._slaves.values():
+                    slave.answered()
+            key = self._loop, self.address.place
             if _links.get(key) is self:
                 del _links[key]

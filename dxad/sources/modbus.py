@@ -47,6 +47,7 @@ _ORDERS: Final[dict[Order, tuple[bool, str]]] = {
 _REGISTERS_MAX: Final = 125
 """Per request (Modbus Application Protocol V1.1b3, 6.3)."""
 _BITS_MAX: Final = 2000
+_QUIET_LEAST: Final = NS_PER_S
 _CONNECT_S: Final = 3.0
 """A SYN that was lost is sent again after one."""
 _WORD: Final = 16
@@ -121,7 +122,7 @@ class Config(SourceSection):
     quiet: Duration | None = Field(
         None,
         description="rest of an RTU or ASCII line after a silence, so that a late answer is taken for no "
-        "other; default: the timeout",
+        "other; default: the timeout, 1s at least",
     )
     block: int = Field(
         _REGISTERS_MAX, ge=1, le=_REGISTERS_MAX, description="registers in one question at most"
@@ -289,7 +290,7 @@ class Modbus:
         await self.close()
         config = self._config
         self._polled = None
-        quiet = config.timeout if config.quiet is None else config.quiet
+        quiet = max(config.timeout, _QUIET_LEAST) if config.quiet is None else config.quiet
         link = shared(config.place, delay_s=config.delay / NS_PER_S, quiet_s=quiet / NS_PER_S)
         self._link = link
         try:
@@ -317,7 +318,7 @@ class Modbus:
             self._plan()
         self._give_up(self._illegal)
         answers = [await self._poll(self._link, *each) for each in tuple(self._requests)]
-        if answers and all(answer.reason is Reason.TIMEOUT for answer in answers):
+        if answers and all(answer.silent for answer in answers):
             raise NotConnected(f"{self._config.url} device {self._config.device_id}: {answers[0].detail}")
         return Block(self._stage.take(), through=end)
 
@@ -355,8 +356,9 @@ class Modbus:
             request.count,
             device_id=config.device_id,
             timeout_s=config.timeout / NS_PER_S,
+            more=config.hole,
         )
-        if answer.reason is Reason.DEVICE:
+        if answer.reason is not Reason.NONE and not answer.silent:
             fault = f"{request}: {answer.detail}"
             self.faults[fault] = self.faults.get(fault, 0) + 1
         return answer
@@ -393,7 +395,7 @@ class Modbus:
                 self._block = max(1, *(half.count for half in halves))
         return True
 
-    def _give_up(self, columns: Iterable[int], reason: Reason = Reason.DEVICE) -> None:
+    def _give_up(self, columns: Iterable[int], reason: Reason = Reason.MODBUS_ILLEGAL_ADDRESS) -> None:
         for column in columns:
             self._stage.put(column, math.nan, Quality.BAD, reason)
 

@@ -241,7 +241,7 @@ class TestAnswers:
         channels = {"a": {"register": "input:30"}, "b": {"register": "holding:12"}}
         async with connected(peer, **channels) as source:
             for _ in range(2):
-                assert cells(await source.read()) == {0: good(30), 1: bad(Reason.DEVICE)}
+                assert cells(await source.read()) == {0: good(30), 1: bad(Reason.MODBUS_BUSY)}
             assert source.faults == {"holding:12+1: exception 6, device busy": 2}
             peer.exceptions = {}
             assert cells(await source.read()) == {0: good(30), 1: good(12)}
@@ -279,14 +279,14 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("reply", "reason"),
         [
-            (lambda pdu: bytes([3]) + pdu[1:], Reason.DEVICE),
-            (lambda pdu: pdu[:1] + b"\x02\x00\x01", Reason.DEVICE),
-            (lambda pdu: pdu[:1] + b"\x03\x00\x01\x02", Reason.DEVICE),
-            (lambda pdu: pdu[:1], Reason.TIMEOUT),
-            (lambda pdu: pdu[:1] + b"\xff\x00", Reason.TIMEOUT),
-            (lambda _: b"\x63\x01\x02", Reason.TIMEOUT),
-            (lambda _: b"\x84", Reason.TIMEOUT),
-            (lambda _: b"\xde\xad\xbe\xef" * 8, Reason.TIMEOUT),
+            (lambda pdu: bytes([3]) + pdu[1:], Reason.UNFITTING),
+            (lambda pdu: pdu[:1] + b"\x02\x00\x01", Reason.UNFITTING),
+            (lambda pdu: pdu[:1] + b"\x03\x00\x01\x02", Reason.UNFITTING),
+            (lambda pdu: pdu[:1], Reason.UNFITTING),
+            (lambda pdu: pdu[:1] + b"\xff\x00", Reason.UNFITTING),
+            (lambda _: b"\x63\x01\x02", Reason.UNFITTING),
+            (lambda _: b"\x84", Reason.UNFITTING),
+            (lambda _: b"\xde\xad\xbe\xef" * 8, Reason.UNFITTING),
         ],
     )
     async def test_an_answer_that_is_none_is_bad_and_harms_nobody(self, peer, caplog, reply, reason):
@@ -303,7 +303,7 @@ class TestAnswers:
         peer.reply = lambda pdu: pdu[:1] + b"\x01\xff"
         channels = {"a": {"register": "coil:0"}, "b": {"register": "coil:8"}}
         async with connected(peer, **channels) as source:
-            assert cells(await source.read()) == {0: bad(Reason.DEVICE), 1: bad(Reason.DEVICE)}
+            assert cells(await source.read()) == {0: bad(Reason.UNFITTING), 1: bad(Reason.UNFITTING)}
 
     async def test_a_link_that_goes_in_the_middle_of_a_poll_is_not_connected(self, peer):
         async with connected(peer) as source:

@@ -128,39 +128,6 @@ async def test_a_dead_slave_costs_its_neighbours_a_share_alone(kind, tmp_path):
         assert polls >= 10, "of 25, with one who is not there"
 
 
-@pytest.mark.parametrize("kind", ["tcp", "rtu"])
-@pytest.mark.parametrize(
-    ("fault", "settings"),
-    [
-        ("crc", {}), ("garbage", {}), ("noise", {"period": "30ms"}), ("half_frame", {}), ("wrong_id", {}),
-        ("wrong_function", {}), ("wrong_length", {}), ("duplicate", {}), ("split", {"gap": "20ms"}),
-        ("echo", {}),
-        ("silence", {}), ("exception", {"code": "6"}), ("late", {"by": "130ms"}), ("wrong_transaction", {}),
-    ],
-)  # fmt: skip
-async def test_whatever_is_wrong_with_answers_no_value_is_ever_anothers(kind, fault, settings, tmp_path):
-    async with bus(kind, tmp_path) as (running, url), connected(url, 1, ONE) as source:
-        assert is_well(await polled(source))
-        await running.break_(f"modbus.{fault}", settings)
-        for _ in range(4):
-            try:
-                found = await polled(source)
-            except NotConnected:
-                await source.connect()
-                continue
-            for name, low, high in (("flow", 700, 1100), ("level", 1.1, 1.3)):
-                value, quality, _ = found[name]
-                assert quality is not Quality.GOOD or low < value < high
-        await running.mend(f"modbus.{fault}", {})
-        async with asyncio.timeout(5):
-            while True:
-                try:
-                    if is_well(await polled(source)):
-                        break
-                except NotConnected:
-                    await source.connect()
-
-
 TYPES = {
     "int8": ("plc.valve", 1.0), "uint8": ("plc.valve", 1.0), "int16": ("plc.flow", 0.1),
     "uint16": ("plc.flow", 0.1),
@@ -217,7 +184,7 @@ async def test_an_address_that_is_not_there_costs_its_own_channel_alone(address,
             found = await polled(source)
             assert {name for name, (_, quality, _) in found.items() if quality is Quality.BAD} == bad
             assert {reason for _, quality, reason in found.values() if quality is Quality.BAD} <= {
-                Reason.DEVICE
+                Reason.MODBUS_ILLEGAL_ADDRESS
             }
         asked = running.wires[0].counts["requests"]
         await polled(source)
