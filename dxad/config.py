@@ -223,7 +223,11 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     state_dir = os.environ.get("STATE_DIRECTORY")  # systemd's StateDirectory=
     if state_dir and "state_dir" not in document:
         document["state_dir"] = state_dir
-    config = parse(document, lines, str(path))
+    beside = tomlfiles.FOLDER.set(path.parent)
+    try:
+        config = parse(document, lines, str(path))
+    finally:
+        tomlfiles.FOLDER.reset(beside)
     misplaced = [
         Problem(_where(key, lines, str(path)), ".".join(key), f"a {kind} of this type is for use from Python")
         for key, kind in _in_process(config)

@@ -2,13 +2,22 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dxad.errors import ConfigError, Problem
 from dxad.tomlines import Key, assignment, locate
 
-__all__ = ["read"]
+__all__ = ["FOLDER", "beside", "read"]
+
+FOLDER: Final[ContextVar[Path]] = ContextVar("FOLDER", default=Path())
+"""Of the configuration that is being checked: what other files it names are beside it."""
+
+
+def beside(path: Path) -> Path:
+    """A file that a configuration names, wherever that is checked."""
+    return FOLDER.get() / path
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], dict[Key, str]]:

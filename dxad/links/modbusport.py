@@ -31,11 +31,14 @@ class Port(Protocol):
         """Let go, and say nothing more."""
 
 
-class _Tcp(asyncio.Protocol):
+class _Tcp(asyncio.BufferedProtocol):
+    """Buffered, since asyncio reads into fresh 256 KiB for any other protocol."""
+
     def __init__(self, on_data: Callable[[bytes], None], on_lost: Callable[[str], None]) -> None:
         self._on_data = on_data
         self._on_lost: Callable[[str], None] | None = on_lost
         self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(_READ_MAX)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -44,8 +47,11 @@ class _Tcp(asyncio.Protocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKED_MS)
 
-    def data_received(self, data: bytes) -> None:
-        self._on_data(data)
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - as asyncio calls it
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._on_data(bytes(self._buffer[:nbytes]))
 
     def connection_lost(self, error: Exception | None) -> None:
         told, self._on_lost = self._on_lost, None

@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,7 +42,8 @@ def sections(value: Any, raw: Any, at: tuple[str | int, ...] = ()) -> Iterator[t
     elif isinstance(value, dict):
         for key, each in value.items():
             written = key if key in raw else key.rpartition("-")[0]  # one of a template's pipelines
-            yield from sections(each, raw[written], (*at, written))
+            if written in raw:  # else it stands in a register map
+                yield from sections(each, raw[written], (*at, written))
     elif isinstance(value, tuple):
         for place, each in enumerate(value):
             yield from sections(each, raw[place] if isinstance(raw, list) else {}, (*at, place))
@@ -51,6 +53,7 @@ def sections(value: Any, raw: Any, at: tuple[str | int, ...] = ()) -> Iterator[t
 def everything(tmp_path_factory) -> Config:
     path = tmp_path_factory.mktemp("c") / "dxad.toml"
     path.write_text(uncommented())
+    shutil.copytree(FOLDER / "examples", path.parent / "examples")
     return config.load(path)
 
 

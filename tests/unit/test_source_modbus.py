@@ -2,22 +2,18 @@
 
 import asyncio
 import logging
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dxad.errors import NotConnected
 from dxad.links.modbus import Answer
 from dxad.runtime.clock import SteppedClock, SystemClock
-from dxad.sources.modbus import Config, Layout, Modbus, ModbusChannel, Request, plan
+from dxad.sources.modbus import Config, Modbus, ModbusChannel
 from dxad.types import Block, Quality, Reason
 from tests.peers import ModbusPeer, listening
 
@@ -106,106 +102,64 @@ class TestConfig:
         ):
             config(url=url)
 
+    @pytest.mark.parametrize(
+        ("settings", "told"),
+        [
+            ({"scale": 0.0}, "a scale of 0 makes every value the same"),
+            ({"encoding": "bits", "bit": 1, "order": "CDAB"}, "bits of a register have no order"),
+            ({"encoding": "bits", "bit": 12, "width": 5}, "end beyond the register"),
+            ({"encoding": "bits"}, "wants a bit"),
+            ({"bit": 3}, None),
+            ({"encoding": "int16", "bit": 3}, "go with encoding"),
+            ({"encoding": "string"}, "a text is no number"),
+            ({"encoding": "string", "length": 2}, "a text is no number"),
+            (
+                {"encoding": "string", "length": 1, "values": {"RUN": 1}},
+                "'RUN' does not fit into 1 registers",
+            ),
+            ({"encoding": "string", "length": 2, "values": {"RUN": 1}, "scale": 2.0}, "no scale"),
+            ({"encoding": "string", "length": 2, "values": {"RUN": 1}, "absent": 3}, "absent: string"),
+            ({"length": 2}, "length and values go with"),
+            ({"values": {"RUN": 1}}, "length and values go with"),
+            ({"encoding": "bits", "bit": 0, "absent": 1}, "absent: bits"),
+        ],
+    )
+    def test_a_key_that_means_nothing_is_refused(self, settings, told):
+        if told is None:
+            assert channel("holding:0", **settings).kind == "bits"
+            return
+        with pytest.raises(ValidationError, match=told):
+            channel("holding:0", **settings)
+
+    @pytest.mark.parametrize(
+        ("register", "space", "first", "bit", "width"),
+        [
+            ("holding:0x10", "holding", 16, None, 1), ("30001", "input", 0, None, 1),
+            ("49999", "holding", 9998, None, 1), ("465536", "holding", 65_535, None, 1),
+            ("00017", "coil", 16, None, 1), ("100001", "discrete", 0, None, 1),
+            ("holding:12.3", "holding", 12, 3, 1), ("40013.4..7", "holding", 12, 4, 4),
+        ],
+    )  # fmt: skip
+    def test_a_register_may_be_written_as_its_manual_has_it(self, register, space, first, bit, width):
+        place = channel(register).place
+        assert (place.space, place.first, place.bit, place.width) == (space, first, bit, width)
+
+    @pytest.mark.parametrize(
+        "register",
+        ["40000", "20001", "465537", "holding:12.16", "holding:12.7..3", "coil:3.1", "holding:12.", "4"],
+    )
+    def test_and_one_that_cannot_be_is_told_how_to_write_it(self, register):
+        with pytest.raises(ValidationError, match=r"no register: write|addresses are|bits are|is one bit"):
+            channel(register)
+
+    @pytest.mark.parametrize("device_id", [0, 248])
+    def test_a_line_has_slaves_from_1_to_247(self, device_id):
+        assert config(device_id=device_id).device_id == device_id
+        with pytest.raises(ValidationError, match="slaves of an RTU or ASCII line are 1 to 247"):
+            config(device_id=device_id, url="rtu:///dev/ttyS0")
+
     def test_is_polled(self):
         assert Config.polled
-
-
-class TestPlan:
-    def test_neighbours_are_read_together(self):
-        channels = [channel("input:30", "float32"), channel("input:32", "float32")]
-        assert plan(channels) == [Request("input", 30, 4, (0, 1))]
-
-    def test_a_small_hole_is_read_along_and_a_large_one_is_not(self):
-        channels = [channel("holding:0"), channel("holding:9"), channel("holding:19")]
-        assert plan(channels) == [Request("holding", 0, 10, (0, 1)), Request("holding", 19, 1, (2,))]
-
-    def test_spaces_are_read_apart(self):
-        channels = [channel("input:0"), channel("coil:0"), channel("holding:0"), channel("discrete:0")]
-        assert {each.space for each in plan(channels)} == {"input", "coil", "holding", "discrete"}
-
-    def test_a_value_inside_another_costs_nothing(self):
-        channels = [channel("input:0", "float64"), channel("input:1", "uint16"), channel("input:4", "int16")]
-        assert plan(channels) == [Request("input", 0, 5, (0, 1, 2))]
-
-    def test_a_value_is_never_cut(self):
-        channels = [channel(f"input:{at}", "float32") for at in range(0, 126, 2)]
-        assert [(each.first, each.count) for each in plan(channels)] == [(0, 124), (124, 2)]
-
-    def test_bits_come_two_thousand_at_a_time(self):
-        channels = [channel(f"coil:{at}") for at in range(2001)]
-        assert [(each.first, each.count) for each in plan(channels)] == [(0, 2000), (2000, 1)]
-
-    @given(
-        st.lists(
-            st.builds(
-                lambda space, at, encoding: channel(f"{space}:{at}", None if space == "coil" else encoding),
-                st.sampled_from(["input", "holding", "coil"]),
-                st.integers(0, 600),
-                st.sampled_from(["int16", "float32", "float64"]),
-            ),
-            max_size=40,
-        )
-    )
-    def test_every_channel_is_read_once_within_the_limits(self, channels):
-        requests = plan(channels)
-        assert sorted(column for each in requests for column in each.columns) == list(range(len(channels)))
-        for request in requests:
-            assert request.count <= (2000 if request.space == "coil" else 125)
-            mine = sorted((channels[column].first, channels[column].count) for column in request.columns)
-            for first, count in mine:
-                assert request.first <= first
-                assert first + count <= request.first + request.count
-            reached = 0
-            for (first, count), (following, _) in pairwise(mine):
-                reached = max(reached, first + count)
-                assert following - reached <= 8
-
-
-def arranged(value: bytes, order: str) -> bytes:
-    """A value's bytes, the most significant first, as a device of this order sends them."""
-    pairs = [value[at : at + 2] for at in range(0, len(value), 2)]
-    letters = {"ABCD": (False, False), "BADC": (False, True), "CDAB": (True, False), "DCBA": (True, True)}
-    reversed_pairs, swapped = letters[order]
-    if reversed_pairs:
-        pairs.reverse()
-    return b"".join(pair[::-1] if swapped else pair for pair in pairs)
-
-
-VALUES = {
-    "int16": ("h", -12_345),
-    "uint16": ("H", 54_321),
-    "int32": ("i", -1_234_567_890),
-    "uint32": ("I", 4_012_345_678),
-    "float32": ("f", -1234.5),
-    "float64": ("d", 3.141592653589793),
-}
-
-
-class TestDecoding:
-    @pytest.mark.parametrize("order", ["ABCD", "BADC", "CDAB", "DCBA"])
-    @pytest.mark.parametrize("encoding", VALUES)
-    def test_every_encoding_in_every_order(self, encoding, order):
-        letter, value = VALUES[encoding]
-        channels = [channel("input:3", encoding, order=order), channel("input:0")]
-        request = plan(channels)[0]
-        wire = bytes([0xFF, 0xFE]) + bytes(4) + arranged(struct.pack(f">{letter}", value), order)
-        assert dict(Layout(request, channels).values(wire)) == {0: value, 1: -2}
-
-    def test_the_letters_are_those_of_the_first_value_everybody_tries(self):
-        """123456.0 is 0x47F12000: `47 F1 20 00` in ABCD."""
-        for order, wire in (
-            ("ABCD", "47f12000"),
-            ("BADC", "f1470020"),
-            ("CDAB", "200047f1"),
-            ("DCBA", "0020f147"),
-        ):
-            channels = [channel("input:0", "float32", order=order)]
-            layout = Layout(plan(channels)[0], channels)
-            assert dict(layout.values(bytes.fromhex(wire))) == {0: 123456.0}
-
-    def test_scale_and_offset_apply_to_the_raw_number(self):
-        channels = [channel("input:0", scale=0.01, offset=-40.0)]
-        assert dict(Layout(plan(channels)[0], channels).values(b"\x10\x00")) == {0: pytest.approx(0.96)}
 
 
 def cut(_pdu: bytes) -> bytes:
@@ -245,6 +199,38 @@ class TestAnswers:
             assert source.faults == {"holding:12+1: exception 6, device busy": 2}
             peer.exceptions = {}
             assert cells(await source.read()) == {0: good(30), 1: good(12)}
+
+    @pytest.mark.parametrize("code", [*range(1, 12), 77])
+    async def test_every_exception_is_a_reason_of_its_own(self, peer, code):
+        peer.exceptions = {30: code}
+        channels = {"a": {"register": "input:30"}, "b": {"register": "holding:12"}}
+        async with connected(peer, **channels) as source:
+            reason = Reason.DEVICE if code == 77 else Reason(100 + code)
+            assert cells(await source.read()) == {0: bad(reason), 1: good(12)}
+        assert code == 77 or reason.name.startswith("MODBUS_")
+
+    async def test_a_device_that_takes_no_long_blocks_is_asked_for_short_ones(self, peer):
+        longest = 4
+
+        def answer(function: int, first: int, count: int) -> bytes:
+            return bytes([function | 0x80, 3]) if count > longest else whole(function, first, count)
+
+        whole, peer._answer = peer._answer, answer
+        channels = {f"r{at}": {"register": f"input:{at}"} for at in range(16)}
+        async with connected(peer, **channels) as source:
+            wanted = {at: good(at) for at in range(16)}
+            assert cells(await source.read()) == wanted
+            peer.asked.clear()
+            assert cells(await source.read()) == wanted
+        assert [count for _, _, count in peer.asked] == [4, 4, 4, 4]
+
+    async def test_what_a_device_does_wrong_is_counted_in_bounded_memory(self, peer):
+        peer.reply = lambda pdu: pdu[:1] + b"\x02\x00\x01"
+        channels = {f"r{at}": {"register": f"input:{100 * at}", "encoding": "float32"} for at in range(80)}
+        async with connected(peer, **channels) as source:
+            await source.read()
+        assert len(source.faults) == 65
+        assert sum(source.faults.values()) == 80
 
     async def test_a_block_that_is_not_answered_is_bad_and_the_others_are_read(self, peer):
         peer.silent = {12}
