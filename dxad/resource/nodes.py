@@ -28,7 +28,10 @@ __all__ = [
 ]
 
 _PICKLES: Final = (".pkl", ".pickle", ".joblib")
-_KINDS: Final = {"mqtt": "mqtt", "tcp": "modbus", "opc.tcp": "opcua", "serial": "serial"}
+_KINDS: Final = {
+    "mqtt": "mqtt", "tcp": "modbus", "rtu+tcp": "modbus", "rtu": "modbus", "ascii": "modbus",
+    "opc.tcp": "opcua", "serial": "serial",
+}  # fmt: skip
 """By the scheme of an endpoint, the type of its source."""
 
 
@@ -43,8 +46,9 @@ class IoTResource:
 
         Args:
             name: its channels are called `name.channel`.
-            endpoint: `mqtt://broker[:port][/topic]`, `tcp://host:502`, `opc.tcp://host:4840/path` or
-                `serial:///dev/tty...`; an MQTT endpoint without a topic subscribes to its own name.
+            endpoint: `mqtt://broker[:port][/topic]`, `opc.tcp://host:4840/path`, `serial:///dev/tty...`, or
+                for Modbus `tcp://host:502`, `rtu+tcp://host:port`, `rtu:///dev/tty...`, `ascii:///dev/tty...`;
+                an MQTT endpoint without a topic subscribes to its own name.
             options: further keys of the source's configuration, such as `period="100ms"` or `channels={...}`.
         """
         self.name = name

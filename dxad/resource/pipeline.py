@@ -79,7 +79,7 @@ class _SourceNode:
     async def document(self, clock: Clock) -> Document:
         """Its configuration, with all its channels; waits for a first message where none are given."""
         document = self.resource.document()
-        if "channels" in document or document["type"] == "serial":
+        if document.keys() & {"channels", "map"} or document["type"] == "serial":
             return document
         fields = self.fields
         if self.must_discover:
@@ -87,7 +87,11 @@ class _SourceNode:
         if not fields:
             raise ConfigError(f"source {self.resource.name!r}: give it an input_schema or channels")
         names = self.names or fields
-        channels = {name: {"path": field} for name, field in zip(names, fields, strict=True)}
+        if document["type"] == "modbus":
+            names = [re.sub(r"\W+", "_", name) for name in names]
+            channels = {name: {"register": field} for name, field in zip(names, fields, strict=True)}
+        else:
+            channels = {name: {"path": field} for name, field in zip(names, fields, strict=True)}
         return {**document, "channels": channels}
 
 
