@@ -93,7 +93,7 @@ def decoded(wire: bytes, *channels: ModbusChannel) -> tuple[list[float], list[Re
     """By channel, the value that stands in the only block of these, and why there is none."""
     (request,) = plan(channels, hole=125)
     values, reasons = np.empty(len(channels)), np.zeros(len(channels), "u1")
-    Layout(request, channels).decode(wire, values, reasons)
+    Layout(request, channels, values, reasons).decode(wire)
     at = [request.columns.index(column) for column in range(len(channels))]
     return values[at].tolist(), [Reason(each) for each in reasons[at]]
 

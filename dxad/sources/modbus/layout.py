@@ -1,6 +1,8 @@
 """Where the values of one answer stand: all that are alike are read in a few numpy calls.
 
-wire ── one view or gather for each group of equal encoding and order ──▶ values ──▶ scale, offset
+    wire ─▶ buffer ── a view or gather for each group of equal encoding and order ──▶ values ──▶ scale, offset
+
+The buffer and the values stay in place, so that the views are made once.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,15 +22,16 @@ __all__ = ["Layout"]
 _FORMATS: Final[dict[Encoding, str]] = {
     "bool": "u1", "bits": "u2", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4",
     "uint32": "u4", "int64": "i8", "uint64": "u8", "float16": "f2", "float32": "f4", "float64": "f8",
-    "bcd16": "u2", "bcd32": "u4", "mod10_32": "u4", "mod10_64": "u8",
+    "bcd16": "u2", "bcd32": "u4",
 }  # fmt: skip
 """In numpy's letters; what is not here is read register by register."""
+_SWAPPED: Final = frozenset({"BADC", "CDAB", "DCBA"})
 _LOW_BYTES: Final = frozenset({"int8", "uint8"})
 """They stand in the low byte of a register."""
 _MOD10: Final = 10_000
 _DIGIT: Final = 10
 _Array = npt.NDArray[Any]
-_Take = Callable[[bytes | _Array], _Array]
+_Take = Callable[[], _Array]
 
 
 def _sunspec(format_: str) -> float | None:
@@ -59,16 +62,15 @@ def _regular(places: Sequence[int]) -> int:
     return steps.pop() if len(steps) == 1 else 0
 
 
-def _taking(format_: str, offsets: Sequence[int]) -> _Take:
-    """What reads numbers of one format from these places of the wire."""
-    dtype, count, first = np.dtype(format_), len(offsets), offsets[0]
+def _taking(buffer: _Array, format_: str, offsets: Sequence[int]) -> _Take:
+    """What reads numbers of one format from these places of the buffer."""
+    dtype, count = np.dtype(format_), len(offsets)
     step = _regular(offsets) if count > 1 else dtype.itemsize
-    if step == dtype.itemsize:
-        return lambda wire: np.frombuffer(wire, dtype, count, first)
     if step > 0:
-        return lambda wire: np.ndarray(count, dtype, wire, first, (step,))
+        view: _Array = np.ndarray(count, dtype, buffer, offsets[0], (step,))
+        return lambda: view
     gathered = np.add.outer(offsets, np.arange(dtype.itemsize))
-    return lambda wire: np.frombuffer(wire, "u1")[gathered].view(dtype)[:, 0]
+    return lambda: buffer[gathered].view(dtype)[:, 0]
 
 
 def _decimal(raw: _Array, digits: int) -> F8:
@@ -98,8 +100,6 @@ class _Group:
 
     places: slice | _Array
     """Among the request's channels."""
-    swapped: bool
-    """The two bytes of each register."""
     take: _Take
     convert: Callable[[_Array], _Array] | None
     absent: list[_Array]
@@ -109,11 +109,24 @@ class _Group:
 class Layout:
     """Reads the answers to one request."""
 
-    def __init__(self, request: Request, channels: Sequence[ModbusChannel]) -> None:
-        """Channels are those of the whole source; the request says which of them are its own."""
+    def __init__(self, request: Request, channels: Sequence[ModbusChannel], values: F8, reasons: U1) -> None:
+        """Decode into these arrays.
+
+        Args:
+            request: whose answers.
+            channels: of the whole source; the request says which of them are its own.
+            values: (n,), one for each channel of the request: NaN where there is none.
+            reasons: (n,), is written where a value is BAD for another reason than that it is not finite.
+        """
         mine = [channels[column] for column in request.columns]
+        self._values, self._reasons = values, reasons
         self._bits = request.space in BITS
-        self._count = request.count
+        self._buffer: U1 = np.zeros(request.count * (1 if self._bits else 2), "u1")
+        self._swapped = self._buffer.copy()
+        """The same, with the two bytes of each register swapped."""
+        self._whole = self._buffer.data
+        swaps = any(each.order in _SWAPPED for each in mine)
+        self._words = (self._buffer.view(">u2"), self._swapped.view("<u2")) if swaps else None
         kinds = [(each.kind, each.order) for each in mine]
         self._groups = [
             self._group(request, mine, [at for at, each in enumerate(kinds) if each == kind])
@@ -123,7 +136,6 @@ class Layout:
         self._texts = [
             (at, *self._text(request, each)) for at, each in enumerate(mine) if each.kind == "string"
         ]
-        self._swaps = any(each.swapped for each in self._groups)
         scale, offset = (np.array([getattr(each, name) for each in mine]) for name in ("scale", "offset"))
         self._scale: F8 | None = None if (scale == 1).all() else scale
         self._offset: F8 | None = None if (offset == 0).all() else offset
@@ -134,23 +146,34 @@ class Layout:
         places = slice(at[0], at[-1] + 1, step) if step > 0 else np.array(at)
         registers = [mine[each].first - request.first for each in at]
         if self._bits:
-            return _Group(places, False, _taking("u1", registers), None, [])
-        swapped, end = ORDERS[first.order]
+            return _Group(places, _taking(self._buffer, "u1", registers), None, [])
         letters = _FORMATS.get(first.kind)
-        if letters is None or first.kind.startswith("mod10"):
+        if letters is None:
             return self._by_register(places, first, registers)
+        swapped, end = ORDERS[first.order]
         low = first.kind in _LOW_BYTES and end == ">"
         absent = [_markers(mine[each], letters) for each in at]
         return _Group(
             places,
-            swapped,
-            _taking(end + letters, [2 * each + low for each in registers]),
+            _taking(
+                self._swapped if swapped else self._buffer,
+                end + letters,
+                [2 * each + low for each in registers],
+            ),
             self._conversion(first.kind, [mine[each] for each in at]),
             [
                 np.array([each[turn % len(each)] if each else np.nan for each in absent])
                 for turn in range(max(map(len, absent)))
             ],
         )
+
+    def _by_register(self, places: slice | _Array, first: ModbusChannel, registers: Sequence[int]) -> _Group:
+        """Of what is no number of the machine's: all registers, the most significant first."""
+        read = np.add.outer(registers, np.arange(first.count))
+        if first.order in {"CDAB", "DCBA"}:
+            read = read[:, ::-1]
+        words = (self._swapped if first.order in {"BADC", "DCBA"} else self._buffer).view(">u2")
+        return _Group(places, lambda: words[read], _mod10, [])
 
     @staticmethod
     def _conversion(kind: Encoding, mine: Sequence[ModbusChannel]) -> Callable[[_Array], _Array] | None:
@@ -164,34 +187,22 @@ class Layout:
         return None
 
     @staticmethod
-    def _by_register(places: slice | _Array, first: ModbusChannel, registers: Sequence[int]) -> _Group:
-        """Of what is no number of the machine's: all registers, the most significant first."""
-        read = np.add.outer(registers, np.arange(first.count))
-        if first.order in {"CDAB", "DCBA"}:
-            read = read[:, ::-1]
-        return _Group(
-            places, first.order in {"BADC", "DCBA"}, lambda wire: np.frombuffer(wire, ">u2")[read], _mod10, []
-        )
-
-    @staticmethod
     def _text(request: Request, channel: ModbusChannel) -> tuple[slice, str, dict[bytes, float]]:
         begin = 2 * (channel.first - request.first)
         known = {text.strip(" \0").encode(): value for text, value in channel.values.items()}
         return slice(begin, begin + 2 * channel.count), channel.order, known
 
-    def decode(self, wire: bytes, values: F8, reasons: U1) -> None:
-        """Read the values of an answer.
-
-        Args:
-            wire: its data.
-            values: (n,), one for each channel of the request, is written: NaN where there is none.
-            reasons: (n,), is written where a value is BAD for another reason than that it is not finite.
-        """
+    def decode(self, wire: bytes) -> None:
+        """Read the values of an answer, of which these are the data."""
+        values, reasons = self._values, self._reasons
         if self._bits:
-            wire = np.unpackbits(np.frombuffer(wire, "u1"), bitorder="little")[: self._count].tobytes()
-        swapped = np.frombuffer(wire, "u2").byteswap() if self._swaps else wire
+            self._buffer[:] = np.unpackbits(np.frombuffer(wire, "u1"), bitorder="little")[: len(self._buffer)]
+        else:
+            self._whole[:] = wire
+        if self._words is not None:
+            np.copyto(self._words[1], self._words[0])
         for group in self._groups:
-            raw = group.take(swapped if group.swapped else wire)
+            raw = group.take()
             values[group.places] = raw if group.convert is None else group.convert(raw)
             for marker in group.absent:
                 there_is_none = raw == marker

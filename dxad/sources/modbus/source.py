@@ -84,7 +84,8 @@ class Modbus:
         self._requests = []
         for request in requests:
             places = slice(len(order), len(order) + len(request.columns))
-            self._requests.append(_Block(request, Layout(request, self._sections), places))
+            layout = Layout(request, self._sections, self._values[places], self._reasons[places])
+            self._requests.append(_Block(request, layout, places))
             order += request.columns
         order += self._illegal
         self._known[:] = Reason.NONE
@@ -144,9 +145,10 @@ class Modbus:
         self._messages += 1
         cells["arrival"] = arrival
         cells["value"] = self._values
-        reasons[(reasons == Reason.NONE) & ~np.isfinite(self._values)] = Reason.TYPE
-        bad = reasons != Reason.NONE
-        if bad.any():
+        finite = np.isfinite(self._values)
+        if not finite.all() or reasons.any():
+            reasons[(reasons == Reason.NONE) & ~finite] = Reason.TYPE
+            bad = reasons != Reason.NONE
             cells["value"][bad] = np.nan
             cells["quality"][bad] = Quality.BAD
             cells["reason"] = reasons
@@ -175,7 +177,7 @@ class Modbus:
         elif answer.reason is not Reason.NONE:
             self._reasons[block.places] = answer.reason
         else:
-            block.layout.decode(answer.wire, self._values[block.places], self._reasons[block.places])
+            block.layout.decode(answer.wire)
         return answer
 
     async def _ask(self, link: ModbusLink, request: Request) -> Answer:
@@ -234,7 +236,7 @@ class Modbus:
     def _put(self, request: Request, answer: Answer) -> None:
         """Take the values of a part of a block."""
         values, reasons = np.empty(len(request.columns)), np.zeros(len(request.columns), "u1")
-        Layout(request, self._sections).decode(answer.wire, values, reasons)
+        Layout(request, self._sections, values, reasons).decode(answer.wire)
         places = [self._place[column] for column in request.columns]
         self._values[places], self._reasons[places] = values, reasons
 
