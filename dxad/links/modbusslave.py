@@ -30,6 +30,7 @@ _FORGIVEN_S: Final = 0.15
 _AGAIN_LEAST_S: Final = 1.0
 _AGAIN_MOST_S: Final = 30.0
 _PATIENCE_LEAST_S: Final = 0.05
+_PATIENCE_FIRST_S: Final = 0.2
 _PATIENCE: Final = 3
 """Others are not kept waiting when an answer takes so many times longer than the slave's longest of late."""
 _FORGETS: Final = 0.98
@@ -176,9 +177,10 @@ class Slave:
             job: the question.
             line_s: seconds that it takes on the line alone; None over TCP, where two answers cannot collide.
         """
+        least_s = self._patience_least_s
         if line_s is not None and not self._longest_s and not self.misses:
-            return job.timeout_s  # nobody knows yet how slow it is
-        patience_s = max(_PATIENCE * self._longest_s, self._patience_least_s) + 2 * (line_s or 0.0)
+            least_s = max(least_s, _PATIENCE_FIRST_S)  # nobody knows yet how slow it is
+        patience_s = max(_PATIENCE * self._longest_s, least_s) + (line_s or 0.0)
         return min(job.timeout_s, patience_s)
 
     def clashed(self) -> None:

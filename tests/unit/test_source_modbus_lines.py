@@ -108,24 +108,57 @@ async def test_three_slaves_share_a_line_of_any_kind(kind, tmp_path):
             assert 1300 < found["speed"][0] < 1600
 
 
+async def polling(source, found, *, until):
+    """Read as ingest does, and note what comes."""
+    while asyncio.get_running_loop().time() < until:
+        try:
+            if source._link is None:
+                await source.connect()
+            found.append(is_well(await polled(source)))
+        except NotConnected:
+            await source.close()
+            await asyncio.sleep(0.15)
+
+
 @pytest.mark.parametrize("kind", ["rtu", "tcp"])
-async def test_a_dead_slave_costs_its_neighbours_a_share_alone(kind, tmp_path):
+async def test_a_slave_that_falls_silent_costs_its_neighbours_nothing(kind, tmp_path):
     async with bus(kind, tmp_path) as (running, url), AsyncExitStack() as stack:
-        one = await stack.enter_async_context(connected(url, 1, ONE))
-        two = await stack.enter_async_context(connected(url, 2, TWO, timeout="50ms"))
-        await running.break_("modbus.dead_slave", {"device": "two"})
-        for _ in range(4):
-            with pytest.raises(NotConnected, match="device 2: "):
-                await two.read()
+        sources = [
+            await stack.enter_async_context(
+                connected(url, number, channels, period="100ms", timeout="500ms")  # as by default
+            )
+            for number, channels in ((1, ONE), (2, TWO), (3, THREE))
+        ]
+        found = [[], [], []]
+        polls = [
+            asyncio.create_task(polling(source, each, until=asyncio.get_running_loop().time() + 2.0))
+            for source, each in zip(sources, found, strict=True)
+        ]
+        await asyncio.sleep(0.35)
+        await running.break_("modbus.silence", {"device": "two"})
+        await asyncio.wait(polls)
+        one, two, three = found
+        assert all(one)
+        assert all(three)
+        assert sources[0].skipped == sources[2].skipped == 0
+        assert len(one) >= 19
+        assert not all(two) or len(two) < 6
+
+
+async def test_one_that_was_never_there_takes_a_tenth_of_the_line(tmp_path):
+    async with bus("rtu", tmp_path) as (running, url), AsyncExitStack() as stack:
+        await running.break_("modbus.silence", {"device": "two"})
+        one, two = [
+            await stack.enter_async_context(connected(url, number, channels, timeout="500ms"))
+            for number, channels in ((1, ONE), (2, TWO))
+        ]
+        found, silent = [], []
+        until = asyncio.get_running_loop().time() + 1.0
+        await asyncio.gather(polling(one, found, until=until), polling(two, silent, until=until))
+        assert all(found)
+        assert len(found) + one.skipped >= 45
+        assert one.skipped <= 15, "of 50: 0.2 s once, and then a tenth"
         assert one._link.resting_s(2) > 0.5
-        loop = asyncio.get_running_loop()
-        begin, polls = loop.time(), 0
-        while loop.time() < begin + 0.5:
-            with pytest.raises(NotConnected):
-                await two.read()
-            assert is_well(await polled(one))
-            polls += 1
-        assert polls >= 10, "of 25, with one who is not there"
 
 
 TYPES = {
