@@ -33,7 +33,7 @@ Where things live, in the order of the data:
     gateway.py control/ client.py  the running system as others see it; HTTP on a Unix socket; its client
     resource/                      the DXA API: the same nodes in process
     config.py fields.py octets.py  TOML -> one valid Config; field types
-    plugin.py                      type = "mqtt" -> sources/mqtt.py
+    plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
     tomlfiles.py tomlines.py       files that go over each other; the line of every key
     template.py expression.py      for_each: one text for many machines; arithmetic over channels
