@@ -1,0 +1,245 @@
+"""What a configuration says of an MQTT source."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+
+from dxad.decode import Decoder, DecodeTable, decoder, each_once
+from dxad.errors import ConfigError
+from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
+from dxad.links.mqtt import Version
+from dxad.links.tls import TlsSection
+from dxad.sources.mqtt.topic import CHANNEL, DEVICE, TopicTemplate, filter_of
+from dxad.types import NS_PER_S
+
+__all__ = ["LEVEL_MAX", "PORTS", "Config", "MqttChannel", "Subscription"]
+
+PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+"""By the scheme of the url."""
+
+_UNNAMED: Final = r"device\d+"
+LEVEL_MAX: Final = 200
+"""Characters of a device's name."""
+
+
+def _level(text: str) -> str:
+    if not 0 < len(text) <= LEVEL_MAX or any(each in text for each in "/+#\0"):
+        raise ValueError(f"{text[:LEVEL_MAX]!r} is no level of a topic")
+    return text
+
+
+def _by_name(value: Any) -> Any:
+    """A list of devices as the table of those that are called in topics as they are here."""
+    if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
+        return value
+    each_once("devices", value)
+    return {each: each for each in value}
+
+
+DeviceTable = Annotated[
+    dict[Identifier, Annotated[str, AfterValidator(_level)]],
+    BeforeValidator(_by_name),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "string"}},
+                {"type": "object", "additionalProperties": {"type": "string"}},
+            ]
+        }
+    ),
+]
+"""Devices by name, with their levels in topics."""
+
+
+class MqttChannel(ChannelSection):
+    """One field of a topic's messages."""
+
+    path: str | None = Field(None, description="where the payload has it; default: the channel's name")
+    topic: TopicTemplate | None = Field(None, description="default: the source's")
+
+
+class Config(SourceSection):
+    """`type = "mqtt"`, `url = "mqtt://broker:1883"`, `topic = "plant/motor"`."""
+
+    holds_back = True
+    stamped = True
+    keeps_state = True
+
+    type: Literal["mqtt"]
+    url: str = Field(description="mqtt://host:port, or mqtts://host:port for TLS")
+    tls: TlsSection = Field(
+        TlsSection(), validate_default=True, description="of mqtts: whom to trust, and who we are"
+    )
+    topic: TopicTemplate | None = Field(
+        None,
+        description="a topic or filter, unless each channel has one; {channel} in it is each channel's name, "
+        "and {device} a level that names a device, each of which has all the channels",
+    )
+    devices: DeviceTable = Field(
+        {},
+        description="those that {device} stands for, as a list, or by name what each is called in the topic; "
+        "their channels are source.device.channel",
+    )
+    max_devices: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="take in devices as they appear, so many with those of `devices`; those without a name "
+        "become device1, device2 … in the order in which they come, for good",
+    )
+    version: Version = Field("5", description="of the protocol; 3.1.1 for brokers that have no other")
+    qos: Literal[0, 1] = Field(1, description="1: the broker sends again what was not acknowledged; never 2")
+    session: Annotated[Duration, Field(ge=NS_PER_S, multiple_of=NS_PER_S)] | None = Field(
+        None,
+        description="for how long the broker keeps what comes while we are away, with qos 1 and a client_id; "
+        "without it, nothing",
+    )
+    client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
+    keep_alive: Duration = Field(
+        15 * NS_PER_S,
+        ge=4 * NS_PER_S,
+        le=3600 * NS_PER_S,
+        multiple_of=NS_PER_S,
+        description="how long a broker may be silent before it is asked whether it is there",
+    )
+    username: str | None = Field(None, description="for brokers that want one")
+    password: Secret | None = Field(None, description="a secret by reference")
+    time: str | None = Field(
+        None,
+        description='for clock = "device": where a message has the time of its samples, a number of seconds, '
+        "or of ms, us or ns where it is that large, since 1970",
+    )
+    decode: DecodeTable = Field({"kind": "json"}, validate_default=True, description="default: json")
+    channels: dict[Identifier, MqttChannel] = Field({}, description="by name")
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        split = urlsplit(url)
+        if split.scheme not in PORTS or not split.hostname or split.port == 0:
+            raise ValueError(f"{url!r} is not mqtt://host:port or mqtts://host:port")
+        return url
+
+    @property
+    def secured(self) -> TlsSection | None:
+        """How to speak TLS, if at all."""
+        return self.tls if self.url.startswith("mqtts:") else None
+
+    @model_validator(mode="after")
+    def _decodes_its_channels(self) -> Self:
+        if self.secured is None and self.tls != TlsSection():
+            raise ValueError("tls: the url is mqtt://, which is not encrypted; mqtts:// is")
+        if self.clock == "device" and self.time is None:
+            raise ValueError('clock: "device" wants to know by `time` where a message has it')
+        if self.decode.sampled and self.clock == "arrival":
+            raise ValueError(
+                'clock: samples of an array arrive at once; say "counted" where they are even, "device" '
+                "where each has its time"
+            )
+        if self.session is not None and (self.client_id is None or not self.qos):
+            raise ValueError("session: the broker knows us by a client_id, and keeps messages of qos 1 alone")
+        if self.version == "3.1.1" and self.password is not None and self.username is None:
+            raise ValueError("password: MQTT 3.1.1 has none without a username")
+        for name in self.channels:
+            if not self.topic_of(name):
+                raise ValueError(f"channels.{name}: no topic, and the source has none either")
+        try:
+            self.subscriptions()
+        except ConfigError as error:
+            raise ValueError(f"channels: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _places_its_devices(self) -> Self:
+        by_device = [DEVICE in self.topic_of(name) for name in self.channels]
+        if any(by_device) and not all(by_device):
+            without = list(self.channels)[by_device.index(False)]
+            raise ValueError(
+                f"channels.{without}: its topic has no {DEVICE}, and others have; give it its own source"
+            )
+        if any(by_device) and not self.groups:
+            raise ValueError(
+                f'topic: {DEVICE} wants to know its devices: devices = ["…"] where they are known, or '
+                "max_devices, how many may appear"
+            )
+        if self.groups and self.channels and not any(by_device):
+            key = "devices" if self.devices else "max_devices"
+            raise ValueError(f"{key}: the topic has no {DEVICE}, as in plant/{DEVICE}/values")
+        if self.max_devices is not None and self.max_devices < len(self.devices):
+            raise ValueError(f"max_devices: there are {len(self.devices)} in `devices` already")
+        each_once("devices", list(self.devices.values()))
+        taken = [name for name in self.devices if re.fullmatch(_UNNAMED, name)]
+        if self.max_devices is not None and taken:
+            raise ValueError(f"devices: {taken[0]!r} is what a device is called that has no name here")
+        if self.clock == "counted" and len(self.groups) > 1:
+            raise ValueError(f'clock: "counted" is of one stream, and each {DEVICE} has its own')
+        return self
+
+    @property
+    def groups(self) -> Mapping[str, str | None]:
+        """By the name of each group of columns, the device in its topics: None is one that will appear.
+
+        Empty where topics name no device.
+        """
+        unnamed = (self.max_devices or 0) - len(self.devices)
+        return {**self.devices, **{f"device{number}": None for number in range(1, unnamed + 1)}}
+
+    def topic_of(self, channel: str) -> str:
+        """The topic of a channel, in which {device} may stand; empty if it has none."""
+        return (self.channels[channel].topic or self.topic or "").replace(CHANNEL, channel)
+
+    def channel_sections(self) -> Mapping[str, ChannelSection]:
+        """All channels, by name; device by device, where there are devices."""
+        if not self.groups:
+            return self.channels
+        return {f"{group}.{name}": each for group in self.groups for name, each in self.channels.items()}
+
+    def subscriptions(self) -> "list[Subscription]":
+        """What each message of a topic holds.
+
+        Raises:
+            ConfigError: a path is none of the payload's format.
+        """
+        grouped: dict[str, list[tuple[int, str]]] = {}
+        for column, (name, channel) in enumerate(self.channels.items()):
+            grouped.setdefault(self.topic_of(name), []).append((column, channel.path or name))
+        time = [] if self.time is None else [self.time]
+        return [
+            Subscription(
+                topic,
+                tuple(column for column, _ in each),
+                decoder(self.decode, [*(path for _, path in each), *time]),
+            )
+            for topic, each in grouped.items()
+        ]
+
+    def filters(self) -> list[str]:
+        """What to subscribe to."""
+        topics = dict.fromkeys(self.topic_of(name) for name in self.channels)
+        if self.max_devices is not None or not self.devices:
+            return list(dict.fromkeys(filter_of(each) for each in topics))
+        return list(dict.fromkeys(filter_of(each, at) for each in topics for at in self.devices.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """A topic, filter or template, and what its messages are made of."""
+
+    topic: str
+    columns: tuple[int, ...]
+    """Counted within a device's, where the topic has {device}."""
+    decoder: Decoder
+
+    @property
+    def by_device(self) -> bool:
+        """Whether each device has its own."""
+        return DEVICE in self.topic
+
+    @property
+    def wild(self) -> bool:
+        """Whether it takes more than one topic."""
+        return "+" in self.topic or "#" in self.topic
