@@ -29,7 +29,7 @@ async def publish(
     username: str | None = None,
     password: bytes | None = None,
 ) -> None:
-    """Publish over a connection of its own; with QoS 1, returns when the broker has them."""
+    """Publish over a connection of its own; with QoS 1 or 2, returns when the broker has them."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     hello = mqtt5.ConnectPacket(
         "publisher", username=username, password=password, clean_start=True, keep_alive=60
@@ -41,8 +41,11 @@ async def publish(
         packet_id = number if qos else None
         packet = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS(qos), packet_id=packet_id, retain=retain)
         writer.write(packet.write())
+        if qos == 2:
+            assert isinstance(await anext(packets), mqtt5.PubRecPacket)
+            writer.write(mqtt5.PubRelPacket(number).write())
         if qos:
-            assert isinstance(await anext(packets), mqtt5.PubAckPacket)
+            assert isinstance(await anext(packets), mqtt5.PubAckPacket | mqtt5.PubCompPacket)
     writer.write(mqtt5.DisconnectPacket().write())
     await writer.drain()
     writer.close()

@@ -13,9 +13,10 @@ import mqtt5
 
 from dxad.errors import NotConnected
 from dxad.links import mqtt311, words
+from dxad.links.mqttsession import Session
 from dxad.links.tls import TlsFilter, TlsSection
 
-__all__ = ["MqttLink", "Version", "open_link"]
+__all__ = ["MqttLink", "Version", "VersionRefusedError", "open_link"]
 
 _PACKET_MAX: Final = 256 * 1024
 """Bytes; where CONNECT asks for no other bound."""
@@ -31,6 +32,17 @@ _UNACKED_MS: Final = 10_000
 _PUBLISH: Final = 3
 _REFUSED: Final = 128
 """Reason codes from here on are refusals (MQTT 5, 2.4)."""
+_REFUSALS: Final[Mapping[int, str]] = {
+    128: "without a reason; as a rule, we may not read it",
+    131: "the broker has rules of its own",
+    135: "we may not read it: look at the broker's access list",
+    143: "it is no topic filter there",
+    151: "there are too many subscriptions",
+    158: "the broker shares no subscriptions: leave out `share`",
+    162: "the broker has no wildcards: name each topic",
+}
+"""Of a subscription (MQTT 5, 3.9.3), in words."""
+_GRANTS: Final = (mqtt5.QoS.AT_MOST_ONCE, mqtt5.QoS.AT_LEAST_ONCE, mqtt5.QoS.EXACTLY_ONCE)
 
 _Read = Callable[[memoryview], tuple[object, int]]
 _Write = Callable[[Any], bytes]
@@ -42,6 +54,10 @@ _CODECS: Final[Mapping[Version, tuple[_Read, _Write]]] = {
     "5": (mqtt5.read, lambda packet: packet.write()),
     "3.1.1": (mqtt311.read, mqtt311.write),
 }
+
+
+class VersionRefusedError(NotConnected):
+    """The broker does not speak this version of the protocol, or hangs up without saying why."""
 
 
 class MqttLink(asyncio.Protocol):
@@ -56,10 +72,14 @@ class MqttLink(asyncio.Protocol):
         *,
         on_too_large: Callable[[str], None],
         version: Version,
+        sole: bool,
+        session: Session | None,
         coalesce_s: float,
     ) -> None:
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""
         self._version = version
+        self._sole = sole
+        self._session = session
         self._read, self._write = _CODECS[version]
         self.alive_at = 0.0
         """The loop's time of the last packet: the session's proof of life."""
@@ -70,6 +90,7 @@ class MqttLink(asyncio.Protocol):
         self._connect = connect
         self._packet_max = connect.max_packet_size or _PACKET_MAX
         self._on_publish = on_publish
+        self._receive = on_publish if session is None else self._once
         self._on_closed = on_closed
         self._on_too_large = on_too_large
         self._coalesce_s = coalesce_s
@@ -125,11 +146,12 @@ class MqttLink(asyncio.Protocol):
                 self._tail = bytes(view[at:])
                 break
             except ValueError as error:
-                self.fail(f"the broker does not speak MQTT {self._version}: {error}")
+                told = f"the broker does not speak MQTT {self._version}: {error}"
+                self._give_up(self._not(told) if self._connack.done() else self._unspoken(told))
                 break
             at += used
             if isinstance(packet, mqtt5.PublishPacket):
-                self._on_publish(packet)
+                self._receive(packet)
             else:
                 self._control(packet)
         if self._coalesce_s and 0 < len(data) < _BACKLOG and self._connack.done() and not self._closed:
@@ -168,10 +190,21 @@ class MqttLink(asyncio.Protocol):
             return True
         self._skip = topic_at + length - len(view)
         self._on_too_large(f"a message of {length} bytes is larger than {self._packet_max}")
-        if view[0] & 0x06 and self._transport is not None:
+        if view[0] & 0x06:
             packet_id = int.from_bytes(view[packet_id_at : packet_id_at + 2])
-            self._transport.write(self._write(mqtt5.PubAckPacket(packet_id)))
+            if view[0] & 0x04 and self._session is not None:
+                self._session.take(packet_id)
+            self.acknowledge([packet_id])
         return True
+
+    def _once(self, packet: mqtt5.PublishPacket) -> None:
+        """A message, unless it is of QoS 2 and has come before."""
+        assert self._session is not None
+        packet_id = packet.packet_id
+        if packet.qos != mqtt5.QoS.EXACTLY_ONCE or packet_id is None or self._session.take(packet_id):
+            self._on_publish(packet)
+        elif self._session.recorded(packet_id):  # else it will be, once it is stored
+            self.acknowledge([packet_id])
 
     def _resume(self) -> None:
         assert self._transport is not None
@@ -195,6 +228,8 @@ class MqttLink(asyncio.Protocol):
             case mqtt5.ConnAckPacket():
                 if not self._connack.done():
                     self._connack.set_result(packet)
+                    if self._session is not None:
+                        self._session.resume(present=packet.session_present)
                 # A server that says 0 wants no pings; we want to know whether it is there.
                 self.keep_alive_s = packet.server_keep_alive or self.keep_alive_s
                 self._next_ping = self._loop.call_later(self.keep_alive_s / 2, self._ping)
@@ -202,6 +237,11 @@ class MqttLink(asyncio.Protocol):
                 waiting = self._subacks.pop(packet.packet_id, None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(packet.reason_codes)
+            case mqtt5.PubRelPacket():
+                known = self._session is not None and self._session.release(packet.packet_id)
+                reasons = mqtt5.PubCompReasonCode
+                reason = reasons.SUCCESS if known else reasons.PACKET_ID_NOT_FOUND
+                self._send(mqtt5.PubCompPacket(packet.packet_id, reason_code=reason))
             case mqtt5.PingRespPacket():
                 self._awaiting_ping = False
             case mqtt5.DisconnectPacket():
@@ -230,7 +270,10 @@ class MqttLink(asyncio.Protocol):
             raise self._not(f"no answer to CONNECT within {_ANSWER_S:g} s") from error
         if answer.reason_code.value >= _REFUSED:
             reason = f"{answer.reason_code.name} {answer.reason_str or ''}".rstrip()
-            raise self._not(f"the broker refuses us: {reason}")
+            told = f"the broker refuses us: {reason}"
+            if answer.reason_code == mqtt5.ConnAckReasonCode.UNSUPPORTED_PROTOCOL_VERSION:
+                raise self._unspoken(told)
+            raise self._not(told)
         self.session_present = answer.session_present
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
@@ -243,26 +286,44 @@ class MqttLink(asyncio.Protocol):
         self._packet_id += 1
         answer: asyncio.Future[Sequence[Any]] = self._loop.create_future()
         self._subacks[self._packet_id] = answer
-        wanted = mqtt5.QoS.AT_LEAST_ONCE if qos else mqtt5.QoS.AT_MOST_ONCE
-        topics = [mqtt5.TopicFilter(each, max_qos=wanted) for each in filters]
+        topics = [  # what is published while we are there is no retained message, even if it will be one
+            mqtt5.TopicFilter(each, max_qos=_GRANTS[qos], retain_as_published=False) for each in filters
+        ]
         self._transport.write(self._write(mqtt5.SubscribePacket(self._packet_id, topics)))
         try:
             async with asyncio.timeout(_ANSWER_S):
                 codes = await answer
         except TimeoutError as error:
             raise self._not(f"the broker has not answered a subscription for {_ANSWER_S:g} s") from error
-        for name, code in zip(filters, codes, strict=False):
-            if code.value >= _REFUSED:
-                raise self._not(f"the broker refuses the subscription to {name!r}: {code.name}")
+        refused = [
+            f"the subscription to {name!r}: {code.name}, {_REFUSALS.get(code.value, 'it does not say more')}"
+            for name, code in zip(filters, codes, strict=False)
+            if code.value >= _REFUSED
+        ]
+        if refused:
+            raise self._not(f"the broker refuses {'; and '.join(refused)}")
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Tell the broker that these messages are ours now, in one write."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(b"".join(self._write(mqtt5.PubAckPacket(each)) for each in packet_ids))
+            receipt = mqtt5.PubAckPacket if self._session is None else self._receipt
+            self._transport.write(b"".join(self._write(receipt(each)) for each in packet_ids))
+
+    def _receipt(self, packet_id: int) -> mqtt5.PubAckPacket | mqtt5.PubRecPacket:
+        if self._session is not None and self._session.record(packet_id):
+            return mqtt5.PubRecPacket(packet_id)
+        return mqtt5.PubAckPacket(packet_id)
+
+    def _send(self, packet: object) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._write(packet))
 
     def fail(self, reason: str) -> None:
         """Give the connection up."""
-        self._end(self._not(reason))
+        self._give_up(self._not(reason))
+
+    def _give_up(self, error: NotConnected) -> None:
+        self._end(error)
         if self._transport is not None:
             self._transport.abort()
 
@@ -274,10 +335,15 @@ class MqttLink(asyncio.Protocol):
         if not self._connack.done():
             certificate = ", or our certificate" if self._where.startswith("mqtts:") else ""
             other = "3.1.1" if self._version == "5" else "5"
-            reason += f" before it answered CONNECT: it may speak MQTT {other} only, or refuse the login"
-            reason += certificate
+            other = f"speak MQTT {other} only, or " if self._sole else ""
+            reason += f" before it answered CONNECT: it may {other}refuse the login{certificate}"
+            self._end(self._unspoken(reason))
         self._end(self._not(reason))
         self._gone.set()
+
+    def _unspoken(self, reason: str) -> NotConnected:
+        """Perhaps its way to say that it has another version."""
+        return VersionRefusedError(f"{self._where}: {reason}")
 
     def _not(self, reason: str) -> NotConnected:
         return NotConnected(f"{self._where}: {reason}")
@@ -318,12 +384,28 @@ async def open_link(
     *,
     on_too_large: Callable[[str], None] = lambda _reason: None,
     version: Version = "5",
+    sole: bool = True,
+    session: Session | None = None,
     tls: TlsSection | None = None,
     coalesce_s: float = 0.005,
 ) -> MqttLink:
     """Connect to a broker; with `tls`, over that or not at all.
 
+    Args:
+        host: of the broker.
+        port: of the broker.
+        connect: how we introduce ourselves.
+        on_publish: is called for every message, on the event loop.
+        on_closed: is called once, with the reason.
+        on_too_large: is told of messages that are larger than `connect` says.
+        version: of the protocol.
+        sole: no other version will be tried, so that one may tell of it.
+        session: what outlives the connection, where messages of QoS 2 may come.
+        tls: whom to trust, and who we are.
+        coalesce_s: after each look at the socket, the next one waits so long.
+
     Raises:
+        VersionRefusedError: the broker may speak another version of the protocol.
         NotConnected: there is none, it is not to be trusted, or it refuses us.
         ConfigError: a file of `tls` is not there, or is not what it should be.
     """
@@ -336,6 +418,8 @@ async def open_link(
         on_closed,
         on_too_large=on_too_large,
         version=version,
+        sole=sole,
+        session=session,
         coalesce_s=coalesce_s,
     )
     front = link if tls is None else TlsFilter(link, tls.context(), tls.server_name or host)

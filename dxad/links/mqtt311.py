@@ -30,6 +30,12 @@ _GRANTS: Final = {
     0x80: mqtt5.SubAckReasonCode.UNSPECIFIED_ERROR,
 }
 """Of SUBACK (3.9.3)."""
+_RECEIPTS: Final = {
+    mqtt5.PubAckPacket: b"\x40\x02",
+    mqtt5.PubRecPacket: b"\x50\x02",
+    mqtt5.PubCompPacket: b"\x70\x02",
+}
+"""What comes before a packet's number (3.4, 3.5, 3.7)."""
 _QOS: Final = (mqtt5.QoS.AT_MOST_ONCE, mqtt5.QoS.AT_LEAST_ONCE, mqtt5.QoS.EXACTLY_ONCE)
 
 
@@ -39,6 +45,7 @@ class _Kind(IntEnum):
     CONNECT = 1
     CONNACK = 2
     PUBLISH = 3
+    PUBREL = 6
     SUBSCRIBE = 8
     SUBACK = 9
     PINGRESP = 13
@@ -48,6 +55,8 @@ Outgoing = (
     mqtt5.ConnectPacket
     | mqtt5.SubscribePacket
     | mqtt5.PubAckPacket
+    | mqtt5.PubRecPacket
+    | mqtt5.PubCompPacket
     | mqtt5.PingReqPacket
     | mqtt5.DisconnectPacket
 )
@@ -63,8 +72,8 @@ def write(packet: Outgoing) -> bytes:
                 _text(each.pattern) + bytes([each.max_qos.value]) for each in packet.topic_filters
             )
             return _packet(_Kind.SUBSCRIBE << 4 | 2, packet.packet_id.to_bytes(2) + filters)
-        case mqtt5.PubAckPacket():
-            return b"\x40\x02" + packet.packet_id.to_bytes(2)
+        case mqtt5.PubAckPacket() | mqtt5.PubRecPacket() | mqtt5.PubCompPacket():
+            return _RECEIPTS[type(packet)] + packet.packet_id.to_bytes(2)
         case mqtt5.PingReqPacket():
             return b"\xc0\x00"
         case mqtt5.DisconnectPacket():
@@ -106,6 +115,8 @@ def _packet_of(kind: int, flags: int, body: memoryview) -> object:
     match kind:
         case _Kind.PUBLISH:
             return _publish(flags, body)
+        case _Kind.PUBREL:
+            return mqtt5.PubRelPacket(body[0] << 8 | body[1])
         case _Kind.CONNACK:
             return mqtt5.ConnAckPacket(session_present=bool(body[0] & 1), reason_code=_REFUSALS[body[1]])
         case _Kind.SUBACK:

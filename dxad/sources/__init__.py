@@ -54,6 +54,11 @@ class Inbox:
         """The share of it that is free."""
         return self._stage.room / self._capacity
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to read."""
+        return not len(self._stage) and not self._rejected
+
     def open(self) -> None:
         """There is a link from now on, and nothing holds it back."""
         self._lost = None

@@ -3,12 +3,8 @@
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 import signal
-import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,7 +21,8 @@ from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S, Quality, Reason
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
-from tests.peers import listening, packets_of, publish, silence
+from tests.mqttbrokers import PASSWORD, FakeBroker, running_mosquitto
+from tests.peers import listening, publish, silence
 
 
 def config(port: int, **settings: Any) -> Config:
@@ -71,39 +68,6 @@ async def refused(port: int, **settings: Any) -> str:
     return str(told.value)
 
 
-class FakeBroker:
-    """It records what comes, and answers as it is told to."""
-
-    def __init__(self) -> None:
-        self.got: list[Any] = []
-        self.connack = mqtt5.ConnAckPacket()
-        self.granted = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
-        self.pongs = True
-        self.writer: asyncio.StreamWriter | None = None
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        async for packet in packets_of(reader):
-            self.got.append(packet)
-            match packet:
-                case mqtt5.ConnectPacket():
-                    writer.write(self.connack.write())
-                case mqtt5.SubscribePacket():
-                    writer.write(mqtt5.SubAckPacket(packet.packet_id, [self.granted]).write())
-                case mqtt5.PingReqPacket() if self.pongs:
-                    writer.write(mqtt5.PingRespPacket().write())
-
-    def send(self, *payloads: bytes, qos: int = 0) -> bytes:
-        """The bytes of these messages."""
-        return b"".join(
-            mqtt5.PublishPacket("t", payload, qos=mqtt5.QoS(qos), packet_id=number if qos else None).write()
-            for number, payload in enumerate(payloads, 1)
-        )
-
-    def kinds(self) -> list[str]:
-        return [type(packet).__name__.removesuffix("Packet") for packet in self.got]
-
-
 @pytest.fixture
 def fake() -> FakeBroker:
     return FakeBroker()
@@ -120,7 +84,7 @@ class TestConfig:
         [
             ({"clock": "device"}, "wants to know by `time` where a message has it"),
             ({"session": "1h"}, "the broker knows us by a client_id"),
-            ({"session": "1h", "client_id": "gw", "qos": 0}, "keeps messages of qos 1 alone"),
+            ({"session": "1h", "client_id": "gw", "qos": 0}, "keeps messages of qos 1 and 2 alone"),
             ({"version": "3.1.1", "password": {"env": "P"}}, "3.1.1 has none without a username"),
         ],
     )
@@ -365,7 +329,7 @@ class TestRefusals:
         port = free_port()
         with Broker(mqtt5_port=free_port(), mqtt311_port=port):
             await asyncio.sleep(0.2)
-            assert "MQTT 3.1.1 only" in await refused(port)
+            assert "MQTT 3.1.1 only" in await refused(port, version="5")
 
     async def test_a_broker_of_the_old_protocol_answers_in_it(self):
         async def unacceptable(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -506,38 +470,12 @@ class TestSession:
             assert set(fake.kinds()) == {"Connect", "Subscribe", "PubAck", "Disconnect"}
 
 
-PASSWORD = "hush"
-
-
 @pytest.fixture
 def mosquitto(tmp_path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A mosquitto that knows the user `gw`; its port and process."""
-    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if program is None or shutil.which("mosquitto_passwd") is None:
-        pytest.skip("mosquitto is not installed (apt install mosquitto)")
-    port = free_port()
-    users, settings = tmp_path / "users", tmp_path / "mosquitto.conf"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", users, "gw", PASSWORD], check=True, capture_output=True)
-    users.chmod(0o644)
-    settings.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {users}\n"
-        + ("user root\n" if os.getuid() == 0 else "")
-    )
-    with subprocess.Popen([program, "-c", settings], stderr=subprocess.DEVNULL) as process:
-        wait_for(port)
-        yield port, process
-        process.kill()
-
-
-def wait_for(port: int) -> None:
-    for _ in range(250):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    pytest.fail("mosquitto does not listen")
+    users = tmp_path / "users"
+    with running_mosquitto(tmp_path, "allow_anonymous false", f"password_file {users}") as found:
+        yield found
 
 
 @pytest.fixture

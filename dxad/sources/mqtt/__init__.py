@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import mqtt5
 
 from dxad.errors import DecodeError, NotConnected
-from dxad.links.mqtt import MqttLink, open_link
+from dxad.links.mqtt import MqttLink, Version, VersionRefusedError, open_link
+from dxad.links.mqttsession import Session
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox, Intake
@@ -28,6 +29,7 @@ __all__ = ["PLUGIN", "Config", "Mqtt", "MqttChannel"]
 
 _PROOF: Final = 1.5
 """Keep-alives for which a packet proves the session alive."""
+_EXACTLY_ONCE: Final = 2
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
@@ -52,11 +54,21 @@ class Mqtt:
         if config.groups:
             by_device = [each for each in config.subscriptions() if each.by_device]
             self._fleet = Fleet(by_device, Places(config.groups, kept), self._intake, self._reject)
+        widest = max((len(each.columns) for each in config.subscriptions()), default=1)
+        self._most = max(1, min(_UNACKNOWLEDGED_MAX, config.queue // widest))
+        """Messages that the broker may send unacknowledged: all of them find room."""
+        self._versions: tuple[Version, ...] = (
+            ("5", "3.1.1") if config.version == "auto" else (config.version,)
+        )
+        """In the order in which they are tried."""
+        self._session = Session() if config.qos == _EXACTLY_ONCE or config.session is not None else None
         self._link: MqttLink | None = None
         self._known = False
         """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
         """Messages that are staged."""
+        self._full = False
+        """Whether as many of them wait as may, and the network keeps what else there is."""
         self._handed_over: list[int] = []
         """Those whose samples the last `read` has returned."""
 
@@ -107,20 +119,39 @@ class Mqtt:
         hello = self._hello()
         self._inbox.open()
         port = url.port or PORTS[url.scheme]
-        self._link = await open_link(
-            url.hostname,
-            port,
-            hello,
-            self._message,
-            self._closed,
-            on_too_large=self._reject,
-            version=self._config.version,
-            tls=self._config.secured,
-        )
+        self._link = await self._opened(url.hostname, port, hello)
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
         await self._link.subscribe(self._config.filters(), self._config.qos)
         self._known = True
+
+    async def _opened(self, host: str, port: int, hello: mqtt5.ConnectPacket) -> MqttLink:
+        """A link in the first of our versions that the broker does not refuse; the next begins with that."""
+        refusal: VersionRefusedError | None = None
+        for version in self._versions:
+            try:
+                link = await open_link(
+                    host,
+                    port,
+                    hello,
+                    self._message,
+                    self._closed,
+                    on_too_large=self._reject,
+                    version=version,
+                    sole=len(self._versions) == 1,
+                    session=self._session,
+                    tls=self._config.secured,
+                )
+            except VersionRefusedError as error:
+                refusal = refusal or error
+                self._inbox.open()
+                continue
+            self._versions = (version, *(each for each in self._versions if each != version))
+            return link
+        assert refusal is not None
+        if len(self._versions) == 1:
+            raise refusal
+        raise NotConnected(f"{refusal}; nor does it take MQTT {self._versions[-1]}")
 
     def _hello(self) -> mqtt5.ConnectPacket:
         config = self._config
@@ -134,7 +165,7 @@ class Mqtt:
             keep_alive=config.keep_alive // NS_PER_S,
             clean_start=config.session is None,
             session_expiry_interval=(config.session or 0) // NS_PER_S,
-            receive_max=_UNACKNOWLEDGED_MAX,
+            receive_max=self._most,
             max_packet_size=config.decode.max_payload + _HEADER_MAX,
             **login,
         )
@@ -160,6 +191,19 @@ class Mqtt:
                 intake.take(now, packet.payload)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
+            if len(self._unacknowledged) >= self._most or self._inbox.idle:
+                self._bound()
+
+    def _bound(self) -> None:
+        """Wait with taking more, whatever the broker makes of our maximum; or nobody wants what came."""
+        if self._link is None:
+            return
+        if self._inbox.idle:
+            self._link.acknowledge(self._unacknowledged)
+            self._unacknowledged = []
+        elif not self._full:
+            self._full = True
+            self._link.hold(held=True)
 
     def _taking(self, topic: str) -> Iterator[Intake]:
         if topic in self._plain:
@@ -195,11 +239,14 @@ class Mqtt:
     def _hand_over(self) -> None:
         self._handed_over += self._unacknowledged
         self._unacknowledged = []
+        if self._full and self._link is not None:
+            self._full = False
+            self._link.hold(held=False)
 
     async def close(self) -> None:
         """Leave the broker; safe twice, and without `connect`."""
         link, self._link = self._link, None
-        self._unacknowledged, self._handed_over = [], []
+        self._unacknowledged, self._handed_over, self._full = [], [], False
         if link is not None:
             await link.close()
 

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, fie
 from dxad.decode import Decoder, DecodeTable, decoder, each_once
 from dxad.errors import ConfigError
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
-from dxad.links.mqtt import Version
 from dxad.links.tls import TlsSection
 from dxad.sources.mqtt.topic import CHANNEL, DEVICE, TopicTemplate, filter_of
 from dxad.types import NS_PER_S
@@ -30,6 +29,14 @@ def _level(text: str) -> str:
     if not 0 < len(text) <= LEVEL_MAX or any(each in text for each in "/+#\0"):
         raise ValueError(f"{text[:LEVEL_MAX]!r} is no level of a topic")
     return text
+
+
+def _storable(value: Any) -> Any:
+    if value == "outbox":
+        raise ValueError(
+            'ack: the outbox holds events, and no samples yet that one could wait for; there is "ring" alone'
+        )
+    return value
 
 
 def _by_name(value: Any) -> Any:
@@ -91,12 +98,27 @@ class Config(SourceSection):
         description="take in devices as they appear, so many with those of `devices`; those without a name "
         "become device1, device2 … in the order in which they come, for good",
     )
-    version: Version = Field("5", description="of the protocol; 3.1.1 for brokers that have no other")
-    qos: Literal[0, 1] = Field(1, description="1: the broker sends again what was not acknowledged; never 2")
+    version: Literal["auto", "5", "3.1.1"] = Field(
+        "auto",
+        description="of the protocol; auto: 5, or 3.1.1 where the broker refuses that, and remember it",
+    )
+    qos: Literal[0, 1, 2] = Field(
+        1,
+        description="1: the broker sends again what was not acknowledged; 2: and nothing comes twice. It is "
+        "acknowledged when it is in the ring",
+    )
+    ack: Annotated[Literal["ring"], BeforeValidator(_storable)] = Field(
+        "ring", description="where a sample must be before the broker is told that it was received"
+    )
+    share: Annotated[str, AfterValidator(_level)] | None = Field(
+        None,
+        description="the name of a group of gateways between which the broker divides the messages; MQTT 5, "
+        "or a 3.1.1 broker that can",
+    )
     session: Annotated[Duration, Field(ge=NS_PER_S, multiple_of=NS_PER_S)] | None = Field(
         None,
-        description="for how long the broker keeps what comes while we are away, with qos 1 and a client_id; "
-        "without it, nothing",
+        description="for how long the broker keeps what comes while we are away, with qos 1 or 2 and a "
+        "client_id; without it, nothing",
     )
     client_id: str | None = Field(None, description="default: dxad-, the source's name and a random number")
     keep_alive: Duration = Field(
@@ -141,7 +163,9 @@ class Config(SourceSection):
                 "where each has its time"
             )
         if self.session is not None and (self.client_id is None or not self.qos):
-            raise ValueError("session: the broker knows us by a client_id, and keeps messages of qos 1 alone")
+            raise ValueError(
+                "session: the broker knows us by a client_id, and keeps messages of qos 1 and 2 alone"
+            )
         if self.version == "3.1.1" and self.password is not None and self.username is None:
             raise ValueError("password: MQTT 3.1.1 has none without a username")
         for name in self.channels:
@@ -220,9 +244,9 @@ class Config(SourceSection):
     def filters(self) -> list[str]:
         """What to subscribe to."""
         topics = dict.fromkeys(self.topic_of(name) for name in self.channels)
-        if self.max_devices is not None or not self.devices:
-            return list(dict.fromkeys(filter_of(each) for each in topics))
-        return list(dict.fromkeys(filter_of(each, at) for each in topics for at in self.devices.values()))
+        known = self.devices.values() if self.devices and self.max_devices is None else ["+"]
+        share = "" if self.share is None else f"$share/{self.share}/"
+        return list(dict.fromkeys(share + filter_of(each, device) for each in topics for device in known))
 
 
 @dataclass(frozen=True, slots=True)
