@@ -28,6 +28,7 @@ __all__ = [
     "Partial",
     "Path",
     "PathText",
+    "Picking",
     "Sampled",
     "bounded",
     "decoder",
@@ -79,6 +80,21 @@ class Sampled(Protocol):
 
         Raises:
             DecodeError: the payload is malformed, or larger than `max_payload`.
+        """
+
+
+@runtime_checkable
+class Picking(Protocol):
+    """A decoder that can leave it to others to look at the kinds of what it finds, many messages at once."""
+
+    def pick(self, payload: bytes) -> Sequence[Any]:
+        """What stands there for each channel, number or not.
+
+        Raises:
+            DecodeError: as `decode`.
+            LookupError: a channel's number is missing; let `decode` see to it.
+            TypeError: the document is no map; likewise.
+            ValueError: the payload is malformed; likewise.
         """
 
 
@@ -248,4 +264,6 @@ def stamp(at: float | None) -> int:
     for unit_ns, least in ((1, 1e17), (1_000, 1e14), (1_000_000, 1e11)):
         if at >= least:
             return int(at) * unit_ns if at < _LARGEST_NS / unit_ns else 0
+    if at >= _LARGEST_NS // NS_PER_S:
+        return 0
     return int(at) * NS_PER_S + round(at % 1 * NS_PER_S)  # the product of both would be off by up to 128 ns

@@ -70,6 +70,7 @@ class MqttLink(asyncio.Protocol):
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
         *,
+        on_looked: Callable[[], None],
         on_too_large: Callable[[str], None],
         version: Version,
         sole: bool,
@@ -92,6 +93,7 @@ class MqttLink(asyncio.Protocol):
         self._on_publish = on_publish
         self._receive = on_publish if session is None else self._once
         self._on_closed = on_closed
+        self._on_looked = on_looked
         self._on_too_large = on_too_large
         self._coalesce_s = coalesce_s
         self._loop = asyncio.get_running_loop()
@@ -125,6 +127,10 @@ class MqttLink(asyncio.Protocol):
         """Parse all packets that are complete, keep the rest."""
         if data:
             self.alive_at = self._loop.time()
+        self._parse(data)
+        self._on_looked()
+
+    def _parse(self, data: bytes) -> None:
         view = memoryview(self._tail if not data else bytes(self._tail) + data if self._tail else data)
         self._tail = b""
         at, end = min(self._skip, len(view)), len(view)
@@ -382,6 +388,7 @@ async def open_link(
     on_publish: Callable[[mqtt5.PublishPacket], None],
     on_closed: Callable[[NotConnected], None],
     *,
+    on_looked: Callable[[], None] = lambda: None,
     on_too_large: Callable[[str], None] = lambda _reason: None,
     version: Version = "5",
     sole: bool = True,
@@ -397,6 +404,7 @@ async def open_link(
         connect: how we introduce ourselves.
         on_publish: is called for every message, on the event loop.
         on_closed: is called once, with the reason.
+        on_looked: is called when all messages that came together were handed over.
         on_too_large: is told of messages that are larger than `connect` says.
         version: of the protocol.
         sole: no other version will be tried, so that one may tell of it.
@@ -416,6 +424,7 @@ async def open_link(
         connect,
         on_publish,
         on_closed,
+        on_looked=on_looked,
         on_too_large=on_too_large,
         version=version,
         sole=sole,

@@ -6,6 +6,7 @@ A source writes each sample with one `pack_into`; everything after that is vecto
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -108,14 +109,48 @@ class Stage:
         if missing.any():
             samples["quality"][missing] = Quality.BAD
             samples["reason"][missing] = Reason.TYPE
-        written = samples.tobytes()
+        self._append(samples.tobytes())
+        self._messages += messages
+        return True
+
+    def put_gathered(
+        self, arrival: int, values: F8, columns: Sequence[int], counts: Sequence[int], stamps: Sequence[int]
+    ) -> bool:
+        """Add messages of all shapes that arrived together; returns False, and has added none, if room lacks.
+
+        Args:
+            arrival: the stream clock now.
+            values: (samples,), those of one message after the other; NaN makes a BAD sample.
+            columns: of each sample.
+            counts: of each message's samples.
+            stamps: of each message, as in `begin`; or none at all.
+        """
+        if self._every > 1 or len(values) * _SIZE > len(self._buffer) - self._used:
+            return False
+        samples = np.zeros(len(values), SAMPLE)
+        messages = np.arange(self._messages, self._messages + len(counts))
+        samples["message"] = np.repeat(messages, counts)
+        samples["arrival"] = arrival
+        samples["value"] = values
+        samples["column"] = columns
+        if stamps:
+            samples["stamp"] = np.repeat(np.array(stamps, dtype=np.int64), counts)
+        missing = np.isnan(values)
+        if missing.any():
+            samples["quality"][missing] = Quality.BAD
+            samples["reason"][missing] = Reason.TYPE
+        self._append(samples.tobytes())
+        self._messages += len(counts)
+        return True
+
+    def _append(self, written: bytes) -> None:
+        """Add samples as they stand in memory, for which there is room."""
+        size = len(written)
         at = (self._begin + self._used) % len(self._buffer)
         first = min(size, len(self._buffer) - at)
         self._view[at : at + first] = written[:first]
         self._view[: size - first] = written[first:]
         self._used += size
-        self._messages += messages
-        return True
 
     def _make_room(self) -> int:
         """Let go of waiting samples for the one that comes; returns where it goes, or -1: it is not kept."""

@@ -6,10 +6,14 @@ payloads ── Intake, by a decoder
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-from dxad.decode import ABSENT, Bulk, Decoder, Partial, Sampled, stamp
+import numpy as np
+
+from dxad.decode import ABSENT, Bulk, Decoder, Partial, Picking, Sampled, stamp
 from dxad.errors import DecodeError, NotConnected
 from dxad.fields import SourceSection
 from dxad.ring.stage import Stage
@@ -18,8 +22,23 @@ from dxad.types import F8, Block, Quality, Reason
 __all__ = ["Inbox", "Intake"]
 
 _NAN: Final = float("nan")
+_NUMBERS: Final = frozenset({float, int})
+"""The types of what decoders find; true and false are of none of them."""
+_UNPICKED: Final = (DecodeError, LookupError, TypeError, ValueError)
 _TOLD_MOST: Final = 200
 """Characters of what is said of a malformed message: it may quote the message."""
+
+
+@dataclass(slots=True)
+class Gathered:
+    """Messages that came together, picked and not looked at yet."""
+
+    messages: "list[tuple[Intake, bytes]]" = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    columns: list[Sequence[int]] = field(default_factory=list)
+    """Of each message."""
+    stamps: list[int] = field(default_factory=list)
+    """Of each message, if messages have times."""
 
 
 class Inbox:
@@ -43,6 +62,7 @@ class Inbox:
         self._lost: str | None = "not connected"
         self._rejected = 0
         self._first_rejected = ""
+        self.gathered = Gathered()
 
     @property
     def overflowed(self) -> int:
@@ -57,7 +77,12 @@ class Inbox:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to read."""
-        return not len(self._stage) and not self._rejected
+        return not len(self._stage) and not self._rejected and not self.gathered.messages
+
+    @property
+    def blocks(self) -> bool:
+        """Whether what comes is to wait as soon as there is half as much as may be."""
+        return self._hold is not None
 
     def open(self) -> None:
         """There is a link from now on, and nothing holds it back."""
@@ -104,6 +129,26 @@ class Inbox:
             return False
         self._tell()
         return True
+
+    def commit(self, arrival: int) -> None:
+        """Add what was gathered; what is no finite number makes a BAD sample."""
+        gathered = self.gathered
+        if not gathered.messages:
+            return
+        if not _NUMBERS.issuperset(map(type, gathered.values)):
+            gathered.values = [each if type(each) in _NUMBERS else _NAN for each in gathered.values]
+        values = np.fromiter(gathered.values, np.float64, len(gathered.values))
+        finite = np.isfinite(values)
+        if not finite.all():
+            values[~finite] = _NAN
+        self.gathered = Gathered()
+        counts = [len(columns) for columns in gathered.columns]
+        columns = list(itertools.chain.from_iterable(gathered.columns))
+        if self._stage.put_gathered(arrival, values, columns, counts, gathered.stamps):
+            self._tell()
+            return
+        for intake, payload in gathered.messages:  # not all find room: its policy says which
+            intake.take(arrival, payload)
 
     def _tell(self) -> None:
         """There is something to read, and perhaps enough."""
@@ -168,6 +213,8 @@ class Intake:
         self._timed = timed
         self._sampled = decoder if isinstance(decoder, Sampled) else None
         self._partial = isinstance(decoder, Partial) and decoder.partial
+        plain = self._sampled is None and not self._partial and not inbox.blocks
+        self._pick = decoder.pick if plain and isinstance(decoder, Picking) else None
         self._bulk = decoder if all_columns and not timed and isinstance(decoder, Bulk) else None
 
     def take(
@@ -184,6 +231,25 @@ class Intake:
             self._inbox.reject(now, error)
             return
         self._put(now, values, quality, reason)
+
+    def gather(self, payload: bytes) -> bool:
+        """Put a message aside until the inbox is told to `commit`; False: it wants to be taken by itself."""
+        if self._pick is None:
+            return False
+        try:
+            values = self._pick(payload)
+        except _UNPICKED:
+            return False
+        gathered = self._inbox.gathered
+        if self._timed:
+            *values, at = values
+            if type(at) not in _NUMBERS:
+                return False
+            gathered.stamps.append(stamp(at))
+        gathered.values += values
+        gathered.columns.append(self._columns)
+        gathered.messages.append((self, payload))
+        return True
 
     def take_all(self, now: int, payloads: Sequence[bytes]) -> bool:
         """Add many payloads at once; False: it cannot be done, and nothing was added."""

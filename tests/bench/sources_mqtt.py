@@ -15,7 +15,6 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from typing import Any, Final
 
 import aiomqtt
@@ -40,6 +39,7 @@ _TOPICS: Final = 50
 _PERIOD: Final = NS_PER_S // 10
 _TICK_S: Final = 0.05
 _ROUNDS: Final = 3
+_PATIENCE_S: Final = 30.0
 _WINDOW: Final = 1000
 """Messages that may wait for their acknowledgements."""
 
@@ -94,17 +94,21 @@ async def _ours(port: int, messages: int, topics: int, qos: int) -> float:
     )  # fmt: skip
     clock = SystemClock()
     source = Mqtt("bench", config, clock=clock)
-    ring = RingBuffer(source.channels, _PERIOD, 1000)
+    ring = RingBuffer(source.channels, period=_PERIOD, slots=1000, start=clock.now() // _PERIOD)
     ingest = Ingest("bench", source, config, ring, clock=clock, health=Health(clock), metrics=Metrics())
     task = asyncio.create_task(ingest.run())
     try:
-        while not ingest.connected:
-            await asyncio.sleep(0.001)
+        for _ in range(1000):
+            if ingest.connected:
+                break
+            await asyncio.sleep(0.005)
         spent_s = time.process_time()
-        while ingest.snapshot()["samples"] < messages * _VALUES:
+        for _ in range(round(_PATIENCE_S / _TICK_S)):
+            if ingest.snapshot()["samples"] >= messages * _VALUES:
+                break
             await asyncio.sleep(_TICK_S)
             ingest.tick(clock.now())
-            assert not task.done()
+        assert ingest.snapshot()["samples"] == messages * _VALUES, ingest.snapshot()
         return time.process_time() - spent_s
     finally:
         task.cancel()
@@ -134,25 +138,26 @@ async def _naive(port: int, messages: int, _topics: int, qos: int) -> float:
 def _fed(messages: int, topics: int, qos: int) -> Iterator[int]:
     """The port of a process that sends so many messages to whoever subscribes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        ours, theirs = multiprocessing.Pipe()
         child = multiprocessing.get_context("fork").Process(
-            target=_feed, args=(server, theirs, messages, topics, qos)
+            target=_feed, args=(server, messages, topics, qos), daemon=True
         )
         child.start()
         try:
             yield server.getsockname()[1]
         finally:
-            ours.send(None)
+            child.terminate()
             child.join()
 
 
-def _feed(server: socket.socket, told: Connection, messages: int, topics: int, qos: int) -> None:
+def _feed(server: socket.socket, messages: int, topics: int, qos: int) -> None:
+    server.settimeout(_PATIENCE_S)
     wire, _ = server.accept()
     with wire:
+        wire.settimeout(_PATIENCE_S)
         _expect(wire, mqtt5.ConnectPacket)
         wire.sendall(mqtt5.ConnAckPacket().write())
         asked = _expect(wire, mqtt5.SubscribePacket)
-        codes = [mqtt5.SubAckReasonCode(qos)] * len(asked.subscriptions)
+        codes = [mqtt5.SubAckReasonCode(qos)] * len(asked.topic_filters)
         wire.sendall(mqtt5.SubAckPacket(asked.packet_id, codes).write())
         acknowledged, rest = 0, b""
         for begin in range(0, messages, _WINDOW):
@@ -161,7 +166,8 @@ def _feed(server: socket.socket, told: Connection, messages: int, topics: int, q
             while qos and acknowledged < begin + count - _WINDOW // 2:
                 found, rest = _acknowledged(rest + wire.recv(1 << 16))
                 acknowledged += found
-        told.recv()
+        while wire.recv(1 << 16):
+            pass
 
 
 def _message(number: int, topics: int, qos: int) -> bytes:
@@ -189,6 +195,8 @@ def _expect(wire: socket.socket, kind: type) -> Any:
     data = b""
     while True:
         data += wire.recv(1 << 16)
+        if not data:
+            raise ConnectionError("the client has gone")
         try:
             packet, _ = mqtt5.read(memoryview(data))
         except IndexError:

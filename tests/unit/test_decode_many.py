@@ -127,7 +127,7 @@ class TestRecords:
     ("at", "expected"),
     [
         (None, 0), (0.0, 0), (-5.0, 0), (math.nan, 0), (1.7e9, 17 * 10**17), (1.7e12, 17 * 10**17),
-        (1.7e15, 17 * 10**17), (1.7e18, 17 * 10**17), (1e300, 0),
+        (1.7e15, 17 * 10**17), (1.7e18, 17 * 10**17), (1e300, 0), (9223372037.0, 0),
     ],
 )  # fmt: skip
 def test_a_time_says_by_its_size_in_what_it_counts(at, expected):

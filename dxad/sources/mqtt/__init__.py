@@ -7,7 +7,7 @@ devices.py    which device has which columns
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -32,6 +32,8 @@ _PROOF: Final = 1.5
 _EXACTLY_ONCE: Final = 2
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
+_ROUTES_MOST: Final = 10_000
+"""Topics that are remembered."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
 
@@ -49,6 +51,8 @@ class Mqtt:
         intakes = [(each, self._intake(each)) for each in config.subscriptions() if not each.by_device]
         self._plain = {each.topic: intake for each, intake in intakes if not each.wild}
         self._wild = [(each.topic, intake) for each, intake in intakes if each.wild]
+        self._routes: dict[str, Sequence[Intake]] = {}
+        """By topic."""
         kept = None if state_dir is None else state_dir / "sources" / f"{name}.state"
         self._fleet: Fleet | None = None
         if config.groups:
@@ -136,6 +140,7 @@ class Mqtt:
                     hello,
                     self._message,
                     self._closed,
+                    on_looked=self._looked,
                     on_too_large=self._reject,
                     version=version,
                     sole=len(self._versions) == 1,
@@ -182,17 +187,28 @@ class Mqtt:
         self._inbox.reject(self._clock.now(), reason)
 
     def _message(self, packet: mqtt5.PublishPacket) -> None:
-        """Stage one message's samples; a malformed one is counted, and told at the next read."""
-        now = self._clock.now()
-        for intake in self._taking(packet.topic):
-            if packet.retain:
-                intake.take(now, packet.payload, Quality.UNCERTAIN, Reason.RETAINED)
-            else:
-                intake.take(now, packet.payload)
+        """Take in one message; most are staged when all that came with them is there."""
+        intakes = self._taking(packet.topic)
+        if packet.retain or len(intakes) != 1 or not intakes[0].gather(packet.payload):
+            self._take(packet, intakes)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
             if len(self._unacknowledged) >= self._most or self._inbox.idle:
                 self._bound()
+
+    def _take(self, packet: mqtt5.PublishPacket, intakes: Sequence[Intake]) -> None:
+        """Stage one message's samples; a malformed one is counted, and told at the next read."""
+        self._looked()
+        now = self._clock.now()
+        for intake in intakes:
+            if packet.retain:
+                intake.take(now, packet.payload, Quality.UNCERTAIN, Reason.RETAINED)
+            else:
+                intake.take(now, packet.payload)
+
+    def _looked(self) -> None:
+        """That was all for now."""
+        self._inbox.commit(self._clock.now())
 
     def _bound(self) -> None:
         """Wait with taking more, whatever the broker makes of our maximum; or nobody wants what came."""
@@ -205,14 +221,21 @@ class Mqtt:
             self._full = True
             self._link.hold(held=True)
 
-    def _taking(self, topic: str) -> Iterator[Intake]:
-        if topic in self._plain:
-            yield self._plain[topic]
-        for pattern, intake in self._wild:
-            if matches(pattern, topic):
-                yield intake
+    def _taking(self, topic: str) -> Sequence[Intake]:
+        found = self._routes.get(topic)
+        return self._route(topic) if found is None else found
+
+    def _route(self, topic: str) -> Sequence[Intake]:
+        """Who takes messages of a topic; kept for the next one, unless a device has no place."""
+        found = [self._plain[topic]] if topic in self._plain else []
+        found += [intake for pattern, intake in self._wild if matches(pattern, topic)]
         if self._fleet is not None:
-            yield from self._fleet.taking(topic)
+            found += self._fleet.taking(topic)
+        if found:
+            if len(self._routes) >= _ROUTES_MOST:
+                self._routes.clear()
+            self._routes[topic] = found
+        return found
 
     async def read(self) -> Block:
         """All samples that came since the last call.

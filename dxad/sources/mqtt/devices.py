@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 _REFUSED_MOST: Final = 50
 """Devices without a place that are told by name."""
-_ROUTES_MOST: Final = 10_000
 """Topics whose way is remembered."""
 
 
@@ -138,15 +137,9 @@ class Fleet:
         self._reject = reject
         self._intakes: dict[tuple[str, int], Intake] = {}
         """By template and place."""
-        self._routes: dict[str, Sequence[Intake]] = {}
-        """By topic."""
 
     def taking(self, topic: str) -> Sequence[Intake]:
         """What takes in a message of this topic; a device that comes for the first time gets its place."""
-        found = self._routes.get(topic)
-        return self._route(topic) if found is None else found
-
-    def _route(self, topic: str) -> Sequence[Intake]:
         found: list[Intake] = []
         for each in self._subscriptions:
             if not matches(filter_of(each.topic), topic):
@@ -161,10 +154,6 @@ class Fleet:
             if key not in self._intakes:
                 self._intakes[key] = self._intake(each, place)
             found.append(self._intakes[key])
-        if found:
-            if len(self._routes) >= _ROUTES_MOST:
-                self._routes.clear()
-            self._routes[topic] = found
         return found
 
     async def load(self) -> None:
