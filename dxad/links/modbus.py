@@ -282,6 +282,7 @@ class ModbusLink:
             if job is not None and transaction == job.transaction and unit == job.sent.unit:
                 self._answered(job, pdu)
             elif unit in self._parked and transaction == self._parked[unit].transaction:
+                self._parked[unit].came_at = self._loop.time()
                 self._settle(self._unpark(unit), pdu)
         self._nonsense = self._nonsense or nonsense[:_SHOWN]
 
@@ -300,6 +301,7 @@ class ModbusLink:
                 else:
                     self._answered(job, pdu)
             elif (parked := self._parked.get(asked.unit)) is not None and asked is parked.sent:
+                parked.came_at = self._loop.time()
                 self._settle(self._unpark(asked.unit), pdu)
                 self._go_on()
             else:
@@ -339,7 +341,7 @@ class ModbusLink:
 
     def _answered(self, job: Job, pdu: bytes) -> None:
         """The answer that all wait for has come; on a line, see whether it is alone."""
-        now = self._loop.time()
+        now = job.came_at = self._loop.time()
         slave = self._slaves[job.asked.unit]
         if not self._is_line:
             self._cancel_timer()
@@ -364,7 +366,7 @@ class ModbusLink:
         slave = self._slaves[job.asked.unit]
         if job.doubled or job.garbled:
             slave.doubt(job, now, 0.0)
-            slave.answered(0.0)
+            slave.answered()
             self._clashed()
             reason = Reason.OUT_OF_STEP if job.doubled else Reason.CHECKSUM
             detail = "two answers to one question" if job.doubled else "an answer with a wrong checksum"
@@ -396,8 +398,8 @@ class ModbusLink:
         elif longer and code in _NOT_THERE:
             again = job
         if again is not None:
-            slave.answered(now - job.sent_at, job.sent_at)
-            self._again(slave, again)
+            slave.answered(job)
+            self._again(slave, again.afresh())
             return
         job.settle(self._meaning(job, pdu, now))
 
@@ -416,9 +418,9 @@ class ModbusLink:
             if answer.silent:
                 slave.missed(now, now - job.sent_at, shared=len(self._slaves) > 1)
             else:
-                slave.answered(now - job.sent_at, job.sent_at)
+                slave.answered(job)
             return answer
-        slave.answered(now - job.sent_at, job.sent_at)
+        slave.answered(job)
         if pdu[0] != sent.function:
             return Answer(reason=Reason.UNFITTING, detail=f"an answer to function {pdu[0] & ~_EXCEPTION}")
         if len(pdu) != sent.size + 2:

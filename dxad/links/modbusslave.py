@@ -90,6 +90,7 @@ class Job:
     """Of a proof: what is to be asked when it has come."""
     sent: Question = field(init=False)
     sent_at: float = 0.0
+    came_at: float = 0.0
     transaction: int = 0
     pdu: bytes = b""
     """What came, while it is waited whether more comes."""
@@ -101,6 +102,15 @@ class Job:
 
     def __post_init__(self) -> None:
         self.sent = self.asked
+
+    def afresh(self) -> "Job":
+        """The same, before it was sent."""
+        return Job(self.asked, self.timeout_s, self.more, self.done, self.before)
+
+    @property
+    def took_s(self) -> float:
+        """How long the answer took."""
+        return self.came_at - self.sent_at
 
     @property
     def came(self) -> bool:
@@ -198,11 +208,12 @@ class Slave:
         elif shared and (self.misses > 1 or cost_s > _FORGIVEN_S):
             self.ask_at = now + rest_s
 
-    def answered(self, took_s: float = 0.0, sent_at: float = 0.0) -> None:
-        """It is alive."""
+    def answered(self, job: Job | None = None) -> None:
+        """It is alive: it has answered this."""
         self.misses, self.ask_at = 0, 0.0
-        self._answered_to = max(self._answered_to, sent_at)
-        self._longest_s = max(took_s, _FORGETS * self._longest_s)
+        if job is not None:
+            self._answered_to = max(self._answered_to, job.sent_at)
+            self._longest_s = max(job.took_s, _FORGETS * self._longest_s)
 
     def hold_s(self, job: Job, gap_s: float, now: float) -> float:
         """How long an answer is kept to see whether another one comes to the same question."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import struct
 import tty
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,10 @@ class Slave:
     def __init__(self) -> None:
         self.late_s = 0.0
         self.again_s: float | None = None
+        self.exact = False
+        """More than one register at once is an illegal address."""
+        self.heard: list[tuple[int, int, int]] = []
+        """Function, first, count."""
         self._near, self._far = os.openpty()
         tty.setraw(self._far)
         self.url = f"rtu://{os.ttyname(self._far)}"
@@ -30,8 +35,13 @@ class Slave:
         loop = asyncio.get_running_loop()
 
         def heard() -> None:
-            first = int.from_bytes(os.read(self._near, 8)[2:4])
-            answer = framed("rtu", 1, b"\x04\x02" + first.to_bytes(2))
+            _, function, first, count = struct.unpack(">BBHH", os.read(self._near, 8)[:6])
+            self.heard.append((function, first, count))
+            if function != 4 or (self.exact and count > 1):
+                pdu = bytes((function | 0x80, 2))
+            else:
+                pdu = bytes((4, 2 * count)) + b"".join((first + at).to_bytes(2) for at in range(count))
+            answer = framed("rtu", 1, pdu)
             for after_s in (self.late_s, self.again_s):
                 if after_s is not None:
                     self._timers.append(loop.call_later(after_s, os.write, self._near, answer))
@@ -64,16 +74,23 @@ async def link_to(slave: Slave, quiet_s: float = 0.2) -> AsyncIterator[ModbusLin
         link.close()
 
 
-async def register(link: ModbusLink, at: int) -> int | Reason:
-    answer = await link.ask("input", at, 1, device_id=1, timeout_s=0.05)
+async def register(link: ModbusLink, at: int, more: int = 0) -> int | Reason:
+    answer = await link.ask("input", at, 1, device_id=1, timeout_s=0.05, more=more)
     return answer.reason or int.from_bytes(answer.wire)
+
+
+def is_right(found: int | Reason, at: int) -> bool:
+    """Whether it is the register's value, or none."""
+    return isinstance(found, Reason) or found == at
 
 
 @pytest.mark.parametrize("again_s", [0.0, 0.0005, 0.001, 0.002])
 async def test_an_answer_that_comes_twice_is_not_the_next_ones(slave, again_s):
     slave.again_s = again_s
     async with link_to(slave) as link:
-        assert [await register(link, at) for at in range(100, 120)] == list(range(100, 120))
+        found = [await register(link, at) for at in range(100, 120)]
+        assert all(is_right(value, at) for at, value in enumerate(found, 100))
+        assert len([value for value in found if not isinstance(value, Reason)]) > 10
 
 
 async def test_a_late_answer_is_not_the_next_ones(slave):
@@ -104,6 +121,37 @@ async def test_a_question_that_nobody_waits_for_is_not_forgotten_when_the_line_i
     slave.late_s = 0.03
     async with link_to(slave) as link:
         assert await register(link, 200) == 200
+
+
+@pytest.mark.parametrize(("exact", "more"), [(False, 8), (True, 8), (False, 0)])
+@pytest.mark.parametrize("late_s", [0.07, 0.16])
+async def test_however_late_answers_are_none_is_the_next_ones(slave, late_s, exact, more):
+    slave.late_s, slave.exact = late_s, exact
+    async with link_to(slave, quiet_s=0.02) as link:
+        for at in (100, 101):
+            assert is_right(await register(link, at, more), at)
+        slave.late_s = 0.0
+        for at in range(200, 208):
+            assert is_right(await register(link, at, more), at)
+        await asyncio.sleep(late_s)
+        assert [await register(link, at, more) for at in (300, 301)][1] == 301
+
+
+async def test_a_device_that_has_no_more_registers_is_asked_without_them_from_then_on(slave):
+    slave.exact = True
+    async with link_to(slave) as link, asyncio.timeout(1.0):
+        for _ in range(3):
+            for at in (100, 200, 300):
+                assert await register(link, at, 8) == at
+            heard, slave.heard = slave.heard, []
+        assert {count for _, _, count in heard} == {1}
+
+
+async def test_an_answer_that_comes_again_after_a_while_is_not_the_next_ones(slave):
+    slave.again_s = 0.012
+    async with link_to(slave) as link:
+        for at in (100, 200, 300, 100, 200, 300):
+            assert is_right(await register(link, at, 8), at)
 
 
 async def test_a_line_that_is_never_silent_is_asked_all_the_same(slave):
