@@ -365,7 +365,8 @@ class ModbusLink:
         now = self._loop.time()
         slave = self._slaves[job.asked.unit]
         if job.doubled or job.garbled:
-            slave.doubt(job, now, 0.0)
+            if job.garbled:  # noise, perhaps, and the answer is yet to come
+                slave.doubt(job, now, 0.0, for_s=job.timeout_s + self._quiet_s)
             slave.answered()
             self._clashed()
             reason = Reason.OUT_OF_STEP if job.doubled else Reason.CHECKSUM

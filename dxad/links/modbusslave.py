@@ -39,7 +39,7 @@ _LATELY: Final = 8
 """Questions that are told apart by their lengths from one whose answers come again, long after the first."""
 _APART: Final = 3
 """The same, while no answers have come that nobody waited for."""
-_DOUBT_S: Final = 30.0
+_DOUBT_S: Final = 20.0
 """So long after its question an answer may still come."""
 _REMEMBERED_S: Final = 600.0
 """How long it counts against a slave that its answers came twice, or in another order."""
@@ -228,11 +228,11 @@ class Slave:
         awaited = [each.job.sent for each in self._doubts.values()]
         return awaited + [each for each in self._lately if _shape(each) not in self._doubts]
 
-    def doubt(self, job: Job, now: float, quiet_s: float) -> None:
+    def doubt(self, job: Job, now: float, quiet_s: float, *, for_s: float = _DOUBT_S) -> None:
         """An answer to what was sent may yet come."""
         sent = job.sent
         there = self._doubts.get(_shape(sent))
-        self._doubts[_shape(sent)] = _Doubt(job, 1 + (0 if there is None else there.count), now + _DOUBT_S)
+        self._doubts[_shape(sent)] = _Doubt(job, 1 + (0 if there is None else there.count), now + for_s)
         self.quiet_until = max(self.quiet_until, now + quiet_s)
 
     def arrived(self, late: Question, now: float) -> None:

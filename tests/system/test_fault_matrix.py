@@ -70,8 +70,9 @@ MATRIX: Final = {
         "unit/test_source_modbus.py::test_an_exception_is_of_its_own_block_and_is_counted_by_its_code",
         "unit/test_source_modbus.py::test_an_answer_that_is_none_is_bad_and_harms_nobody",
         "unit/test_source_modbus.py::test_a_late_answer_is_never_taken_for_another",
-        "unit/test_source_modbus_lines.py::test_whatever_is_wrong_with_answers_no_value_is_ever_anothers",
-        "unit/test_source_modbus_lines.py::test_a_dead_slave_costs_its_neighbours_a_share_alone",
+        "unit/test_source_modbus.py::test_every_exception_is_a_reason_of_its_own",
+        "unit/test_source_modbus_faults.py::test_no_good_value_is_wrong_whatever_happens_to_answers",
+        "unit/test_source_modbus_lines.py::test_a_slave_that_falls_silent_costs_its_neighbours_nothing",
         "unit/test_source_modbus_lines.py::test_an_address_that_is_not_there_costs_its_own_channel_alone",
     ),
     "P4": (

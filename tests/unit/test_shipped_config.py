@@ -42,7 +42,7 @@ def sections(value: Any, raw: Any, at: tuple[str | int, ...] = ()) -> Iterator[t
     elif isinstance(value, dict):
         for key, each in value.items():
             written = key if key in raw else key.rpartition("-")[0]  # one of a template's pipelines
-            if written in raw:  # else it stands in a register map
+            if isinstance(raw, dict) and written in raw:  # else it stands in a register map
                 yield from sections(each, raw[written], (*at, written))
     elif isinstance(value, tuple):
         for place, each in enumerate(value):
