@@ -153,3 +153,10 @@ async def test_silence_and_an_absent_port_are_told(tmp_path):
     assert (absent.code, "No such file" in absent.err) == (3, True)
     astray = await dxad("sniff", "serial://dev/ttyS0")
     assert (astray.code, "three slashes" in astray.err) == (2, True)
+
+
+def test_a_device_that_says_the_same_all_the_time_proves_its_checksum_all_the_same():
+    cut = best_cut(b"21.5,40*30\r\n" * 30)
+    assert cut is not None
+    assert (cut.checksum, cut.payload.kind) == ({"kind": "xor"}, "csv")
+    assert cut.settings["checksum"] == "xor"
