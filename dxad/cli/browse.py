@@ -187,6 +187,7 @@ def _variables(tree: "Tree") -> "Table":
         remarks += [] if each.readable else ["may not be read"]
         remarks += ["history"] if each.history else []
         value = f"{each.value:.6g}" if isinstance(each.value, float) else str(each.value)
+        value = "" if each.value is None else value
         sampling = "" if each.sampling_ms is None else f"{each.sampling_ms:g} ms"
         made.add_row(
             text("/".join(each.path)), text(f"{each.namespace};{each.identifier}"),

@@ -1,7 +1,7 @@
 """Whether this machine can run dxad: its clock, disk, memory, Python, runtime, and unit."""
 
 import ctypes
-import ctypes.util
+import errno
 import os
 import platform
 import struct
@@ -27,6 +27,8 @@ _PROCESS: Final = 110 * _MIB
 """What dxad takes besides its buffers, with all protocols."""
 _SPARE: Final = 64 * _MIB
 """Of a disk, beside the outbox: models, state, logs."""
+_REFUSED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""By a disk, whoever asks."""
 _SYNCS: Final = 12
 _SLOW_SYNC_S: Final = 0.1
 _UNSYNC: Final = 0x40
@@ -112,8 +114,12 @@ def sync_rate(state_dir: Path, time: Clock) -> Iterable[Finding]:
                 os.fsync(file.fileno())
             each_s = (time.now() - begin) / 1e9 / _SYNCS
     except OSError as error:
-        told = f"cannot be written by this user: {error.strerror}"
-        yield warned("disk", str(place), told, "run doctor as the user dxad, or as root, to try it")
+        if error.errno in _REFUSED:
+            told = f"nothing can be written: {error.strerror}"
+            yield failed("disk", str(place), told, "make room, or move state_dir to another disk")
+        else:
+            told = f"cannot be written by this user: {error.strerror}"
+            yield warned("disk", str(place), told, "run doctor as the user dxad, or as root, to try it")
         return
     told = f"{each_s * 1000:.0f} ms for a durable write"
     if each_s > _SLOW_SYNC_S:

@@ -4,27 +4,43 @@ Objects ─ level by level, many nodes a question ─▶ variables ─ their att
 """
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from asyncua import ua
 from asyncua.client.client import Client
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
-from asyncua.ua.uaerrors import UaError
+from asyncua.ua.uaerrors import (
+    BadEncodingLimitsExceeded,
+    BadRequestTooLarge,
+    BadResponseTooLarge,
+    BadTooManyOperations,
+    UaError,
+)
 
 from dxad.commissioning import Patience, Watcher
 from dxad.errors import ConfigError
 
-__all__ = ["Browser", "Tree", "Variable"]
+__all__ = ["Browser", "Tree", "Variable", "halved"]
+
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
 
 _NODES: Final = 50
 """In one question; some servers take no more."""
+_CHILDREN_MOST: Final = 20_000
+"""Of one node."""
+_TOO_MUCH: Final = (
+    BadTooManyOperations, BadResponseTooLarge, BadRequestTooLarge, BadEncodingLimitsExceeded,
+)  # fmt: skip
+"""What a server says that would answer a shorter question."""
 _REFERENCES: Final = 1000
 """Of one node, in one answer."""
 _ATTRIBUTES: Final = (
-    AttributeIds.Value, AttributeIds.DataType, AttributeIds.ValueRank,
+    AttributeIds.DataType, AttributeIds.ValueRank,
     AttributeIds.UserAccessLevel, AttributeIds.MinimumSamplingInterval,
 )  # fmt: skip
 _TYPES: Final[dict[Any, str]] = {each.value: each.name for each in ua.VariantType}
@@ -195,6 +211,10 @@ class Browser:
             answers = iter(await _read(self._client, asked))
             for _, variable in part:
                 _describe(variable, [next(answers) for _ in _ATTRIBUTES])
+            scalars = [each for each in part if not each[1].array]  # arrays may be large
+            values = await _read(self._client, [(node, AttributeIds.Value) for node, _ in scalars])
+            for (_, variable), value in zip(scalars, values, strict=True):
+                _show(variable, value)
 
     async def _measure_all(self) -> None:
         wanted = {id(variable) for _, variable in self._found}
@@ -217,7 +237,7 @@ async def _beginning(client: Client, under: str | None, namespaces: Sequence[str
     for name in filter(None, under.split("/")):
         if name == "Objects" and not place.path:
             continue
-        ((children),) = await _children(client, [place])
+        (children,) = await _children(client, [place])
         known = {str(each.BrowseName.Name): each for each in children}
         if name not in known:
             there = ", ".join(sorted(known)[:20]) or "nothing"
@@ -238,8 +258,31 @@ def _node_id(text: str, namespaces: Sequence[str]) -> ua.NodeId:
         raise ConfigError(f"--under: {text!r} is no node of this server: {error}") from error
 
 
+async def halved(
+    ask: Callable[[Sequence[_Asked]], Awaitable[list[_Answer]]], asked: Sequence[_Asked]
+) -> list[_Answer]:
+    """The answers to all of these, in halves where a server finds them too many at once.
+
+    Raises:
+        UaError: one alone is too much for it, or something else is wrong.
+    """
+    if not asked:
+        return []
+    try:
+        return await ask(asked)
+    except _TOO_MUCH:
+        if len(asked) == 1:
+            raise
+    middle = len(asked) // 2
+    return await halved(ask, asked[:middle]) + await halved(ask, asked[middle:])
+
+
 async def _children(client: Client, places: Sequence[_Place]) -> list[list[ua.ReferenceDescription]]:
     """The hierarchical references of each, all of them; nothing of a node that may not be browsed."""
+    return await halved(partial(_browsed, client), places)
+
+
+async def _browsed(client: Client, places: Sequence[_Place]) -> list[list[ua.ReferenceDescription]]:
     asked = ua.BrowseParameters(
         RequestedMaxReferencesPerNode=ua.UInt32(_REFERENCES),
         NodesToBrowse=[
@@ -257,8 +300,11 @@ async def _children(client: Client, places: Sequence[_Place]) -> list[list[ua.Re
         references = list(answer.References or ())
         point = answer.ContinuationPoint
         while point:
-            more = ua.BrowseNextParameters(ReleaseContinuationPoints=False, ContinuationPoints=[point])
+            enough = len(references) >= _CHILDREN_MOST
+            more = ua.BrowseNextParameters(ReleaseContinuationPoints=enough, ContinuationPoints=[point])
             (following,) = await client.uaclient.browse_next(more)
+            if enough:
+                break
             references += following.References or ()
             point = following.ContinuationPoint
         found.append(references)
@@ -291,7 +337,7 @@ def _wanted(path: tuple[str, ...], match: str | None) -> bool:
 def _variable(path: tuple[str, ...], node: ua.NodeId, namespaces: Sequence[str]) -> Variable:
     index = int(node.NamespaceIndex)
     uri = namespaces[index] if index < len(namespaces) else f"ns={index}"
-    return Variable(path, uri, node.to_string().rpartition(f"ns={index};")[2])
+    return Variable(path, uri, node.to_string().removeprefix(f"ns={index};"))
 
 
 def _parts(
@@ -302,6 +348,12 @@ def _parts(
 
 
 async def _read(client: Client, asked: Sequence[tuple[ua.NodeId, AttributeIds]]) -> list[ua.DataValue]:
+    return await halved(partial(_read_at_once, client), asked)
+
+
+async def _read_at_once(
+    client: Client, asked: Sequence[tuple[ua.NodeId, AttributeIds]]
+) -> list[ua.DataValue]:
     parameters = ua.ReadParameters(
         NodesToRead=[
             ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(attribute)) for node, attribute in asked
@@ -311,25 +363,26 @@ async def _read(client: Client, asked: Sequence[tuple[ua.NodeId, AttributeIds]])
 
 
 def _describe(variable: Variable, answers: Sequence[ua.DataValue]) -> None:
-    data, kind, rank, access, sampling = answers
+    kind, rank, access, sampling = map(_plain, answers)
+    variable.array = isinstance(rank, int) and rank >= 0
+    if isinstance(kind, ua.NodeId):
+        own = not kind.NamespaceIndex and kind.Identifier in _TYPES
+        variable.type = _TYPES[kind.Identifier] if own else str(kind.to_string())
+    if isinstance(access, int):
+        variable.readable, variable.history = bool(access & 1), bool(access >> _HISTORY & 1)
+    if isinstance(sampling, int | float) and sampling >= 0:
+        variable.sampling_ms = float(sampling)
+
+
+def _show(variable: Variable, data: ua.DataValue) -> None:
     status = data.StatusCode
     if status is not None and not status.is_good():
         variable.status = str(status.name)
     value = None if data.Value is None else data.Value.Value
-    rank_found = _plain(rank)
-    variable.array = isinstance(value, list) or (isinstance(rank_found, int) and rank_found >= 0)
+    variable.array = isinstance(value, list)
     variable.value = _shown(value)
     if value is not None and data.Value is not None and data.Value.VariantType is not None:
         variable.type = str(getattr(data.Value.VariantType, "name", ""))
-    elif isinstance(type_node := _plain(kind), ua.NodeId):
-        own = not type_node.NamespaceIndex and type_node.Identifier in _TYPES
-        variable.type = _TYPES[type_node.Identifier] if own else str(type_node.to_string())
-    level = _plain(access)
-    if isinstance(level, int):
-        variable.readable, variable.history = bool(level & 1), bool(level >> _HISTORY & 1)
-    interval = _plain(sampling)
-    if isinstance(interval, int | float) and interval >= 0:
-        variable.sampling_ms = float(interval)
 
 
 def _plain(answer: ua.DataValue) -> Any:

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 from asyncua import Server, ua
+from asyncua.ua import uaerrors
 
+from dxad.commissioning.opcuabrowse import halved
 from hw_sim.ports import free_port as a_free_port
 from hw_sim.scenario import load
 from hw_sim.station import station
@@ -129,3 +131,22 @@ async def test_a_mistake_on_the_command_line_is_told(arguments, message):
     done = await dxad("browse", *arguments)
     assert done.code == 2
     assert message in done.err
+
+
+async def test_a_server_that_takes_few_nodes_at_once_is_asked_in_halves():
+    asked = []
+
+    async def ask(nodes):
+        asked.append(len(nodes))
+        if len(nodes) > 3:
+            raise uaerrors.BadTooManyOperations
+        return [node * 10 for node in nodes]
+
+    assert await halved(ask, list(range(10))) == [node * 10 for node in range(10)]
+    assert max(asked[1:]) < 10
+
+    async def never(_nodes):
+        raise uaerrors.BadTooManyOperations
+
+    with pytest.raises(uaerrors.BadTooManyOperations):
+        await halved(never, [1, 2])

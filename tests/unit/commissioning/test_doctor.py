@@ -2,9 +2,11 @@
 
 import asyncio
 import datetime as dt
+import errno
 import fcntl
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -16,6 +18,7 @@ from dxad import plugin
 from dxad.commissioning import checkends, checkmachine
 from dxad.commissioning.checkfiles import Whom
 from dxad.commissioning.checkup import Check, examine, fine
+from dxad.runtime.clock import SystemClock
 from dxad.types import NS_PER_S
 from tests.peers import listening, silence
 from tests.simulated import motor
@@ -312,3 +315,25 @@ def test_the_unit_must_start_this_configuration(tmp_path):
     assert told() == ("warn", "is not enabled")
     (wants / "dxad.service").symlink_to(unit)
     assert told()[0] == "ok"
+
+
+def test_a_full_or_worn_disk_is_a_failure(tmp_path, monkeypatch):
+    real = os.statvfs(tmp_path)
+
+    def told(**changes):
+        found = SimpleNamespace(**{name: getattr(real, name) for name in dir(real) if name.startswith("f_")})
+        vars(found).update(changes)
+        monkeypatch.setattr(os, "statvfs", lambda _: found)
+        return [(each.state, each.found) for each in checkmachine.disk(tmp_path / "state", 2**20)]
+
+    assert told()[0][0] == "ok"
+    assert told(f_bavail=0)[0][0] == "fail"
+    assert told(f_flag=os.ST_RDONLY) == [("fail", "the file system is read-only")]
+    assert told(f_files=100_000, f_favail=3)[1][0] == "warn"
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    (found,) = checkmachine.sync_rate(tmp_path, SystemClock())
+    assert (found.state, found.found) == ("fail", "nothing can be written: No space left on device")
