@@ -151,14 +151,18 @@ class _Trial:
         self._names = [each.id.partition(".")[2] for each in node.channels]
 
     async def run(self, seconds: float) -> list[Finding]:
+        connected = False
         try:
             async with asyncio.timeout(seconds + _CLOSE_S):
                 await self._node.connect()
+            connected = True
             async with asyncio.timeout(seconds):
                 while len(self._good) < len(self._names):
                     await self._read()
         except TimeoutError:
-            pass
+            if not connected:
+                told = f"no connection within {seconds + _CLOSE_S:g} s"
+                return [failed("source", self._name, told, _mend(told))]
         except (NotConnected, Backoff, ConfigError) as error:
             if not self._samples:
                 told = f"{error}"

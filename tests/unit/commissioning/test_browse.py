@@ -6,11 +6,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from asyncua import Server, ua
+from asyncua import ua
 from asyncua.ua import uaerrors
 
 from dxad.commissioning.opcuabrowse import halved
-from hw_sim.ports import free_port as a_free_port
 from hw_sim.scenario import load
 from hw_sim.station import station
 from tests.peers import listening
@@ -22,20 +21,20 @@ LOGIN = ("--user", "gw", "--password-env", "OPCUA_PASSWORD")
 
 @asynccontextmanager
 async def shapes(folder):
-    """The simulator's server of all kinds, policies and logins; yields its url."""
+    """The simulator's server of all kinds, policies and logins; yields its url, and the server itself."""
     scenario = load("shapes", ["wires.server.port=0", f"wires.server.pki={folder}"])
     scenario = replace(scenario, wires={"server": scenario.wires["server"]})
     async with station(scenario, *scenario.bench()) as running:
         stepping = asyncio.create_task(running.run([], duration_s=None))
         try:
-            yield running.wires[0].endpoints["skid"]
+            yield running.wires[0].endpoints["skid"], running.wires[0]._server
         finally:
             stepping.cancel()
             await asyncio.wait([stepping])
 
 
 async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
-    async with shapes(tmp_path / "pki") as url:
+    async with shapes(tmp_path / "pki") as (url, server):
         everything = await dxad("browse", url, "--json")
         secured = await dxad(
             "browse", url, "--security=Basic256Sha256", *LOGIN, "--match=*INT16", environment=PASSWORD
@@ -43,6 +42,10 @@ async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
         wrong = await dxad("browse", url, *LOGIN, "--json", environment={"OPCUA_PASSWORD": "guess"})
         below = await dxad("browse", url, "--under=numbers", "--name=x", "-o", tmp_path / "x.toml")
         astray = await dxad("browse", url, "--under=nowhere")
+        await furnished(server)
+        units = await dxad("browse", url, "--match=Line", "--json")
+        few = await dxad("browse", url, "--nodes=3", "--json")
+        flat = await dxad("browse", url, "--depth=1")
     found = json.loads(everything.out)
     assert everything.code == 0, everything.err
     ways = {(each["policy"], each["mode"]) for each in found["endpoints"]}
@@ -74,14 +77,18 @@ async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
     assert list(x.channels) == ["scalar"]
     assert astray.code == 2
     assert "no 'nowhere' in Objects; there is " in astray.err
+    (drive,) = accepted(json.loads(units.out)["fragment"], tmp_path).sources.values()
+    assert {name: (each.node, each.unit) for name, each in drive.channels.items()} == {
+        "Temp_in": ("s=Temp;in", "°C"), "Temp_out": ("s=Temp out", "°C"), "Line_2_Temp_out": ("s=x", ""),
+    }  # fmt: skip
+    assert json.loads(few.out)["nodes_looked_at"] == 3
+    assert json.loads(few.out)["cut"] == "3 nodes were looked at"
+    assert flat.code == 1
+    assert "not all: there is more below 1 levels" in flat.out
 
 
-async def test_units_are_told_and_time_and_nodes_are_bounded(tmp_path):
-    server = Server()
-    await server.init()
-    url = f"opc.tcp://127.0.0.1:{a_free_port()}/units"
-    server.set_endpoint(url)
-    server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
+async def furnished(server):
+    """Two lines beside what is there: variables with units, and one whose name is another's."""
     index = await server.register_namespace("urn:tests:units")
     line = await server.nodes.objects.add_object(ua.NodeId("Line 1", index), "Line 1")
     for name in ("Temp;in", "Temp out"):
@@ -90,18 +97,6 @@ async def test_units_are_told_and_time_and_nodes_are_bounded(tmp_path):
         await variable.add_property(index, "EngineeringUnits", unit)
     spare = await server.nodes.objects.add_object(ua.NodeId("Line 2", index), "Line 2")
     await spare.add_variable(ua.NodeId("x", index), "Temp out", 3)
-    async with server:
-        done = await dxad("browse", url, "--json")
-        few = await dxad("browse", url, "--nodes=3", "--json")
-        flat = await dxad("browse", url, "--depth=1")
-    (drive,) = accepted(json.loads(done.out)["fragment"], tmp_path).sources.values()
-    assert {name: (each.node, each.unit) for name, each in drive.channels.items()} == {
-        "Temp_in": ("s=Temp;in", "°C"), "Temp_out": ("s=Temp out", "°C"), "Line_2_Temp_out": ("s=x", ""),
-    }  # fmt: skip
-    assert json.loads(few.out)["nodes_looked_at"] == 3
-    assert json.loads(few.out)["cut"] == "3 nodes were looked at"
-    assert flat.code == 1
-    assert "not all: there is more below 1 levels" in flat.out
 
 
 async def test_a_server_that_is_none_is_told(free_port):

@@ -134,7 +134,7 @@ def test_a_line_that_is_broken_now_and_then_is_known_all_the_same():
     assert cut.payload.kind == "csv"
 
 
-@pytest.mark.parametrize("size", range(1, 30))
+@pytest.mark.parametrize("size", range(1, 30, 5))
 def test_no_bytes_are_too_odd(size):
     dice = random.Random(size)
     data = bytes(dice.choice(b"\0\n\xc0\xdb\x80\xff1,") for _ in range(40 * size))
