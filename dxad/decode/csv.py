@@ -78,9 +78,9 @@ class Csv:
 
     def decode_many(self, payloads: Sequence[bytes]) -> F8 | None:
         """(payloads, channels), where all are plain numbers; None: decode them one by one."""
-        if not self._bulk or max(map(len, payloads)) > self._max:
-            return None
         text = b"\n".join(payloads)
+        if not self._bulk or (len(text) > self._max and max(map(len, payloads)) > self._max):
+            return None
         if text.translate(None, _PLAIN + self._bytes):
             return None
         marks = np.frombuffer(text + b"\n", np.uint8)

@@ -111,7 +111,10 @@ class Ended(Framer):
 
     def frames(self, data: bytes) -> Frames:
         """The payloads of all frames that are whole now, without their checksums, in their order."""
-        pieces = self._pieces(self._rest + data)
+        data = self._rest + data
+        crlf = data.count(b"\r\n") if self._strip == b"\r" else 0
+        stripped = bool(crlf) and crlf == data.count(b"\n") == data.count(b"\r")
+        pieces = data.split(b"\r\n") if stripped else self._pieces(data)
         self._rest = pieces.pop()
         found: Frames = []
         if pieces and not self._joined:
@@ -119,7 +122,7 @@ class Ended(Framer):
             if self._skipping:
                 self.dropped += len(under_way)
             self._joined, self._skipping = True, False
-        if self._strip:
+        if self._strip and not stripped:
             pieces = [piece.rstrip(self._strip) for piece in pieces]
         if self._plain and pieces and max(map(len, pieces)) <= self._most:
             found += pieces if all(pieces) else filter(None, pieces)

@@ -22,6 +22,10 @@ Flow = Literal["none", "xonxoff", "rtscts", "dsrdtr"]
 
 _READ_MAX: Final = 16_384
 """Bytes in one look: what is more waits in the kernel while others have their turn."""
+_FULL: Final = 4095
+"""Bytes that a terminal has room for (Linux, N_TTY_BUF_SIZE): where a read brings them all, more may wait."""
+_GATHER_S: Final = 0.002
+_GATHER_MOST: Final = 16_384
 _HINTS: Final[dict[int | None, str]] = {
     errno.EAGAIN: "another program, or another source, has it open",
     errno.EACCES: "permission denied; its group, often dialout, may open it",
@@ -95,6 +99,9 @@ class SerialLink:
         self._on_data = on_data
         self._on_lost = on_lost
         self._serial: serial.Serial | None = None
+        self._gathered: list[bytes] = []
+        """Of a flood, what is handed over together: that costs less."""
+        self._due: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         """Open the port; takes a few milliseconds at most.
@@ -117,10 +124,27 @@ class SerialLink:
         except OSError as error:
             self._hang_up(words(error))
             return
-        if data:
+        if not data:
+            self._hang_up("the device hung up")
+        elif len(data) < _FULL and not self._gathered:
             self._on_data(data)
         else:
-            self._hang_up("the device hung up")
+            self._gather(data)
+
+    def _gather(self, data: bytes) -> None:
+        self._gathered.append(data)
+        if len(data) < _FULL or len(self._gathered) * _FULL > _GATHER_MOST:
+            self._hand_over()
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_GATHER_S, self._hand_over)
+
+    def _hand_over(self) -> None:
+        gathered, due = b"".join(self._gathered), self._due
+        self._gathered, self._due = [], None
+        if due is not None:
+            due.cancel()
+        if gathered:
+            self._on_data(gathered)
 
     def hold(self, *, held: bool) -> None:
         """Do not read, or read again."""
@@ -137,6 +161,7 @@ class SerialLink:
         if self._serial is None:
             return
         try:
+            self._hand_over()
             termios.tcflush(self._serial.fileno(), termios.TCIFLUSH)
             sent = os.write(self._serial.fileno(), request)
         except (OSError, termios.error) as error:
@@ -146,12 +171,16 @@ class SerialLink:
             self._hang_up("the line takes nothing")
 
     def _hang_up(self, reason: str) -> None:
+        self._hand_over()
         self.close()  # else epoll spins on the dead descriptor
         self._on_lost(f"{self._path}: {reason}")
 
     def close(self) -> None:
         """Close the port; safe twice."""
         port, self._serial = self._serial, None
+        self._gathered.clear()
+        if self._due is not None:
+            self._due.cancel()
         if port is not None:
             asyncio.get_running_loop().remove_reader(port.fileno())
             port.close()

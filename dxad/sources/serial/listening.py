@@ -71,7 +71,8 @@ class Serial:
             self._link.hold(held=self._held)
 
     def _received(self, data: bytes) -> None:
-        self._deliver(self._framer.frames(data))
+        frames = self._framer.frames(data)
+        self._deliver([*self._waiting, *frames] if self._waiting else frames)
 
     def _deliver(self, frames: Sequence[bytes | Broken]) -> None:
         self._waiting = ()
