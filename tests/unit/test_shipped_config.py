@@ -39,7 +39,7 @@ def sections(value: Any, raw: Any, at: tuple[str | int, ...] = ()) -> Iterator[t
             key = field.alias or name
             if key in raw:
                 yield from sections(getattr(value, name), raw[key], (*at, key))
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and isinstance(raw, dict):
         for key, each in value.items():
             written = key if key in raw else key.rpartition("-")[0]  # one of a template's pipelines
             if isinstance(raw, dict) and written in raw:  # else it stands in a register map

@@ -3,6 +3,7 @@
 section.py    what a configuration says of it
 topic.py      topics, filters, and templates in which a level names a device
 devices.py    which device has which columns
+liveness.py   which device is alive
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox, Intake
 from dxad.sources.mqtt.devices import Fleet, Places
+from dxad.sources.mqtt.liveness import EVERYTHING, Liveness
 from dxad.sources.mqtt.section import PORTS, Config, MqttChannel, Subscription
 from dxad.sources.mqtt.topic import matches
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
@@ -76,6 +78,24 @@ class Mqtt:
         self._handed_over: list[int] = []
         """Those whose samples the last `read` has returned."""
 
+        self._liveness: Liveness | None = None
+        if config.heartbeat is not None or config.status is not None or config.max_age is not None:
+            self._liveness = Liveness(config, clock, died=self._died, reject=self._reject)
+
+    def _died(self, device: str, reason: Reason) -> None:
+        """A device is not proved alive any more: say so of its channels, and hold nothing of it."""
+        width, first, count = len(self._config.channels), 0, len(self.channels)
+        if device != EVERYTHING and self._fleet is not None:
+            place = self._fleet.places.known(device)
+            if place is None:
+                return
+            first, count = place * width, width
+        of = self.devices
+        self._inbox.begin(self._clock.now())
+        for column in range(first, first + count):
+            if of[column]:  # else it is nobody's yet
+                self._inbox.put(column, None, Quality.BAD, reason)
+
     def _intake(self, of: Subscription, place: int = 0) -> Intake:
         """What takes in the messages of a subscription, or those of the device at a place in the columns."""
         timed = self._config.time is not None
@@ -97,8 +117,9 @@ class Mqtt:
 
     @property
     def faults(self) -> Mapping[str, int]:
-        """Messages of devices for which there was no place."""
-        return {} if self._fleet is None else self._fleet.places.refused
+        """Messages of devices for which there was no place; and how often devices were found dead."""
+        refused = {} if self._fleet is None else self._fleet.places.refused
+        return refused if self._liveness is None else {**refused, **self._liveness.ends}
 
     @property
     def alive_until(self) -> int:
@@ -123,6 +144,8 @@ class Mqtt:
         hello = self._hello()
         self._inbox.open()
         port = url.port or PORTS[url.scheme]
+        if self._liveness is not None:
+            self._liveness.begin()
         self._link = await self._opened(url.hostname, port, hello)
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
@@ -191,6 +214,8 @@ class Mqtt:
         intakes = self._taking(packet.topic)
         if packet.retain or len(intakes) != 1 or not intakes[0].gather(packet.payload):
             self._take(packet, intakes)
+        if self._liveness is not None:
+            self._liveness.hear(packet.topic, packet.payload, retained=packet.retain)
         if packet.packet_id is not None:
             self._unacknowledged.append(packet.packet_id)
             if len(self._unacknowledged) >= self._most or self._inbox.idle:
@@ -268,6 +293,8 @@ class Mqtt:
 
     async def close(self) -> None:
         """Leave the broker; safe twice, and without `connect`."""
+        if self._liveness is not None:
+            self._liveness.end()
         link, self._link = self._link, None
         self._unacknowledged, self._handed_over, self._full = [], [], False
         if link is not None:

@@ -62,6 +62,10 @@ class Places:
             found[place] = name if name == device else f"{name} ({device})"
         return found
 
+    def known(self, device: str) -> int | None:
+        """Its place, if it has one."""
+        return self._place.get(device)
+
     def of(self, device: str) -> int | None:
         """Its place; None where all are taken, or where it has no name that one could tell."""
         place = self._place.get(device)

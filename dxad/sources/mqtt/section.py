@@ -10,12 +10,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, fie
 
 from dxad.decode import Decoder, DecodeTable, decoder, each_once
 from dxad.errors import ConfigError
-from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
+from dxad.fields import ChannelSection, Duration, Identifier, Secret, Section, SourceSection
 from dxad.links.tls import TlsSection
 from dxad.sources.mqtt.topic import CHANNEL, DEVICE, TopicTemplate, filter_of
 from dxad.types import NS_PER_S
 
-__all__ = ["LEVEL_MAX", "PORTS", "Config", "MqttChannel", "Subscription"]
+__all__ = ["LEVEL_MAX", "PORTS", "Config", "MqttChannel", "StatusSection", "Subscription"]
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 """By the scheme of the url."""
@@ -29,6 +29,18 @@ def _level(text: str) -> str:
     if not 0 < len(text) <= LEVEL_MAX or any(each in text for each in "/+#\0"):
         raise ValueError(f"{text[:LEVEL_MAX]!r} is no level of a topic")
     return text
+
+
+_PROOF_NS: Final = 30 * NS_PER_S
+
+
+def _sign_topic(text: str) -> str:
+    if CHANNEL in text:
+        raise ValueError(f"{text!r}: a device lives as a whole, not a {CHANNEL}")
+    return text
+
+
+SignTopic = Annotated[TopicTemplate, AfterValidator(_sign_topic)]
 
 
 def _storable(value: Any) -> Any:
@@ -67,6 +79,20 @@ class MqttChannel(ChannelSection):
 
     path: str | None = Field(None, description="where the payload has it; default: the channel's name")
     topic: TopicTemplate | None = Field(None, description="default: the source's")
+
+
+class StatusSection(Section):
+    """Where a device says whether it is there; its last will says that it is not."""
+
+    topic: SignTopic = Field(description="where it does, with {device} where each device has one")
+    online: str = Field("online", min_length=1, description="the message of a device that is there")
+    offline: str = Field("offline", min_length=1, description="the message of one that is not")
+
+    @model_validator(mode="after")
+    def _differs(self) -> Self:
+        if self.online == self.offline:
+            raise ValueError(f"offline: {self.offline!r} is what it says when it is online")
+        return self
 
 
 class Config(SourceSection):
@@ -130,6 +156,19 @@ class Config(SourceSection):
     )
     username: str | None = Field(None, description="for brokers that want one")
     password: Secret | None = Field(None, description="a secret by reference")
+    heartbeat: SignTopic | None = Field(
+        None,
+        description="a topic on which something comes as long as the device is alive, with {device} where "
+        "each device has one",
+    )
+    status: StatusSection | None = Field(
+        None, description="where a device says whether it is there, and its last will that it is not"
+    )
+    max_age: Annotated[Duration, Field(gt=0)] | None = Field(
+        None,
+        description="how long a heartbeat, or without one any message, proves a device alive; default: 30s "
+        "after a heartbeat, and no limit without one",
+    )
     time: str | None = Field(
         None,
         description='for clock = "device": where a message has the time of its samples, a number of seconds, '
@@ -176,6 +215,28 @@ class Config(SourceSection):
         except ConfigError as error:
             raise ValueError(f"channels: {error}") from error
         return self
+
+    @model_validator(mode="after")
+    def _proves_what_it_holds(self) -> Self:
+        signs = {"heartbeat": self.heartbeat, "status": self.status, "max_age": self.max_age}
+        given = [name for name, each in signs.items() if each is not None]
+        held = [name for name, each in self.channels.items() if (each.hold or self.hold) == "session"]
+        if held and not given:
+            raise ValueError(
+                'hold: "session" wants a proof that the device is alive, since a broker answers for itself '
+                "alone: heartbeat, status or max_age"
+            )
+        if given and self.clock == "counted":
+            raise ValueError(f"{given[0]}: a counted stream has no other proof than its samples")
+        for name, topic in (("heartbeat", self.heartbeat), ("status", self.status and self.status.topic)):
+            if topic is not None and DEVICE in topic and not self.groups:
+                raise ValueError(f"{name}: there is a {DEVICE} in it, and none in the topic of the channels")
+        return self
+
+    @property
+    def proof(self) -> int:
+        """Nanoseconds for which a sign of life counts."""
+        return _PROOF_NS if self.max_age is None else self.max_age
 
     @model_validator(mode="after")
     def _places_its_devices(self) -> Self:
@@ -243,10 +304,12 @@ class Config(SourceSection):
 
     def filters(self) -> list[str]:
         """What to subscribe to."""
-        topics = dict.fromkeys(self.topic_of(name) for name in self.channels)
-        known = self.devices.values() if self.devices and self.max_devices is None else ["+"]
         share = "" if self.share is None else f"$share/{self.share}/"
-        return list(dict.fromkeys(share + filter_of(each, device) for each in topics for device in known))
+        topics = {share + self.topic_of(name): None for name in self.channels}
+        signs = [self.heartbeat, self.status.topic if self.status else None]
+        topics |= {each: None for each in signs if each is not None}
+        known = self.devices.values() if self.devices and self.max_devices is None else ["+"]
+        return list(dict.fromkeys(filter_of(each, device) for each in topics for device in known))
 
 
 @dataclass(frozen=True, slots=True)
