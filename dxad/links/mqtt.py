@@ -73,8 +73,8 @@ class MqttLink(asyncio.Protocol):
         on_looked: Callable[[], None],
         on_too_large: Callable[[str], None],
         version: Version,
-        sole: bool,
-        session: Session | None,
+        sole: bool = True,
+        session: Session | None = None,
         coalesce_s: float,
     ) -> None:
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from dxad.decode import ABSENT, Bulk, Decoder, Partial, Picking, Sampled, stamp
-from dxad.errors import DecodeError, NotConnected
+from dxad.errors import FOREIGN_FAULTS, DecodeError, NotConnected
 from dxad.fields import SourceSection
 from dxad.ring.stage import Stage
 from dxad.types import F8, Block, Quality, Reason
@@ -24,7 +24,7 @@ __all__ = ["Inbox", "Intake"]
 _NAN: Final = float("nan")
 _NUMBERS: Final = frozenset({float, int})
 """The types of what decoders find; true and false are of none of them."""
-_UNPICKED: Final = (DecodeError, LookupError, TypeError, ValueError)
+_UNPICKED: Final = (DecodeError, *FOREIGN_FAULTS)
 _TOLD_MOST: Final = 200
 """Characters of what is said of a malformed message: it may quote the message."""
 
@@ -229,6 +229,9 @@ class Intake:
             values = self._decoder.decode(payload)
         except DecodeError as error:
             self._inbox.reject(now, error)
+            return
+        except FOREIGN_FAULTS as error:  # it may be somebody else's; the next message may be a better one
+            self._inbox.reject(now, f"its decoder fails: {type(error).__name__}: {error}")
             return
         self._put(now, values, quality, reason)
 
