@@ -4,7 +4,7 @@ Nothing is started here, connected to or told to anybody, so that nodes which tu
 dropped; it may run in another thread than the event loop's.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -225,6 +225,7 @@ class Builder:
             Frame(feeds, period=found.joined.period),
             found.outputs,
             transforms=lambda: chain(section.transforms, found.joined)[0],
+            vacant=partial(_vacant, tuple(_columns(found)), ingests),
         )
 
     def _load(self, config: Config, name: str) -> Model:
@@ -252,6 +253,20 @@ class Builder:
         return Deliver(
             name, sink, self._outbox, section, clock=self._clock, health=self._health, metrics=self._metrics
         )
+
+
+def _columns(found: Shape) -> Iterator[tuple[str, int]]:
+    """All that a pipeline reads: sources, and columns of them."""
+    for name, columns in (*found.feeds, *((each.source, each.columns) for each in found.features)):
+        yield from ((name, column) for column in columns)
+
+
+def _vacant(read: Sequence[tuple[str, int]], ingests: Mapping[str, Ingest]) -> bool:
+    """Whether none of these columns has a device yet, of those that take them as they appear."""
+    devices = {name: getattr(ingests[name].source, "devices", ()) for name, _ in read}
+    return bool(read) and all(
+        column < len(devices[name]) and not devices[name][column] for name, column in read
+    )
 
 
 def _shelf(config: Config, name: str) -> Path | None:

@@ -52,6 +52,8 @@ class Stages:
     """After the transforms."""
     transforms: Callable[[], Sequence[Transform]]
     """Makes the chain, ready for the frame's rows."""
+    vacant: Callable[[], bool] = lambda: False
+    """Whether it reads places of devices alone that none has taken yet: there is nothing to be blind to."""
 
 
 class Pipeline:
@@ -126,7 +128,7 @@ class Pipeline:
         """Since this slot all rows have counted, and none was lost."""
         self._untold: list[Event] = []
         self._lost_before = 0
-        self._sight = Sightedness(name, section, stages.schema, health)
+        self._sight = Sightedness(name, section, stages.schema, health, vacant=stages.vacant)
         self._scored = metrics.counter("dxad_rows_scored_total", pipeline=name)
         self._unscored = metrics.counter("dxad_rows_unscored_total", pipeline=name)
         self._idle = metrics.counter("dxad_rows_idle_total", pipeline=name)

@@ -1,5 +1,6 @@
 """Whether a pipeline sees what it is there to see, and what is told of the gateway when it does not."""
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -21,14 +22,23 @@ _START_NS: Final = 10 * NS_PER_S
 class Sightedness:
     """Raises and clears the conditions of one pipeline's scoring."""
 
-    def __init__(self, name: str, section: PipelineSection, schema: Schema, health: Health) -> None:
-        """Look at rows of `schema`."""
+    def __init__(
+        self,
+        name: str,
+        section: PipelineSection,
+        schema: Schema,
+        health: Health,
+        *,
+        vacant: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Look at rows of `schema`; while it is `vacant` nobody expects anything of them."""
+        self._vacant = vacant
         self._name = name
         self._schema = schema
         self._health = health
         self._refused = 0
         self._failing = False
-        self._starting_rows = _START_NS // schema.period
+        self._start_rows = self._starting_rows = _START_NS // schema.period
         """While nothing was scored yet, so many rows may be refused: sources take a moment to come up."""
         self.adjust(section)
 
@@ -60,6 +70,8 @@ class Sightedness:
             self._failing = False
         if done:
             self._refused = self._starting_rows = 0
+        elif self._vacant():
+            self._refused, self._starting_rows = 0, self._start_rows
         elif self._starting_rows > 0:
             self._starting_rows -= len(rows)
         else:

@@ -248,6 +248,20 @@ def test_when_nothing_can_be_scored_the_gateway_says_that_it_is_blind(watching, 
     assert watching.conditions == {}
 
 
+def test_a_place_that_no_device_has_taken_is_nothing_to_be_blind_to(watching, normal_rows):
+    vacant = True
+    watching.pipeline._sight._vacant = lambda: vacant
+    watching.feed(normal_rows(10, seed=9), cut=1)
+    rows = np.full((60, 3), np.nan)
+    watching.feed(rows, cut=1)
+    assert watching.conditions == {}
+    vacant = False
+    watching.feed(rows, cut=1)
+    assert watching.conditions == {}, "whoever comes has some time to begin"
+    watching.feed(np.full((60, 3), np.nan), cut=1)
+    assert "pipeline.blind" in watching.conditions
+
+
 # The gateway's own troubles.
 
 

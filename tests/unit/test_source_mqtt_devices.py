@@ -242,3 +242,26 @@ class TestAppearing:
                     except DecodeError as error:
                         told += str(error)
             assert "cannot" in told or "not known" in told
+
+
+class TestVacancy:
+    class Ingest:
+        def __init__(self, devices):
+            self.source = self
+            if devices is not None:
+                self.devices = devices
+
+    @pytest.mark.parametrize(
+        ("devices", "columns", "vacant"),
+        [
+            (["x", "x", "", ""], (2, 3), True),
+            (["x", "x", "", ""], (1, 2), False),
+            (["x", "x", "", ""], (), False),
+            (None, (0, 1), False),
+            ([], (0, 1), False),
+        ],
+    )
+    def test_a_pipeline_is_vacant_where_it_reads_places_alone_that_nobody_has(self, devices, columns, vacant):
+        from dxad.nodes import _vacant
+
+        assert _vacant([("s", column) for column in columns], {"s": self.Ingest(devices)}) is vacant

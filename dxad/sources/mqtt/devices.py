@@ -40,7 +40,10 @@ class Places:
         self._names = list(groups)
         self._named = {device: place for place, device in enumerate(groups.values()) if device is not None}
         self._free = [place for place, device in enumerate(groups.values()) if device is None]
-        self._place = dict(self._named)
+        self._place: dict[str, int] = {}
+        self._shown = [""] * len(self._names)
+        for device, place in self._named.items():
+            self._take(device, place)
         self._path = path
         self._loaded = path is None or not self._free
         self.unsaved = False
@@ -56,11 +59,7 @@ class Places:
     @property
     def devices(self) -> Sequence[str]:
         """Of each place the device, with the name of the place where that is another; empty if it is free."""
-        found = [""] * len(self._names)
-        for device, place in self._place.items():
-            name = self._names[place]
-            found[place] = name if name == device else f"{name} ({device})"
-        return found
+        return self._shown
 
     def known(self, device: str) -> int | None:
         """Its place, if it has one."""
@@ -70,12 +69,18 @@ class Places:
         """Its place; None where all are taken, or where it has no name that one could tell."""
         place = self._place.get(device)
         if place is None and self._free and 0 < len(device) <= LEVEL_MAX and device.isprintable():
-            place = self._place[device] = self._free.pop(0)
+            place = self._free.pop(0)
+            self._take(device, place)
             self.unsaved = True
             log.info("the device %r takes the place %s", device, self._names[place])
         if place is None:
             self._refuse(f"no place for {device[:LEVEL_MAX]!r}")
         return place
+
+    def _take(self, device: str, place: int) -> None:
+        name = self._names[place]
+        self._place[device] = place
+        self._shown[place] = name if name == device else f"{name} ({device})"
 
     def _refuse(self, told: str) -> None:
         if told not in self.refused and len(self.refused) >= _REFUSED_MOST:
@@ -101,7 +106,7 @@ class Places:
             place = self._names.index(name) if name in self._names else -1
             if place in self._free and isinstance(device, str) and device not in self._place:
                 self._free.remove(place)
-                self._place[device] = place
+                self._take(device, place)
 
     def save(self) -> None:
         """Keep who has which place; blocking.
