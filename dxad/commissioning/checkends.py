@@ -34,6 +34,8 @@ _NAMES: Final = 6
 """Of channels, in a finding."""
 KEPT: Final = "opcua"
 """What is below the state directory for sources: their certificates."""
+_COPIED: Final = (KEPT, "sources")
+"""The same, and which devices they have met."""
 _MENDS: Final = (
     ("Connection refused", "nobody listens there: is the port right, the device on, a firewall between?"),
     ("No route to host", "the network does not lead there: address, cable, VLAN, gateway"),
@@ -108,7 +110,7 @@ def _unnoticed(section: SourceSection) -> SourceSection:
     """The section with a session of its own: no name, nothing kept, and no share of what others read."""
     changes: dict[str, Any] = {}
     known = type(section).model_fields
-    changes |= {key: None for key in ("client_id", "session") if key in known}
+    changes |= {key: None for key in ("client_id", "session", "share") if key in known}
     topic = getattr(section, "topic", None)
     if isinstance(topic, str):
         changes["topic"] = _unshared(topic)
@@ -133,8 +135,9 @@ async def _copied(section: SourceSection, state_dir: Path) -> AsyncIterator[dict
         yield {}
         return
     with tempfile.TemporaryDirectory(prefix="dxad-doctor-") as folder:
-        with contextlib.suppress(OSError, shutil.Error):
-            shutil.copytree(state_dir / KEPT, Path(folder) / KEPT)
+        for each in _COPIED:
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(state_dir / each, Path(folder) / each)
         yield {"state_dir": Path(folder)}
 
 
@@ -189,8 +192,14 @@ class _Trial:
 
     def _findings(self, seconds: float) -> Iterable[Finding]:
         told = f"{len(self._good)} of {len(self._names)} channels, {self._samples:,} samples"
+        devices = getattr(self._node, "devices", ())
         silent = [
-            place for place in range(len(self._names)) if place not in self._good and place not in self._bad
+            place
+            for place in range(len(self._names))
+            if place not in self._good and place not in self._bad
+            if not self._samples
+            or place >= len(devices)
+            or devices[place]  # else no device has taken it, and none need do so
         ]
         bad = [place for place in self._bad if place not in self._good]
         if self._rejected:

@@ -230,6 +230,10 @@ class TestSharing:
         with pytest.raises(ValidationError, match="is no level of a topic"):
             config(1, share=share)
 
+    def test_a_topic_that_names_a_group_itself_is_told_how_to(self):
+        with pytest.raises(ValidationError, match='leave out its first two levels, and say share = "'):
+            config(1, topic="$share/gws/t")
+
 
 class TestRefusals:
     @pytest.mark.parametrize(

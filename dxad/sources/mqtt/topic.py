@@ -26,6 +26,8 @@ def _topic_filter(text: str) -> str:
 
 
 def _topic_template(text: str) -> str:
+    if text.startswith("$share/"):
+        raise ValueError(f'{text!r}: leave out its first two levels, and say share = "…"')
     for place in _PLACE.findall(text):
         if place not in (DEVICE, CHANNEL):
             raise ValueError(f"{text!r}: {place} is no place; there are {DEVICE} and {CHANNEL}")

@@ -240,12 +240,26 @@ def test_a_broker_sees_somebody_else_than_the_daemon():
             "period": "1s",
             "client_id": "dxad",
             "session": "1h",
+            "share": "gateways",
             "channels": {"a": {"topic": "t"}},
         }
     )
     unnoticed = checkends._unnoticed(config)
-    assert (unnoticed.client_id, unnoticed.session) == (None, None)
+    assert (unnoticed.client_id, unnoticed.session, unnoticed.share) == (None, None, None)
     assert checkends._unshared("$share/gateways/plant/+") == "plant/+"
+
+
+async def test_a_place_for_a_device_that_never_came_is_no_channel_that_is_missing(tmp_path):
+    config = plugin.load("sources", "mqtt").config
+    async with motor() as (port, _, _):
+        section = config.model_validate({
+            "type": "mqtt", "url": f"mqtt://127.0.0.1:{port}", "topic": "plant/{device}", "max_devices": 3,
+            "period": "100ms", "channels": {"current": {}, "speed": {}},
+        })  # fmt: skip
+        found = await checkends.source("s", section, seconds=1.0, state_dir=tmp_path, clock=SystemClock())
+    assert [each.state for each in found] == ["ok"]
+    assert "2 of 6 channels" in found[0].found
+    assert not list(tmp_path.iterdir()), "it has not met the device for good"
 
 
 async def test_what_hangs_is_a_failure_within_its_time_and_delays_no_other():
