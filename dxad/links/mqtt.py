@@ -30,6 +30,8 @@ _ANSWER_S: Final = 5.0
 _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
 _PUBLISH: Final = 3
+_FILTERS_MOST: Final = 8
+"""In one SUBSCRIBE: AWS IoT Core hangs up at more ("AWS IoT Core endpoints and quotas")."""
 _REFUSED: Final = 128
 """Reason codes from here on are refusals (MQTT 5, 2.4)."""
 _REFUSALS: Final[Mapping[int, str]] = {
@@ -288,17 +290,15 @@ class MqttLink(asyncio.Protocol):
         Raises:
             NotConnected: the broker refuses one, or does not answer.
         """
-        assert self._transport is not None
-        self._packet_id += 1
-        answer: asyncio.Future[Sequence[Any]] = self._loop.create_future()
-        self._subacks[self._packet_id] = answer
-        topics = [  # what is published while we are there is no retained message, even if it will be one
-            mqtt5.TopicFilter(each, max_qos=_GRANTS[qos], retain_as_published=False) for each in filters
+        answers = [
+            self._asked_for(filters[at : at + _FILTERS_MOST], qos)
+            for at in range(0, len(filters), _FILTERS_MOST)
         ]
-        self._transport.write(self._write(mqtt5.SubscribePacket(self._packet_id, topics)))
+        codes: list[Any] = []
         try:
             async with asyncio.timeout(_ANSWER_S):
-                codes = await answer
+                for answer in answers:
+                    codes += await answer
         except TimeoutError as error:
             raise self._not(f"the broker has not answered a subscription for {_ANSWER_S:g} s") from error
         refused = [
@@ -308,6 +308,17 @@ class MqttLink(asyncio.Protocol):
         ]
         if refused:
             raise self._not(f"the broker refuses {'; and '.join(refused)}")
+
+    def _asked_for(self, filters: Sequence[str], qos: int) -> asyncio.Future[Sequence[Any]]:
+        """Send a SUBSCRIBE; what the broker grants, one code for each."""
+        self._packet_id += 1
+        answer: asyncio.Future[Sequence[Any]] = self._loop.create_future()
+        self._subacks[self._packet_id] = answer
+        topics = [  # what is published while we are there is no retained message, even if it will be one
+            mqtt5.TopicFilter(each, max_qos=_GRANTS[qos], retain_as_published=False) for each in filters
+        ]
+        self._send(mqtt5.SubscribePacket(self._packet_id, topics))
+        return answer
 
     def acknowledge(self, packet_ids: Sequence[int]) -> None:
         """Tell the broker that these messages are ours now, in one write."""

@@ -95,6 +95,35 @@ class MqttRig(Rig):
         await publish(self.port, "rig", json.dumps(values).encode())
 
 
+class OlderMqttRig(MqttRig):
+    """A broker of 3.1.1 alone, which the source has to find out; channels have topics of their own."""
+
+    config: ClassVar = {
+        "url": "mqtt://127.0.0.1:1", "topic": "rig/{channel}", "decode": {"kind": "number"}, "qos": 2,
+    }  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.config, "url": f"mqtt://127.0.0.1:{self.port}"}
+
+    async def up(self) -> None:
+        self.newer = free_port()
+        self.broker = Broker(mqtt5_port=self.newer, mqtt311_port=self.port)
+        self.broker.__enter__()
+        for port in (self.newer, self.port):
+            while True:
+                try:
+                    _, writer = await asyncio.open_connection("127.0.0.1", port)
+                except OSError:
+                    await asyncio.sleep(0.02)
+                else:
+                    writer.transport.abort()
+                    break
+
+    async def show(self, a: float, b: float) -> None:
+        for name, value in (("a", a), ("b", b)):
+            await publish(self.newer, f"rig/{name}", b"" if math.isnan(value) else str(value).encode(), qos=2)
+
+
 class ModbusRig(Rig):
     config: ClassVar = {"url": "tcp://127.0.0.1:1", "period": "20ms"}
     a: ClassVar = {"register": "input:30", "encoding": "float32"}
@@ -244,6 +273,7 @@ RIGS: dict[str, type[Rig]] = {  # by type, and what of it is another thing
     "memory": MemoryRig,
     "modbus": ModbusRig,
     "mqtt": MqttRig,
+    "mqtt, older": OlderMqttRig,
     "opcua": OpcuaRig,
     "serial": SerialRig,
     "serial, asked": AskedRig,

@@ -84,6 +84,7 @@ class TestConfig:
             ({"heartbeat": "x/{device}"}, r"heartbeat: there is a \{device\} in it, and none in the topic"),
             ({"status": {"topic": "x/{device}"}}, r"status: there is a \{device\} in it"),
             ({"status": {"topic": "x", "offline": "online"}}, "'online' is what it says when it is online"),
+            ({"status": {"topic": "x", "path": "a["}}, "path: 'a\\[' is no path such as"),
             ({"max_age": "1s", "clock": "counted"}, "max_age: a counted stream has no other proof"),
         ],
     )
@@ -178,6 +179,24 @@ class TestStatus:
             assert await at.after(3600) == []
             at.source._liveness.begin()
             assert await at.after(60) == DEAD, "it has told this connection nothing"
+
+    @pytest.mark.parametrize(
+        ("payload", "found"),
+        [
+            (b'{"link": {"up": false}}', OFFLINE), (b'{"link": {"up": true}}', []), (b"{}", []), (b"", []),
+        ],
+    )  # fmt: skip
+    async def test_it_may_stand_in_json(self, payload, found):
+        status = {**STATUS, "path": "link.up", "online": "true", "offline": "false"}
+        async with bench(status=status) as at:
+            at.says("t/status", payload)
+            assert await at.after(1) == found
+
+    async def test_junk_in_place_of_json_is_told(self):
+        async with bench(status={**STATUS, "path": "state"}) as at:
+            at.says("t/status", b"{")
+            with pytest.raises(DecodeError, match="the status 'no JSON' is neither"):
+                await at.after(1)
 
     async def test_words_that_nobody_knows_are_told(self):
         async with bench(status=STATUS) as at:

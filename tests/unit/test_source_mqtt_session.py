@@ -277,6 +277,18 @@ class TestRefusals:
         assert config(1, ack="ring").ack == "ring"
 
 
+async def test_brokers_that_take_few_topics_at_a_time_are_asked_in_portions(tmp_path):
+    channels = {f"c{number}": {"topic": f"t/{number}"} for number in range(20)}
+    fake = FakeBroker()
+    async with listening(fake.serve) as port, connected(port, channels=channels):
+        asked = [each for each in fake.got if isinstance(each, mqtt5.SubscribePacket)]
+    assert [len(each.topic_filters) for each in asked] == [8, 8, 4]
+    with running_mosquitto(tmp_path, "allow_anonymous true") as (port, _):
+        async with connected(port, channels=channels, decode={"kind": "number"}) as source:
+            await publish(port, "t/19", b"5")
+            assert (await source.read()).samples["column"].tolist() == [19]
+
+
 @pytest.mark.parametrize(("queue", "most"), [(20_000, 2_000), (100, 50), (1, 1)])
 async def test_no_more_may_be_on_its_way_than_there_is_room_for(queue, most):
     fake = FakeBroker()

@@ -121,7 +121,7 @@ class Liveness:
 
     def _hear_status(self, device: str, subject: _Subject, payload: bytes) -> None:
         assert self._status is not None
-        told = payload.decode(errors="replace").strip()
+        told = self._status.word(payload)
         if told == self._status.online:
             aging = (device != EVERYTHING) in self._aging
             subject.until = self._clock.now() + self._max_age if aging else None

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
+import orjson
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from dxad.decode import Decoder, DecodeTable, decoder, each_once
+from dxad.decode import Decoder, DecodeTable, decoder, each_once, follow, path_of
 from dxad.errors import ConfigError
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, Section, SourceSection
 from dxad.links.tls import TlsSection
@@ -87,12 +88,30 @@ class StatusSection(Section):
     topic: SignTopic = Field(description="where it does, with {device} where each device has one")
     online: str = Field("online", min_length=1, description="the message of a device that is there")
     offline: str = Field("offline", min_length=1, description="the message of one that is not")
+    path: str | None = Field(
+        None, description="where a message in JSON has that word; default: it is the word"
+    )
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
         if self.online == self.offline:
             raise ValueError(f"offline: {self.offline!r} is what it says when it is online")
+        if self.path is not None:
+            try:
+                path_of(self.path)
+            except ConfigError as error:
+                raise ValueError(f"path: {error}") from error
         return self
+
+    def word(self, payload: bytes) -> str:
+        """What a message says; empty where it says nothing."""
+        if self.path is None:
+            return payload.decode(errors="replace").strip()
+        try:
+            found = follow(orjson.loads(payload or b"null"), path_of(self.path))
+        except orjson.JSONDecodeError:
+            return "no JSON"
+        return found if isinstance(found, str) else "" if found is None else orjson.dumps(found).decode()
 
 
 class Config(SourceSection):
