@@ -241,7 +241,10 @@ class TestPort:
             while at < len(flood):
                 at += device.send(flood[at : at + 4_000])
                 await asyncio.sleep(0)
-            await asyncio.sleep(0.05)
+            for _ in range(500):
+                if source.overflowed == 40_000:
+                    break
+                await asyncio.sleep(0.01)
             assert source.overflowed == 40_000
             assert len((await source.read()).samples) == 20_000
 
