@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from dxad.alarmsection import Action
 from dxad.changes import Changes, diff
@@ -44,18 +44,29 @@ from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 from dxad.sizes import HISTORY, memory
-from dxad.types import Document, Model, Sink, Source
+from dxad.types import Coalescing, Document, Model, Sink, Source
 
 __all__ = ["PROFILES", "Assembly", "Prepared", "hash_of", "memory"]
 
 log = logging.getLogger(__name__)
 
+
+class Profile(NamedTuple):
+    """Latency against processor time and flash wear."""
+
+    tick_ns: int
+    """Between two looks for rows that are due."""
+    commit_window_s: float
+    """How long a commit waits for company."""
+    coalesce_s: float
+    """How long what comes over a network waits, to be read together."""
+
+
 PROFILES: Final = {
-    "low_latency": (10_000_000, 0.005),
-    "balanced": (50_000_000, 0.050),
-    "sd_card": (250_000_000, 0.250),
+    "low_latency": Profile(10_000_000, 0.005, 0.002),
+    "balanced": Profile(50_000_000, 0.050, 0.010),
+    "sd_card": Profile(250_000_000, 0.250, 0.020),
 }
-"""By profile: nanoseconds between two ticks, and seconds that a commit waits for company."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,9 @@ class Assembly:
             clock=clock,
             health=health,
         )
-        self.ticker = Ticker(clock, period=PROFILES[config.profile][0], calls=self._beats(self.nodes))
+        profile = PROFILES[config.profile]
+        _coalesce(self.nodes, profile)
+        self.ticker = Ticker(clock, period=profile.tick_ns, calls=self._beats(self.nodes))
 
     @property
     def config(self) -> Config:
@@ -322,10 +335,11 @@ class Assembly:
         self._tell_missing(built.missing)
         for learning in nodes.learnings.values():
             learning.allow(built.spare_bytes)
-        tick_ns, commit_window_s = PROFILES[nodes.config.profile]
+        profile = PROFILES[nodes.config.profile]
+        _coalesce(nodes, profile)
         self.scoring.replace(nodes.pipelines.values())
-        self.ticker.adjust(period=tick_ns, calls=self._beats(nodes))
-        self.outbox.adjust(max_bytes=nodes.config.outbox.max_size, commit_window_s=commit_window_s)
+        self.ticker.adjust(period=profile.tick_ns, calls=self._beats(nodes))
+        self.outbox.adjust(max_bytes=nodes.config.outbox.max_size, commit_window_s=profile.commit_window_s)
         return events
 
     async def _tidy_up(self, old: Nodes) -> None:
@@ -418,6 +432,12 @@ def _archive(config: Config, docket: Docket, clock: Clock, health: Health, metri
     folder = config.state_dir / "evidence"
     evidence = Evidence(folder, files=section.evidence_files, size=section.evidence_size)
     return Archive(docket, evidence, clock=clock, health=health, metrics=metrics)
+
+
+def _coalesce(nodes: Nodes, profile: Profile) -> None:
+    for ingest in nodes.ingests.values():
+        if isinstance(ingest.source, Coalescing):
+            ingest.source.coalesce_s = profile.coalesce_s
 
 
 def hash_of(config: Config) -> str:

@@ -84,7 +84,7 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
     outbox = Outbox(
         config.state_dir / config.outbox.path,
         max_bytes=config.outbox.max_size,
-        commit_window_s=PROFILES[config.profile][1],
+        commit_window_s=PROFILES[config.profile].commit_window_s,
         health=health,
         metrics=metrics,
         clock=clock,

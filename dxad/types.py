@@ -23,6 +23,7 @@ __all__ = [
     "Bools",
     "Calibration",
     "Channel",
+    "Coalescing",
     "Detailed",
     "Document",
     "Doubting",
@@ -347,6 +348,14 @@ class Grouped(Protocol):
     @property
     def devices(self) -> Sequence[str]:
         """By column, the device it is of; empty where that is not known yet."""
+
+
+@runtime_checkable
+class Coalescing(Protocol):
+    """A source that can wait a little, so that what comes in small pieces is read together."""
+
+    coalesce_s: float
+    """How long, from its next connection on."""
 
 
 class Transform(Protocol):

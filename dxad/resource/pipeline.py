@@ -291,7 +291,7 @@ class PipelineResource:
             Outbox(
                 None if self._state_dir is None else config.state_dir / config.outbox.path,
                 max_bytes=_OUTBOX_BYTES,
-                commit_window_s=PROFILES[config.profile][1],
+                commit_window_s=PROFILES[config.profile].commit_window_s,
                 health=health,
                 metrics=metrics,
                 clock=self._clock,

@@ -282,7 +282,7 @@ class _Virtual:
         self._labels = Labels(self._lines, self._bench, now=self._utc_s)
         config = _config(folder)
         # The longest tick there is: no result depends on how rows are cut, and short ticks only cost time.
-        self._tick_ns = max(tick_ns for tick_ns, _ in PROFILES.values())
+        self._tick_ns = max(each.tick_ns for each in PROFILES.values())
         self._devices = {name: _Device(name, section, seed=seed) for name, section in config.sources.items()}
         self._assembly = _assembly(config, self._clock, self._devices)
         self._watches = {

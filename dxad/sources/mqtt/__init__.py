@@ -34,6 +34,7 @@ _PROOF: Final = 1.5
 _EXACTLY_ONCE: Final = 2
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
+_COALESCE_S: Final = 0.005
 _ROUTES_MOST: Final = 10_000
 """Topics that are remembered."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
@@ -49,6 +50,8 @@ class Mqtt:
         self._name = name
         self._config = config
         self._clock = clock
+        self.coalesce_s = _COALESCE_S
+        """See `Coalescing`."""
         self._inbox = Inbox(config, hold=self._hold)
         intakes = [(each, self._intake(each)) for each in config.subscriptions() if not each.by_device]
         self._plain = {each.topic: intake for each, intake in intakes if not each.wild}
@@ -169,6 +172,7 @@ class Mqtt:
                     sole=len(self._versions) == 1,
                     session=self._session,
                     tls=self._config.secured,
+                    coalesce_s=self.coalesce_s,
                 )
             except VersionRefusedError as error:
                 refusal = refusal or error
