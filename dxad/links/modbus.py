@@ -169,14 +169,15 @@ class ModbusLink:
         if not slave.jobs:
             self._turns.append(device_id)
         slave.jobs.append(Job(question(space, first, count, unit=device_id), timeout_s, more, done))
-        if self._job is None:
-            self._next()
-        elif self._impatient:
+        self._next()
+        if self._impatient:
             self._park()
         return await done
 
     def _next(self) -> None:
-        """Send what is next, when the bus is free."""
+        """Send what is next, when the bus is free: now, or at another time than was thought."""
+        if self._job is not None:
+            return
         self._cancel_timer()
         while self._turns and self._port is not None and self._job is None:
             now = self._loop.time()
@@ -303,11 +304,11 @@ class ModbusLink:
             elif (parked := self._parked.get(asked.unit)) is not None and asked is parked.sent:
                 parked.came_at = self._loop.time()
                 self._settle(self._unpark(asked.unit), pdu)
-                self._go_on()
+                self._next()
             else:
                 self._nonsense = b""
                 self._slaves[asked.unit].arrived(asked, self._loop.time())
-                self._go_on()
+                self._next()
         if job is not None and not job.came and self._line.garbled:
             job.garbled = True
             self._strays_since = self._strayed_at = self._loop.time()
@@ -332,11 +333,6 @@ class ModbusLink:
             self._keep(self._job, until)
         elif until > self._free_at:
             self._free_at = until
-            self._go_on()
-
-    def _go_on(self) -> None:
-        """Somebody may be asked now, or at another time than was thought."""
-        if self._job is None:
             self._next()
 
     def _answered(self, job: Job, pdu: bytes) -> None:
@@ -380,24 +376,23 @@ class ModbusLink:
         """The bus is free after so long."""
         if after_s:
             self._free_at = max(self._free_at, self._loop.time() + after_s)
-        if self._turns:
-            self._next()
+        self._next()
 
     def _settle(self, job: Job, pdu: bytes) -> None:
         """Tell what an answer means, or ask what it allows to ask."""
         now, slave = self._loop.time(), self._slaves[job.asked.unit]
         code = pdu[1] if pdu[0] & _EXCEPTION else 0
-        longer = job.sent is not job.asked
-        if longer:
+        again = job.before
+        if again is not None and not slave.proved(job, refused=code != 0):
+            slave.doubt(job, now, self._quiet_s)
+            job.settle(Answer(reason=Reason.OUT_OF_STEP, detail="a refusal that proves nothing"))
+            return
+        if job.sent is not job.asked:
             if code in _NOT_THERE:
                 slave.exact(job, now)
+                again = job
             else:
                 slave.along(job, now, answered=True)
-        again = job.before
-        if again is not None:
-            slave.proved()
-        elif longer and code in _NOT_THERE:
-            again = job
         if again is not None:
             slave.answered(job)
             self._again(slave, again.afresh())
@@ -438,7 +433,7 @@ class ModbusLink:
         """The time for an answer is over that others did not wait for."""
         job = self._unpark(unit)
         self._gave_up(job, self._slaves[unit].patience_s(job, self._on_the_line_s(job)))
-        self._go_on()
+        self._next()
 
     def _gave_up(self, job: Job, cost_s: float) -> None:
         now, slave = self._loop.time(), self._slaves[job.asked.unit]
@@ -452,7 +447,8 @@ class ModbusLink:
             self._clashed()
         what = f", but {nonsense.hex(' ')}" if nonsense else ""
         reason = Reason.UNFITTING if nonsense else Reason.TIMEOUT
-        job.settle(Answer(reason=reason, detail=f"no answer within {job.timeout_s:g} s{what}"))
+        detail = f"no answer within {job.timeout_s:g} s{what}"
+        job.settle(Answer(reason=reason, detail=detail, lost=not self._is_line))
 
     def _clashed(self) -> None:
         """An answer was spoilt, perhaps by one that was not waited for."""

@@ -69,11 +69,14 @@ class Answer:
     detail: str = ""
     code: int = 0
     """The exception, 1 to 255; 0 where it is none."""
+    lost: bool = False
+    """The connection may have lost its place in the stream of bytes: only a new one finds it again."""
 
     @property
     def silent(self) -> bool:
-        """Whether nothing at all came from the device."""
-        return self.reason in {Reason.TIMEOUT, Reason.MODBUS_GATEWAY_PATH, Reason.MODBUS_GATEWAY_TARGET}
+        """Whether the device is as good as not connected."""
+        silent = {Reason.TIMEOUT, Reason.MODBUS_GATEWAY_PATH, Reason.MODBUS_GATEWAY_TARGET}
+        return self.lost or self.reason in silent
 
 
 @dataclass(slots=True, eq=False)
@@ -293,10 +296,16 @@ class Slave:
         self._doubts.clear()  # there are more of them than can be told apart
         return self._proof(job)
 
-    def proved(self) -> None:
-        """All answers to earlier questions have come, or never will; unless something has mixed them up."""
+    def proved(self, proof: Job, *, refused: bool) -> bool:
+        """All answers to earlier questions have come, or never will; unless something has mixed them up.
+
+        A refusal has no length: it proves nothing while one to another question may yet come.
+        """
+        if refused and any(function == proof.sent.function for function, _ in self._doubts):
+            return False
         self._wary |= {shape: each.until for shape, each in self._doubts.items()}
         self._doubts.clear()
+        return True
 
     def exact(self, job: Job, now: float, for_s: float = _EXACT_S) -> None:
         """Nothing can be read along with this question."""

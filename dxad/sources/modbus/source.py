@@ -190,7 +190,7 @@ class Modbus:
             timeout_s=config.timeout / NS_PER_S,
             more=config.hole,
         )
-        if answer.reason is not Reason.NONE and not answer.silent:
+        if answer.reason is Reason.UNFITTING or not (answer.silent or answer.reason is Reason.NONE):
             fault = f"{request}: {answer.detail}"
             if fault not in self.faults and len(self.faults) >= _FAULTS_MOST:
                 fault = _OTHER_FAULTS
