@@ -175,8 +175,13 @@ class MqttLink(asyncio.Protocol):
         self._next_look = self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        self._gives_way = False
-        self.data_received(b"")
+        self._gives_way, whole = False, False
+        try:
+            self.data_received(b"")
+            whole = True
+        finally:
+            if not whole:  # asyncio ends a connection by itself only where it has called
+                self.fail("a message could not be taken in")
         if not self._gives_way:
             self._resume()
 

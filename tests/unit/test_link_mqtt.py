@@ -34,6 +34,9 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         self.reading = True
 
+    def abort(self) -> None:
+        self.reading = False
+
 
 @pytest.fixture
 async def link():
@@ -48,7 +51,8 @@ async def link():
 
     made = MqttLink(
         "mqtt://test", mqtt5.ConnectPacket(client_id="t", keep_alive=60), take, lambda _error: None,
-        on_too_large=lambda _reason: None, version="5", coalesce_s=0.0,
+        on_looked=lambda: None, on_too_large=lambda _reason: None, version="5", sole=False,
+        session=None, coalesce_s=0.0,
     )  # fmt: skip
     made.connection_made(Wire())
     made.data_received(mqtt5.ConnAckPacket().write())
@@ -102,3 +106,27 @@ async def test_what_is_over_goes_on_no_more(link):
     for _ in range(5):
         await asyncio.sleep(0)
     assert len(taken) == seen
+
+
+async def test_a_message_that_cannot_be_taken_in_ends_the_connection():
+    lost = []
+
+    def take(packet: mqtt5.PublishPacket) -> None:
+        if packet.payload == b"150":
+            raise ZeroDivisionError
+        time.sleep(1e-4)
+
+    made = MqttLink(
+        "mqtt://test", mqtt5.ConnectPacket(client_id="t", keep_alive=60), take, lost.append,
+        on_looked=lambda: None, on_too_large=lambda _reason: None, version="5", sole=False,
+        session=None, coalesce_s=0.0,
+    )  # fmt: skip
+    made.connection_made(Wire())
+    made.data_received(mqtt5.ConnAckPacket().write())
+    bugs = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: bugs.append(context["exception"]))
+    made.data_received(flood(0, 300))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert [type(each) for each in bugs] == [ZeroDivisionError], "told with its traceback"
+    assert [str(each) for each in lost] == ["mqtt://test: a message could not be taken in"]
