@@ -10,7 +10,7 @@ Nothing that a source does is waited for without end.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from dxad.errors import Backoff as BackoffAsked
@@ -76,7 +76,11 @@ class Ingest:
         self._by_message = section.period is None
         self._lateness = self._default_lateness() if section.lateness is None else section.lateness
         self._admission = Admission(
-            name, section, ring, metrics=metrics, by_device=isinstance(source, Grouped)
+            name,
+            section,
+            ring,
+            metrics=metrics,
+            devices=(lambda: source.devices) if isinstance(source, Grouped) else None,
         )
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *self._admission.holds_ns)
         self._promises = Promises(section, ring.channels)
@@ -244,13 +248,16 @@ class Ingest:
             self._seal(block.through)
 
     def _note_skew(self, now: int) -> None:
-        """The device's clock against ours, once it is known."""
-        offset = getattr(self._admission.clock, "offset", None)
-        if offset is None:
+        """The device's clock against ours, once it is known; of several the one that is off most."""
+        offsets: Mapping[str, int] = getattr(self._admission.clock, "offsets", {})
+        if not offsets:
             return
-        skew = (now - self._clock.utc(now)) - offset
+        ours = now - self._clock.utc(now)
+        name, offset = max(offsets.items(), key=lambda each: abs(ours - each[1]))
+        skew = ours - offset
         if abs(skew) > _SKEW_NS:
-            detail = f"the device's clock is {abs(skew) / NS_PER_S:.1f} s {'ahead' if skew > 0 else 'behind'}"
+            whose = f"the clock of {name}" if name else "the device's clock"
+            detail = f"{whose} is {abs(skew) / NS_PER_S:.1f} s {'ahead' if skew > 0 else 'behind'}"
             self._health.raise_condition("source.clock_skew", self.name, detail)
         else:
             self._health.clear("source.clock_skew", self.name)
@@ -333,8 +340,7 @@ class Ingest:
     @property
     def devices(self) -> dict[str, Document]:
         """What became of the samples of each device, where the source has several."""
-        names: Sequence[str] = getattr(self.source, "devices", ())
-        return self._admission.devices(names)
+        return self._admission.devices
 
     def snapshot(self) -> Document:
         """What there is to know about the source now."""

@@ -14,7 +14,7 @@ doubted is so by quality: it is among the stored and the others all the same. Wh
 received, since a source's queue was full, is `queue` in the ledger: it has decoded received + queue samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import numpy as np
@@ -24,7 +24,7 @@ from dxad.fields import SourceSection
 from dxad.ring.duplicates import Duplicates
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.ring.samplecheck import SampleCheck
-from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, SampleClock
+from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, DeviceClocks, SampleClock
 from dxad.ring.sealer import Sealer
 from dxad.ring.tally import Tally
 from dxad.runtime.ledger import Ledger
@@ -52,13 +52,20 @@ class Admission:
     """The way of one source's samples into its ring."""
 
     def __init__(
-        self, name: str, section: SourceSection, ring: RingBuffer, *, metrics: Metrics, by_device: bool
+        self,
+        name: str,
+        section: SourceSection,
+        ring: RingBuffer,
+        *,
+        metrics: Metrics,
+        devices: Callable[[], Sequence[str]] | None,
     ) -> None:
-        """Write `ring`; `by_device` counts for each device of the source, too."""
+        """Write `ring`; `devices` tells, where the source has several, by column the device it is of."""
         channels = list(section.channel_sections().values())
         self._name = name
         self._ring = ring
         self._metrics = metrics
+        self._devices = devices
         self._by_message = section.period is None
         holds = [section.hold if each.hold is None else each.hold for each in channels]
         self.holds_ns = [
@@ -75,10 +82,10 @@ class Admission:
         """When samples were taken."""
         self._check = SampleCheck(channels, period=ring.period)
         self._duplicates = None
-        if isinstance(self.clock, DeviceClock):
+        if isinstance(self.clock, DeviceClock | DeviceClocks):
             # What is held by session is told again by the next one, with the stamp it had.
             self._duplicates = Duplicates(np.array(self.holds_ns) >= 0)
-        self._tally = Tally(len(channels)) if by_device else None
+        self._tally = Tally(len(channels)) if devices is not None else None
         self.count = {each: metrics.counter(f"dxad_{each}_total", source=name) for each in _COUNTERS}
         self.ledger = Ledger(metrics, f"sources.{name}")
 
@@ -87,7 +94,7 @@ class Admission:
         if self._by_message or section.clock == "arrival":
             return ArrivalClock()
         if section.clock == "device":
-            return DeviceClock()
+            return DeviceClock() if self._devices is None else DeviceClocks(self._devices)
         return CountedClock(period=period, gap=section.gap or max(20 * period, _GAP_LEAST_NS))
 
     def believe_arrivals(self) -> None:
@@ -175,11 +182,13 @@ class Admission:
             self.ledger.lose("too_old", sealed.late)
         return sealed.rows
 
-    def devices(self, names: Sequence[str]) -> Document:
+    @property
+    def devices(self) -> dict[str, Document]:
         """What became of each device's samples, by its name; empty where it is the only one."""
-        if self._tally is None or len(set(names) - {""}) < 2:
+        if self._tally is None or self._devices is None:
             return {}
-        return self._tally.by_device(names)
+        names = self._devices()
+        return self._tally.by_device(names) if len(set(names) - {""}) > 1 else {}
 
     def snapshot(self) -> Document:
         """What there is to know about the samples now."""

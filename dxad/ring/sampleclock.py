@@ -5,6 +5,7 @@ and t0 and p follow the arrivals slowly, so that the jitter of buses and buffers
 `device` believes the device's own stamps, mapped from its clock to ours.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from dxad.types import I8, NS_PER_S
 
-__all__ = ["NO_TIME", "ArrivalClock", "CountedClock", "DeviceClock", "SampleClock"]
+__all__ = ["NO_TIME", "ArrivalClock", "CountedClock", "DeviceClock", "DeviceClocks", "SampleClock"]
 
 NO_TIME: Final = int(np.iinfo(np.int64).min)
 """The time of a sample that is to be rejected."""
@@ -83,6 +84,11 @@ class DeviceClock:
         self._other: _Other | None = None
         self._confirmed = False
         """Whether some stamp has agreed with the offset, a while after it began."""
+
+    @property
+    def offsets(self) -> Mapping[str, int]:
+        """The same by name, as of several devices; this one has none."""
+        return {} if self.offset is None else {"": self.offset}
 
     @property
     def offset(self) -> int | None:
@@ -160,6 +166,46 @@ class DeviceClock:
 
     def _anchor(self, delay: int, arrival: int, stamp: int) -> None:
         self._least, self._begin, self._at, self._newest, self._other = delay, arrival, arrival, stamp, None
+
+
+class DeviceClocks:
+    """A `DeviceClock` for each device of a source that has several: no two are set alike."""
+
+    def __init__(self, devices: Callable[[], Sequence[str]]) -> None:
+        """Ask `devices` which device each column is of; it may become known later."""
+        self._devices = devices
+        self._names: list[str] = []
+        self._clocks: list[DeviceClock] = []
+        self._group = np.empty(0, dtype=np.int64)
+        """By column, the place of its device's clock."""
+        self._known: dict[str, DeviceClock] = {}
+
+    @property
+    def offsets(self) -> Mapping[str, int]:
+        """Stream time minus the device's time now, by its name, of those that are known."""
+        return {name: each.offset for name, each in self._known.items() if each.offset is not None}
+
+    def times(self, samples: npt.NDArray[np.void]) -> I8:
+        """Each sample's own time, by the clock of its device."""
+        names = list(self._devices())
+        if names != self._names:
+            self._regroup(names)
+        group: I8 = self._group[samples["column"]]
+        if (group == group[:1]).all():
+            return self._clocks[int(group[0])].times(samples)
+        times = np.empty(len(samples), dtype=np.int64)
+        for each in np.unique(group).tolist():
+            mine = group == each
+            times[mine] = self._clocks[each].times(samples.compress(mine))
+        return times
+
+    def _regroup(self, names: list[str]) -> None:
+        """Devices have come or gone; those that stay keep their clocks."""
+        self._names = names
+        self._known = {name: self._known.get(name) or DeviceClock() for name in dict.fromkeys(names)}
+        self._clocks = list(self._known.values())
+        place = {name: at for at, name in enumerate(self._known)}
+        self._group = np.array([place[name] for name in names], dtype=np.int64)
 
 
 class CountedClock:

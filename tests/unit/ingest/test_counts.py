@@ -81,7 +81,9 @@ async def test_each_device_of_a_source_has_counts_of_its_own():
     rig = Rig({"a": {"range": [0, 10]}, "b": {}}, devices=["pump", "fan"], clock="device")
     async with rig.running():
         for _ in range(20):
-            await rig.deliver(rig.source.block(1.0, stamp=rig.clock.utc(rig.clock.now())))
+            for column in (0, 1):
+                stamp = rig.clock.utc(rig.clock.now())
+                await rig.deliver(rig.source.block(1.0, column=column, stamp=stamp))
             await rig.step(0.1)
         now = rig.clock.utc(rig.clock.now())
         await rig.deliver(
@@ -94,7 +96,7 @@ async def test_each_device_of_a_source_has_counts_of_its_own():
         shown = rig.ingest.snapshot()["devices"]
     assert shown == {
         "pump": {"received": 23, "rejected": {"range": 1, "type": 1}},
-        "fan": {"received": 4, "late": 1, "duplicate": 1, "ahead": 1, "rejected": {}},
+        "fan": {"received": 24, "late": 1, "duplicate": 1, "ahead": 1, "rejected": {}},
     }
 
 

@@ -94,7 +94,8 @@ async def test_a_source_that_mends_its_own_session_is_left_alone_meanwhile_but_n
         await asyncio.sleep(0.05)
         assert (rig.source.connects, rig.conditions) == (1, {})
         await rig.clock.step(61 * NS_PER_S)
-        await until(lambda: rig.conditions)
+        await until(lambda: rig.count("timeouts"))
+        await rig.settle()
     assert rig.conditions == {"source.down": "no data for 0.01 s"}
 
 

@@ -117,3 +117,38 @@ async def test_a_device_that_is_ten_years_off_for_good_costs_its_first_seconds_a
     assert 40 <= lost["ahead"] <= 51
     assert cells(rig)[-19:] == [float(turn) for turn in range(81, 100)]
     assert set(rig.conditions) == {"source.clock_skew"}
+
+
+async def test_each_device_of_a_source_has_a_clock_of_its_own():
+    rig = Rig(clock="device", devices=["north", "south"])
+    years = {"north": 0, "south": -5 * YEAR}
+    async with rig.running():
+        for turn in range(50):
+            for column, wrong in enumerate(years.values()):
+                stamp = rig.clock.utc(rig.clock.now()) + wrong
+                await rig.deliver(rig.source.block(float(turn), column=column, stamp=stamp))
+            await rig.step(0.1)
+        await rig.step(0.2)
+    shown = rig.ingest.snapshot()
+    assert (shown["lost"], shown["late"], shown["duplicate"]) == ({}, 0, 0)
+    for column in (0, 1):
+        assert rig.column(column)[0][:50] == [float(turn) for turn in range(50)]
+    assert rig.conditions == {"source.clock_skew": "the clock of south is 157680000.0 s behind"}
+
+
+async def test_a_device_that_is_found_later_gets_a_clock_and_the_others_keep_theirs():
+    devices = ["north", ""]
+    rig = Rig(clock="device", devices=devices)
+    async with rig.running():
+        for turn in range(60):
+            devices[1] = "south" if turn >= 30 else ""
+            await rig.deliver(rig.source.block(float(turn), stamp=rig.clock.utc(rig.clock.now())))
+            if turn >= 30:
+                ahead = rig.clock.utc(rig.clock.now()) + YEAR
+                both = [rig.source.block(1.0, column=1, stamp=ahead + at) for at in range(2)]
+                await rig.deliver(*both)
+            await rig.step(0.1)
+        await rig.step(0.2)
+    assert rig.ingest.snapshot()["lost"] == {}
+    assert rig.column(1)[1][30:60] == [State.GOOD] * 30
+    assert set(rig.ingest.devices) == {"north", "south"}
