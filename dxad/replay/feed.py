@@ -7,7 +7,8 @@ import numpy as np
 
 from dxad.errors import EndOfStream
 from dxad.ingest import Ingest
-from dxad.types import F8, I8, SAMPLE, Block, Bools, Channel, Quality, Reason
+from dxad.recording.samples import samples_of
+from dxad.types import F8, I8, Block, Bools, Channel
 
 __all__ = ["Feed", "Wire"]
 
@@ -76,24 +77,8 @@ class Feed:
         """
         numbers = np.arange(first, first + len(at), dtype=np.int64)
         wrong = None if bad is None else bad[:, self._places]
-        samples = self._samples(at, numbers, values[:, self._places], wrong)
+        samples = samples_of(
+            values[:, self._places], wrong, arrivals=at, messages=numbers, columns=self._columns
+        )
         if len(samples):
             self._ingest.accept(Block(samples))
-
-    def _samples(self, at: I8, numbers: I8, values: F8, bad: Bools | None) -> np.ndarray:  # type: ignore[type-arg]
-        """Row by row, in the order of the columns; one for each cell that is not missing."""
-        cells = np.empty(values.shape, dtype=SAMPLE)
-        cells["message"] = numbers[:, None]
-        cells["stamp"] = 0
-        cells["arrival"] = at[:, None]
-        cells["value"] = values
-        cells["column"] = self._columns
-        cells["quality"] = Quality.GOOD
-        cells["reason"] = Reason.NONE
-        there = ~np.isnan(values)
-        if bad is not None and bad.any():
-            cells["quality"][bad] = Quality.BAD
-            cells["reason"][bad] = Reason.DEVICE
-            there |= bad
-        flat = cells.reshape(-1)
-        return flat if there.all() else flat[there.reshape(-1)]

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from dxad import bundle
 from dxad.bundle.trial import ensure_tried_now, try_file_now
@@ -30,7 +30,7 @@ __all__ = [
 _PICKLES: Final = (".pkl", ".pickle", ".joblib")
 _KINDS: Final = {
     "mqtt": "mqtt", "tcp": "modbus", "rtu+tcp": "modbus", "rtu": "modbus", "ascii": "modbus",
-    "opc.tcp": "opcua", "serial": "serial",
+    "opc.tcp": "opcua", "serial": "serial", "replay": "replay",
 }  # fmt: skip
 """By the scheme of an endpoint, the type of its source."""
 
@@ -48,7 +48,7 @@ class IoTResource:
             name: its channels are called `name.channel`.
             endpoint: `mqtt://broker[:port][/topic]`, `opc.tcp://host:4840/path`, `serial:///dev/tty...`, or
                 for Modbus `tcp://host:502`, `rtu+tcp://host:port`, `rtu:///dev/tty...`, `ascii:///dev/tty...`;
-                an MQTT endpoint without a topic subscribes to its own name.
+                `replay:///week.csv` is a recording; an MQTT endpoint without a topic subscribes to its own name.
             options: further keys of the source's configuration, such as `period="100ms"` or `channels={...}`.
         """
         self.name = name
@@ -71,6 +71,8 @@ class IoTResource:
             raise ConfigError(f"endpoint {self.endpoint!r}: the scheme is none of {', '.join(_KINDS)}")
         if kind == "serial":
             return {"type": kind, "port": url.path, **self.options}
+        if kind == "replay":
+            return {"type": kind, "path": unquote(url.path), **self.options}
         if kind != "mqtt":
             return {"type": kind, "url": self.endpoint, **self.options}
         broker = f"mqtt://{url.netloc}"

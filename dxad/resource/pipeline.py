@@ -19,6 +19,7 @@ from dxad.gateway import Gateway
 from dxad.learning import Learning
 from dxad.models.tflite import TFLite
 from dxad.outbox import Outbox
+from dxad.recording import open_recording
 from dxad.resource.discover import discovered
 from dxad.resource.nodes import AnomalyDetector, IoTResource, ReasoningInput, TransformResource
 from dxad.resource.remote import RemotePipeline
@@ -82,6 +83,8 @@ class _SourceNode:
         if document.keys() & {"channels", "map"} or document["type"] == "serial":
             return document
         fields = self.fields
+        if fields is None and document["type"] == "replay":
+            fields = list(open_recording(Path(document["path"])).columns)
         if self.must_discover:
             fields = await discovered(self.resource.name, document, clock)
         if not fields:
@@ -91,7 +94,8 @@ class _SourceNode:
             names = [re.sub(r"\W+", "_", name) for name in names]
             channels = {name: {"register": field} for name, field in zip(names, fields, strict=True)}
         else:
-            channels = {name: {"path": field} for name, field in zip(names, fields, strict=True)}
+            key = "column" if document["type"] == "replay" else "path"
+            channels = {name: {key: field} for name, field in zip(names, fields, strict=True)}
         return {**document, "channels": channels}
 
 

@@ -269,12 +269,40 @@ class SqlRig(Rig):
             database.execute("INSERT INTO rig (a, b) VALUES (?, ?)", values)
 
 
+class ReplayRig(Rig):
+    """A file that is played again and again; what is shown is what stands there at the next round."""
+
+    config: ClassVar = {"path": "/nowhere.csv", "period": "20ms", "loop": True}
+
+    @property
+    def address(self) -> str:
+        return str(self.tmp_path / "rig.csv")
+
+    def settings(self) -> dict[str, Any]:
+        return {**self.config, "path": self.address}
+
+    async def up(self) -> None:
+        await self.show(0.0, 0.0)
+
+    async def down(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self.address)  # noqa: PTH107 - not of pathlib, which is told apart in coroutines
+
+    async def show(self, a: float, b: float) -> None:
+        cells = ["none at all" if math.isnan(each) else repr(each) for each in (a, b)]
+        new = f"{self.address}.new"
+        with open(new, "w") as file:  # noqa: ASYNC230, PTH123 - a line
+            file.write(f"time,a,b\n2026-03-01T12:00:00Z,{','.join(cells)}\n")
+        os.replace(new, self.address)  # noqa: PTH105
+
+
 RIGS: dict[str, type[Rig]] = {  # by type, and what of it is another thing
     "memory": MemoryRig,
     "modbus": ModbusRig,
     "mqtt": MqttRig,
     "mqtt, older": OlderMqttRig,
     "opcua": OpcuaRig,
+    "replay": ReplayRig,
     "serial": SerialRig,
     "serial, asked": AskedRig,
     "serial, packets": PacketRig,
@@ -497,7 +525,7 @@ async def test_notices_that_the_device_has_gone_and_delivers_again_when_it_is_ba
 
 @remote
 async def test_what_came_before_the_device_went_is_still_read(kind, rig):
-    if kind in {"modbus", "serial, asked", "sql"}:
+    if kind in {"modbus", "replay", "serial, asked", "sql"}:
         pytest.skip("it is asked: nothing comes by itself")
     async with far_side(rig), closing(build(kind, rig)) as source:
         await source.connect()
