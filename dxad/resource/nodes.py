@@ -48,7 +48,7 @@ class IoTResource:
             name: its channels are called `name.channel`.
             endpoint: `mqtt://broker[:port][/topic]`, `opc.tcp://host:4840/path`, `serial:///dev/tty...`, or
                 for Modbus `tcp://host:502`, `rtu+tcp://host:port`, `rtu:///dev/tty...`, `ascii:///dev/tty...`;
-                `replay:///week.csv` is a recording; an MQTT endpoint without a topic subscribes to its own name.
+                `replay:///week.csv` is a recording; an MQTT endpoint without a topic subscribes to its name.
             options: further keys of the source's configuration, such as `period="100ms"` or `channels={...}`.
         """
         self.name = name

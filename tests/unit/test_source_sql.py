@@ -77,6 +77,26 @@ async def test_it_may_begin_at_the_first_row_and_goes_on_where_it_was_after_a_lo
         assert await values(source, 1) == [(3.0, 4.0)]
 
 
+async def test_where_it_was_is_kept_over_a_restart_but_not_for_another_query(table, tmp_path):
+    def made(**settings):
+        return Sql("lims", config(table.path, **settings), clock=SystemClock(), state_dir=tmp_path / "state")
+
+    source = made()
+    await source.connect()
+    table((0, 1.0, 2.0))
+    assert await values(source, 1) == [(1.0, 2.0)]
+    await source.close()
+    table((0, 3.0, 4.0))
+    source = made()
+    await source.connect()
+    assert await values(source, 1) == [(3.0, 4.0)]
+    await source.close()
+    source = made(query=f"{QUERY} WHERE ph > 0", start="begin")
+    await source.connect()
+    assert await values(source, 2) == [(1.0, 2.0), (3.0, 4.0)]
+    await source.close()
+
+
 async def test_a_table_that_was_made_anew_is_read_from_its_begin(table):
     table(*[(0, 0.0, 0.0)] * 5)
     async with connected(table.path) as source:
@@ -122,7 +142,7 @@ async def test_a_time_that_is_none_leaves_the_row_to_its_arrival(table):
 async def test_nothing_can_be_written(table):
     async with connected(table.path) as source:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await source._worker.run(lambda: source._database.execute("DELETE FROM samples"))
+            await source._worker.run(lambda: source._table._database.execute("DELETE FROM samples"))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +196,7 @@ def test_a_clock_of_the_device_wants_a_column_of_times():
         config("/x.db", clock="device")
 
 
-@pytest.mark.parametrize("url", ["lims.db", "sqlite://lims.db", "postgres:///x", "sqlite:///"])
+@pytest.mark.parametrize("url", ["lims.db", "sqlite://lims.db", "mysql://x/y", "sqlite:///"])
 def test_refuses_what_is_no_address(url):
-    with pytest.raises(ValidationError, match="is not sqlite:///path"):
+    with pytest.raises(ValidationError, match="is neither sqlite:///path nor postgresql"):
         config("/x", url=url)
