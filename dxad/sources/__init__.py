@@ -91,6 +91,7 @@ class Inbox:
 
     def begin(self, arrival: int, *, stamp: int = 0) -> None:
         """Start a message that arrived at this stream time; `stamp` is the device's own, UTC ns, or 0."""
+        self.commit(arrival)
         self._stage.begin(arrival, stamp=stamp)
 
     def put(
@@ -114,6 +115,7 @@ class Inbox:
         reason: Reason = Reason.NONE,
     ) -> None:
         """Add a decoded message; a value that is None makes a BAD sample, the others are of this quality."""
+        self.commit(arrival)
         stage = self._stage
         stage.begin(arrival, stamp=stamp)
         for column, value in zip(columns, values, strict=True):
@@ -125,13 +127,14 @@ class Inbox:
 
     def messages(self, arrival: int, values: F8) -> bool:
         """Add rows of all columns, a message each; NaN makes a BAD sample. False: they find no room."""
+        self.commit(arrival)
         if not self._stage.put_many(arrival, values):
             return False
         self._tell()
         return True
 
     def commit(self, arrival: int) -> None:
-        """Add what was gathered; what is no finite number makes a BAD sample."""
+        """Add what was gathered, before anything else is; what is no finite number makes a BAD sample."""
         gathered = self.gathered
         if not gathered.messages:
             return
@@ -159,6 +162,7 @@ class Inbox:
 
     def reject(self, arrival: int, error: DecodeError | str) -> None:
         """Count a malformed message; it took its place in an evenly sampled stream all the same."""
+        self.commit(arrival)
         self._stage.begin(arrival)
         self._rejected += 1
         self._first_rejected = self._first_rejected or str(error)[:_TOLD_MOST]

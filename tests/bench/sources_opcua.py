@@ -42,13 +42,14 @@ _INTERVAL_S: Final = 0.1
 _VALUES: Final = 4_000
 """In each round."""
 _ROUNDS: Final = 2
+_PATIENCE_S: Final = 60.0
 _TICK_S: Final = 0.05
 _PERIOD: Final = NS_PER_S // 10
 _NAMESPACE: Final = "urn:dxad:bench"
 _GOAL_US: Final = 18.0
 
 _Reader = Callable[[str, Path], Awaitable[tuple[float, int]]]
-"""Reads from a url, with a folder for what must be kept; returns processor seconds, and how many values came."""
+"""Reads from a url, with a folder for what must be kept; returns processor seconds, and how many values."""
 
 
 def opcua() -> dict[str, Metric]:
@@ -123,6 +124,13 @@ class _Counter:
     def datachange_notification(self, _node: Any, _value: Any, _data: Any) -> None:
         self.count += 1
 
+    async def reached(self, count: int) -> None:
+        for _ in range(round(_PATIENCE_S / _TICK_S)):
+            if self.count >= count:
+                return
+            await asyncio.sleep(_TICK_S)
+        raise RuntimeError(f"{self.count} of {count} values within {_PATIENCE_S:g} s")
+
 
 async def _bare(url: str, _folder: Path) -> tuple[float, int]:
     async with Client(url) as client:
@@ -130,11 +138,9 @@ async def _bare(url: str, _folder: Path) -> tuple[float, int]:
         subscription = await client.create_subscription(_INTERVAL_S * 1e3, counter)
         nodes = await _nodes(client)
         await subscription.subscribe_data_change(nodes, queuesize=10, sampling_interval=ua.Double(50))
-        while counter.count < 2 * _VARIABLES:
-            await asyncio.sleep(_TICK_S)
+        await counter.reached(2 * _VARIABLES)
         spent_s, before = time.process_time(), counter.count
-        while counter.count - before < _VALUES:
-            await asyncio.sleep(_TICK_S)
+        await counter.reached(before + _VALUES)
         return time.process_time() - spent_s, counter.count - before
 
 

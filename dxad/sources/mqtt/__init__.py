@@ -227,7 +227,6 @@ class Mqtt:
 
     def _take(self, packet: mqtt5.PublishPacket, intakes: Sequence[Intake]) -> None:
         """Stage one message's samples; a malformed one is counted, and told at the next read."""
-        self._looked()
         now = self._clock.now()
         for intake in intakes:
             if packet.retain:
