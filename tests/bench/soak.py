@@ -94,7 +94,7 @@ def measure(for_s: float, *, seed: int = 0, only: Sequence[str] = ()) -> dict[st
     with TemporaryDirectory(prefix="dxad-soak-") as name, load(Path(name), "") as offered:
         folder = Path(name)
         config = folder / "dxad.toml"
-        config.write_text(configuration(folder, offered, scored=False, timed=False))
+        config.write_text(configuration(folder, offered))
         log = folder / "dxad.log"
         with (
             log.open("wb") as file,

@@ -13,7 +13,15 @@ from tests.bench.report import Metric
 
 __all__ = ["measure"]
 
-PARTS: Final = {"mqtt": 0.0, "modbus": 0.0, "opcua": 0.0, "serial": 0.0, "gateway": 10.0, "flood": 12.0}
+PARTS: Final = {
+    "mqtt": 0.0,
+    "modbus": 0.0,
+    "opcua": 0.0,
+    "serial": 0.0,
+    "paced": 8.0,
+    "gateway": 10.0,
+    "flood": 12.0,
+}
 """By name, for how many seconds a run of it goes on; 0 where it decides itself."""
 
 

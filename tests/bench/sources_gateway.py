@@ -39,7 +39,7 @@ from hw_sim.load.plan import Plan
 from tests.bench.engine import wrapped
 from tests.bench.report import Metric
 
-__all__ = ["VALUES_PER_S", "configuration", "gateway", "load", "process", "ready"]
+__all__ = ["VALUES_PER_S", "Run", "configuration", "daemon", "gateway", "load", "process", "ready"]
 
 _PERIOD: Final = NS_PER_S // 10
 _PER_PIPELINE: Final = 25
@@ -113,16 +113,37 @@ def _bare_percent(for_s: float) -> float:
 
 def _measured(for_s: float, *, wires: str = "", scored: bool = False, timed: bool = False) -> Run:
     with TemporaryDirectory(prefix="dxad-bench-") as name, load(Path(name), wires) as offered:
-        folder = Path(name)
-        config, latencies = folder / "dxad.toml", folder / "latencies.json"
-        config.write_text(configuration(folder, offered, scored=scored, timed=timed))
-        program = ["tests.bench.sources_timed", str(latencies)] if timed else ["dxad", "run", "-c"]
-        with process([sys.executable, "-m", *program, str(config)]) as daemon:
-            before, begun, spent_s = _settled(folder, daemon)
-            time.sleep(for_s)
-            used_s, took_s = _cpu_s(daemon.pid) - spent_s, time.monotonic() - begun
-            after = _status(folder)
-        known = json.loads(latencies.read_text()) if timed else {}
+        return daemon(Path(name), offered, for_s, scored=scored, timed=timed)
+
+
+def daemon(
+    folder: Path,
+    offered: Mapping[str, Any],
+    for_s: float,
+    *,
+    profile: str = "balanced",
+    scored: bool = False,
+    timed: bool = False,
+) -> Run:
+    """Run it on what is offered, for so many seconds once all sources have brought something.
+
+    Args:
+        folder: for its files.
+        offered: the load's map.
+        for_s: seconds.
+        profile: of the configuration.
+        scored: whether there are pipelines.
+        timed: whether to note how late samples are, which costs something itself.
+    """
+    config, latencies = folder / "dxad.toml", folder / "latencies.json"
+    config.write_text(configuration(folder, offered, profile=profile, scored=scored, timed=timed))
+    program = ["tests.bench.sources_timed", str(latencies)] if timed else ["dxad", "run", "-c"]
+    with process([sys.executable, "-m", *program, str(config)]) as running:
+        before, begun, spent_s = _settled(folder, running)
+        time.sleep(for_s)
+        used_s, took_s = _cpu_s(running.pid) - spent_s, time.monotonic() - begun
+        after = _status(folder)
+    known = json.loads(latencies.read_text()) if timed else {}
     return Run(
         cpu_percent=100 * used_s / took_s,
         resident_mib=after["memory"]["resident_bytes"] / 2**20,
@@ -220,11 +241,19 @@ def load(folder: Path, wires: str) -> Iterator[dict[str, Any]]:
 # -- the configuration -------------------------------------------------------------------------------------
 
 
-def configuration(folder: Path, offered: Mapping[str, Any], *, scored: bool, timed: bool) -> str:
+def configuration(
+    folder: Path,
+    offered: Mapping[str, Any],
+    *,
+    profile: str = "balanced",
+    scored: bool = False,
+    timed: bool = False,
+) -> str:
+    """What the daemon is to read, for a load's map."""
     lines = [
         f'state_dir = "{folder}/state"',
         f'control.socket = "{folder}/c.sock"',
-        'profile = "balanced"',
+        f'profile = "{profile}"',
         'gateway.id = "bench"',
     ]
     for name, wire in offered["wires"].items():

@@ -24,6 +24,11 @@ README = (ROOT / "README.md").read_text()
 EXAMPLE = "config/examples/demo.toml"
 SOCKET = "/tmp/dxad-demo/control.sock"
 
+ENDPOINTS = {
+    "plc": "tcp://127.0.0.1:15020", "drive": "opc.tcp://127.0.0.1:14840/pump-skid", "motor": "mqtt://127.0.0.1:18830",
+}  # fmt: skip
+"""Of the simulator's devices, where the README has them."""
+
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 DEMO, SIMULATE, RUN, TEST = (
@@ -44,6 +49,9 @@ class Stage:
 
     def here(self, command: str) -> list[str]:
         """A command of the README for this stage."""
+        for name, endpoint in self.endpoints.items():
+            if name in ENDPOINTS and command.startswith("dxad"):
+                command = command.replace(ENDPOINTS[name], endpoint)
         told = shlex.split(command.replace(EXAMPLE, str(self.example)).replace(SOCKET, str(self.socket)))
         return told + self.apart(told) if "hw_sim" in told else told
 
