@@ -1,4 +1,4 @@
-"""MQTT at a steady pace through a real mosquitto into `dxad run`, in the `low_latency` profile; all are processes.
+"""MQTT at a steady pace through a real mosquitto into `dxad run`, in the `low_latency` profile.
 
     paced_N.cpu        processor time of the daemon, % of a core, at N messages a second of three values each
     paced_N.per_100k   the same as processor seconds per 100,000 messages

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import pytest
 from asyncua import ua
 
 from dxad import plugin
@@ -135,12 +136,21 @@ async def test_modbus_only_reads():
     assert found <= MODBUS_READS
 
 
-async def test_opcua_writes_and_calls_nothing():
-    settings = {"namespace": "urn:hw-sim:pump-skid", "channels": {"power": {"node": "s=Pump.Power"}}}
+@pytest.mark.parametrize(
+    ("settings", "asks"),
+    [
+        ({}, ua.ObjectIds.CreateMonitoredItemsRequest_Encoding_DefaultBinary),
+        ({"mode": "poll"}, ua.ObjectIds.ReadRequest_Encoding_DefaultBinary),
+    ],
+    ids=["told", "polled"],
+)
+async def test_opcua_writes_and_calls_nothing(settings, asks):
+    channels = {"power": {"node": "s=Pump.Power"}, "same": {"browse": "Objects/*/power", "count": 1}}
+    settings = {**settings, "namespace": "urn:hw-sim:pump-skid", "channels": channels}
     async with tapped("drive") as (tap, url):
-        assert await read_from("opcua", url=url, enough=1, **settings)
+        assert await read_from("opcua", url=url, enough=2, **settings)
     requests = set(opcua_requests(tap.sent))
-    assert ua.ObjectIds.CreateMonitoredItemsRequest_Encoding_DefaultBinary in requests
+    assert {asks, ua.ObjectIds.BrowseRequest_Encoding_DefaultBinary} <= requests
     assert not requests & OPCUA_CHANGES
 
 
