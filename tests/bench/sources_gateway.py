@@ -227,10 +227,10 @@ def process(command: list[str], **how: Any) -> Iterator[subprocess.Popen[bytes]]
 
 
 @contextmanager
-def load(folder: Path, wires: str) -> Iterator[dict[str, Any]]:
-    """The load, and its map."""
+def load(folder: Path, wires: str, *more: str) -> Iterator[dict[str, Any]]:
+    """The load on these wires, or on all, with more options; gives its map."""
     command = [sys.executable, "-m", "hw_sim", "load", "--any-port", "--json", "--links", str(folder)]
-    command += ["--control", str(folder / "sim.sock"), "--until-stdin-closes"]
+    command += ["--control", str(folder / "sim.sock"), "--until-stdin-closes", *more]
     if wires:
         command += ["--wires", wires]
     with process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
