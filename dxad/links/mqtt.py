@@ -72,7 +72,7 @@ class MqttLink(asyncio.Protocol):
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
         *,
-        on_looked: Callable[[], None],
+        on_looked: Callable[[], None] = lambda: None,
         on_too_large: Callable[[str], None],
         version: Version,
         sole: bool = True,

@@ -163,6 +163,13 @@ class TestStatus:
             assert await at.after(1) == OFFLINE
             assert at.source.faults == {"offline": 1}
 
+    async def test_what_came_together_with_its_end_stands_before_that(self):
+        async with bench(status={"topic": "t"}, decode={"kind": "json"}, max_age="10s") as at:
+            at.source._message(mqtt5.PublishPacket("t", VALUES))
+            at.says("t", b"offline")
+            samples = (await at.source._inbox.block()).samples
+            assert samples["reason"].tolist() == [Reason.NONE, Reason.NONE, Reason.DEVICE, Reason.DEVICE]
+
     async def test_what_the_broker_had_kept_of_it_counts(self, broker):
         await publish(broker, "t/status", b"gone", retain=True)
         status = {"topic": "t/status", "online": "here", "offline": "gone"}
