@@ -114,12 +114,17 @@ class Stage:
         return True
 
     def put_gathered(
-        self, arrival: int, values: F8, columns: Sequence[int], counts: Sequence[int], stamps: Sequence[int]
+        self,
+        arrivals: Sequence[int],
+        values: F8,
+        columns: Sequence[int],
+        counts: Sequence[int],
+        stamps: Sequence[int],
     ) -> bool:
         """Add messages of all shapes that arrived together; returns False, and has added none, if room lacks.
 
         Args:
-            arrival: the stream clock now.
+            arrivals: of each message, on the stream clock.
             values: (samples,), those of one message after the other; NaN makes a BAD sample.
             columns: of each sample.
             counts: of each message's samples.
@@ -130,7 +135,7 @@ class Stage:
         samples = np.zeros(len(values), SAMPLE)
         messages = np.arange(self._messages, self._messages + len(counts))
         samples["message"] = np.repeat(messages, counts)
-        samples["arrival"] = arrival
+        samples["arrival"] = np.repeat(np.array(arrivals, dtype=np.int64), counts)
         samples["value"] = values
         samples["column"] = columns
         if stamps:

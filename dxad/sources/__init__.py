@@ -25,6 +25,8 @@ _NAN: Final = float("nan")
 _NUMBERS: Final = frozenset({float, int})
 """The types of what decoders find; true and false are of none of them."""
 _UNPICKED: Final = (DecodeError, *FOREIGN_FAULTS)
+_GATHERED_MOST: Final = 5_000
+"""Values that may wait to be looked at together; with more it costs no less."""
 _TOLD_MOST: Final = 200
 """Characters of what is said of a malformed message: it may quote the message."""
 
@@ -33,7 +35,8 @@ _TOLD_MOST: Final = 200
 class Gathered:
     """Messages that came together, picked and not looked at yet."""
 
-    messages: "list[tuple[Intake, bytes]]" = field(default_factory=list)
+    messages: "list[tuple[Intake, int, bytes]]" = field(default_factory=list)
+    """With the stream time at which each came."""
     values: list[Any] = field(default_factory=list)
     columns: list[Sequence[int]] = field(default_factory=list)
     """Of each message."""
@@ -63,6 +66,9 @@ class Inbox:
         self._rejected = 0
         self._first_rejected = ""
         self.gathered = Gathered()
+        self.patience_s = 0.0
+        """How long a first sample waits for others, so that all are read at once, while there is room."""
+        self._due: asyncio.TimerHandle | None = None
 
     @property
     def overflowed(self) -> int:
@@ -91,7 +97,7 @@ class Inbox:
 
     def begin(self, arrival: int, *, stamp: int = 0) -> None:
         """Start a message that arrived at this stream time; `stamp` is the device's own, UTC ns, or 0."""
-        self.commit(arrival)
+        self.commit()
         self._stage.begin(arrival, stamp=stamp)
 
     def put(
@@ -115,7 +121,7 @@ class Inbox:
         reason: Reason = Reason.NONE,
     ) -> None:
         """Add a decoded message; a value that is None makes a BAD sample, the others are of this quality."""
-        self.commit(arrival)
+        self.commit()
         stage = self._stage
         stage.begin(arrival, stamp=stamp)
         for column, value in zip(columns, values, strict=True):
@@ -127,13 +133,13 @@ class Inbox:
 
     def messages(self, arrival: int, values: F8) -> bool:
         """Add rows of all columns, a message each; NaN makes a BAD sample. False: they find no room."""
-        self.commit(arrival)
+        self.commit()
         if not self._stage.put_many(arrival, values):
             return False
         self._tell()
         return True
 
-    def commit(self, arrival: int) -> None:
+    def commit(self) -> None:
         """Add what was gathered, before anything else is; what is no finite number makes a BAD sample."""
         gathered = self.gathered
         if not gathered.messages:
@@ -147,31 +153,49 @@ class Inbox:
         self.gathered = Gathered()
         counts = [len(columns) for columns in gathered.columns]
         columns = list(itertools.chain.from_iterable(gathered.columns))
-        if self._stage.put_gathered(arrival, values, columns, counts, gathered.stamps):
-            self._tell()
-            return
-        for intake, payload in gathered.messages:  # not all find room: its policy says which
-            intake.take(arrival, payload)
+        arrivals = [arrival for _, arrival, _ in gathered.messages]
+        if not self._stage.put_gathered(arrivals, values, columns, counts, gathered.stamps):
+            for intake, arrival, payload in gathered.messages:  # not all find room: its policy says which
+                intake.take(arrival, payload)
+
+    def note_gathered(self) -> None:
+        """There is more to read: what was gathered."""
+        if len(self.gathered.values) > min(_GATHERED_MOST, self._stage.room):
+            self.commit()
+        self._tell()
+
+    def hurry(self) -> None:
+        """Let what came be read now."""
+        if self._due is not None:
+            self._due.cancel()
+        self._ripe()
+
+    def _ripe(self) -> None:
+        self._due = None
+        self._news.set()
 
     def _tell(self) -> None:
         """There is something to read, and perhaps enough."""
-        self._news.set()
+        if not self.patience_s or self._stage.room <= self._half:
+            self.hurry()
+        elif self._due is None and not self._news.is_set():
+            self._due = asyncio.get_running_loop().call_later(self.patience_s, self._ripe)
         if self._hold is not None and not self._holding and self._stage.room <= self._half:
             self._holding = True
             self._hold(True)
 
     def reject(self, arrival: int, error: DecodeError | str) -> None:
         """Count a malformed message; it took its place in an evenly sampled stream all the same."""
-        self.commit(arrival)
+        self.commit()
         self._stage.begin(arrival)
         self._rejected += 1
         self._first_rejected = self._first_rejected or str(error)[:_TOLD_MOST]
-        self._news.set()
+        self._tell()
 
     def lose(self, reason: str) -> None:
         """The link is gone; the first reason stands until the next `open`."""
         self._lost = self._lost or reason
-        self._news.set()
+        self.hurry()
 
     async def block(self) -> Block:
         """All samples that came since the last call, at least one.
@@ -180,20 +204,27 @@ class Inbox:
             DecodeError: messages were malformed; the good ones among them have been read.
             NotConnected: the link is gone, and all that came before has been read.
         """
-        while not len(self._stage):
-            if self._rejected:
-                count, first = self._rejected, self._first_rejected
-                self._rejected, self._first_rejected = 0, ""
-                raise DecodeError(f"{count} messages rejected, the first: {first}", rejected=count)
-            if self._lost is not None:
-                raise NotConnected(self._lost)
-            self._news.clear()
+        while self._due is not None or not self._waiting():
+            if self._due is None:
+                if self._rejected:
+                    count, first = self._rejected, self._first_rejected
+                    self._rejected, self._first_rejected = 0, ""
+                    raise DecodeError(f"{count} messages rejected, the first: {first}", rejected=count)
+                if self._lost is not None:
+                    raise NotConnected(self._lost)
+                self._news.clear()
             await self._news.wait()
+        self._news.clear()
         samples = self._stage.take()
         if self._holding and self._hold is not None:
             self._holding = False
             self._hold(False)
         return Block(samples)
+
+    def _waiting(self) -> int:
+        """How many samples can be read."""
+        self.commit()
+        return len(self._stage)
 
 
 class Intake:
@@ -239,8 +270,8 @@ class Intake:
             return
         self._put(now, values, quality, reason)
 
-    def gather(self, payload: bytes) -> bool:
-        """Put a message aside until the inbox is told to `commit`; False: it wants to be taken by itself."""
+    def gather(self, now: int, payload: bytes) -> bool:
+        """Put a message aside to be looked at with others; False: it wants to be taken by itself."""
         if self._pick is None:
             return False
         try:
@@ -255,7 +286,7 @@ class Intake:
             gathered.stamps.append(stamp(at))
         gathered.values += values
         gathered.columns.append(self._columns)
-        gathered.messages.append((self, payload))
+        gathered.messages.append((self, now, payload))
         return True
 
     def take_all(self, now: int, payloads: Sequence[bytes]) -> bool:

@@ -73,10 +73,10 @@ def test_gathered_they_are_what_they_are_alone(timed, queue, overflow):
         one_by_one, at_once = intakes(alone, timed=timed), intakes(together, timed=timed)
         for kind, payload in messages:
             one_by_one[kind].take(5, payload)
-            if not at_once[kind].gather(payload):
-                together.commit(5)
+            if not at_once[kind].gather(5, payload):
+                together.commit()
                 at_once[kind].take(5, payload)
-        together.commit(5)
+        together.commit()
         (mine, bad), (wanted, as_bad) = asyncio.run(seen(together)), asyncio.run(seen(alone))
         assert bad == as_bad
         assert together.overflowed == alone.overflowed
@@ -90,4 +90,4 @@ def test_gathered_they_are_what_they_are_alone(timed, queue, overflow):
 
 def test_a_source_that_blocks_gathers_nothing():
     inbox = Inbox(config(overflow="block"), hold=lambda _held: None)
-    assert not intakes(inbox, timed=False)[0].gather(b'{"a": 1, "b": 2}')
+    assert not intakes(inbox, timed=False)[0].gather(5, b'{"a": 1, "b": 2}')

@@ -56,6 +56,8 @@ class Mqtt:
         intakes = [(each, self._intake(each)) for each in config.subscriptions() if not each.by_device]
         self._plain = {each.topic: intake for each, intake in intakes if not each.wild}
         self._wild = [(each.topic, intake) for each, intake in intakes if each.wild]
+        self._arrival = 0
+        """When what is being taken in came, on the stream clock; 0 between two looks at the network."""
         self._routes: dict[str, Sequence[Intake]] = {}
         """By topic."""
         kept = None if state_dir is None else state_dir / "sources" / f"{name}.state"
@@ -146,6 +148,8 @@ class Mqtt:
         assert url.hostname is not None
         hello = self._hello()
         self._inbox.open()
+        if self._config.period is not None:
+            self._inbox.patience_s = min(3 * self.coalesce_s, self._config.period / (10 * NS_PER_S))
         port = url.port or PORTS[url.scheme]
         if self._liveness is not None:
             self._liveness.begin()
@@ -216,8 +220,9 @@ class Mqtt:
     def _message(self, packet: mqtt5.PublishPacket) -> None:
         """Take in one message; most are staged when all that came with them is there."""
         intakes = self._taking(packet.topic)
-        if packet.retain or len(intakes) != 1 or not intakes[0].gather(packet.payload):
-            self._take(packet, intakes)
+        now = self._arrival or self._arriving()
+        if packet.retain or len(intakes) != 1 or not intakes[0].gather(now, packet.payload):
+            self._take(now, packet, intakes)
         if self._liveness is not None:
             self._liveness.hear(packet.topic, packet.payload, retained=packet.retain)
         if packet.packet_id is not None:
@@ -225,9 +230,13 @@ class Mqtt:
             if len(self._unacknowledged) >= self._most or self._inbox.idle:
                 self._bound()
 
-    def _take(self, packet: mqtt5.PublishPacket, intakes: Sequence[Intake]) -> None:
+    def _arriving(self) -> int:
+        """When what comes together does: one look at the clock for all of it."""
+        self._arrival = self._clock.now()
+        return self._arrival
+
+    def _take(self, now: int, packet: mqtt5.PublishPacket, intakes: Sequence[Intake]) -> None:
         """Stage one message's samples; a malformed one is counted, and told at the next read."""
-        now = self._clock.now()
         for intake in intakes:
             if packet.retain:
                 intake.take(now, packet.payload, Quality.UNCERTAIN, Reason.RETAINED)
@@ -236,7 +245,9 @@ class Mqtt:
 
     def _looked(self) -> None:
         """That was all for now."""
-        self._inbox.commit(self._clock.now())
+        self._arrival = 0
+        if self._inbox.gathered.messages:
+            self._inbox.note_gathered()
 
     def _bound(self) -> None:
         """Wait with taking more, whatever the broker makes of our maximum; or nobody wants what came."""
@@ -247,6 +258,7 @@ class Mqtt:
             self._unacknowledged = []
         elif not self._full:
             self._full = True
+            self._inbox.hurry()
             self._link.hold(held=True)
 
     def _taking(self, topic: str) -> Sequence[Intake]:
