@@ -59,13 +59,15 @@ class Profile(NamedTuple):
     commit_window_s: float
     """How long a commit waits for company."""
     coalesce_s: float
-    """How long what comes over a network waits, to be read together."""
+    """How long what comes over a network waits, to be parsed together."""
+    patience_s: float
+    """How long what was parsed waits, to be read into its ring together."""
 
 
 PROFILES: Final = {
-    "low_latency": Profile(10_000_000, 0.005, 0.002),
-    "balanced": Profile(50_000_000, 0.050, 0.010),
-    "sd_card": Profile(250_000_000, 0.250, 0.020),
+    "low_latency": Profile(10_000_000, 0.005, 0.004, 0.0),
+    "balanced": Profile(50_000_000, 0.050, 0.010, 0.030),
+    "sd_card": Profile(250_000_000, 0.250, 0.020, 0.060),
 }
 
 
@@ -437,7 +439,7 @@ def _archive(config: Config, docket: Docket, clock: Clock, health: Health, metri
 def _coalesce(nodes: Nodes, profile: Profile) -> None:
     for ingest in nodes.ingests.values():
         if isinstance(ingest.source, Coalescing):
-            ingest.source.coalesce_s = profile.coalesce_s
+            ingest.source.coalesce_s, ingest.source.patience_s = profile.coalesce_s, profile.patience_s
 
 
 def hash_of(config: Config) -> str:

@@ -355,7 +355,9 @@ class Coalescing(Protocol):
     """A source that can wait a little, so that what comes in small pieces is read together."""
 
     coalesce_s: float
-    """How long, from its next connection on."""
+    """How long what comes waits to be parsed together; from its next connection on, as the other."""
+    patience_s: float
+    """How long what was parsed waits for more, at most a tenth of the period."""
 
 
 class Transform(Protocol):

@@ -50,8 +50,7 @@ class Mqtt:
         self._name = name
         self._config = config
         self._clock = clock
-        self.coalesce_s = _COALESCE_S
-        """See `Coalescing`."""
+        self.coalesce_s, self.patience_s = _COALESCE_S, 0.0
         self._inbox = Inbox(config, hold=self._hold)
         intakes = [(each, self._intake(each)) for each in config.subscriptions() if not each.by_device]
         self._plain = {each.topic: intake for each, intake in intakes if not each.wild}
@@ -149,7 +148,7 @@ class Mqtt:
         hello = self._hello()
         self._inbox.open()
         if self._config.period is not None:
-            self._inbox.patience_s = min(3 * self.coalesce_s, self._config.period / (10 * NS_PER_S))
+            self._inbox.patience_s = min(self.patience_s, self._config.period / (10 * NS_PER_S))
         port = url.port or PORTS[url.scheme]
         if self._liveness is not None:
             self._liveness.begin()

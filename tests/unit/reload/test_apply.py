@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dxad.assembly import PROFILES
 from dxad.errors import ConfigError
 from dxad.runtime.supervisor import Supervisor
 from dxad.sources.memory import Memory
@@ -399,3 +400,20 @@ async def test_a_pipeline_that_was_given_up_gets_another_chance_when_it_is_chang
         assert rig.conditions == set()
         await rig.feed_on()
         assert rig.seen("b")[-1] == 2.0 * (rig.pushed - 1)
+
+
+async def test_how_long_messages_wait_to_be_read_together_follows_from_the_profile(tmp_path):
+    broker = {
+        "type": "mqtt",
+        "url": "mqtt://127.0.0.1:1",
+        "topic": "t",
+        "period": "1s",
+        "channels": {"x": {}},
+    }
+    async with running(tmp_path, edited(sources__m=broker)) as rig:
+        source = rig.assembly.ingests["m"].source
+        for profile in ("sd_card", "low_latency"):
+            await rig.reload(sources__m=broker, profile=profile)
+            wanted = PROFILES[profile]
+            assert (source.coalesce_s, source.patience_s) == (wanted.coalesce_s, wanted.patience_s)
+        assert rig.assembly.ingests["m"].source is source
