@@ -307,7 +307,8 @@ class ModbusLink:
                 self._next()
             else:
                 self._nonsense = b""
-                self._slaves[asked.unit].arrived(asked, self._loop.time())
+                refused = bool(pdu[0] & _EXCEPTION)
+                self._slaves[asked.unit].arrived(asked, self._loop.time(), refused=refused)
                 self._next()
         if job is not None and not job.came and self._line.garbled:
             job.garbled = True
@@ -387,6 +388,8 @@ class ModbusLink:
             slave.doubt(job, now, self._quiet_s)
             job.settle(Answer(reason=Reason.OUT_OF_STEP, detail="a refusal that proves nothing"))
             return
+        if code and self._is_line:
+            slave.refused(job, now)
         if job.sent is not job.asked:
             if code in _NOT_THERE:
                 slave.exact(job, now)

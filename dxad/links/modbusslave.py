@@ -39,6 +39,8 @@ _LATELY: Final = 8
 """Questions that are told apart by their lengths from one whose answers come again, long after the first."""
 _APART: Final = 3
 """The same, while no answers have come that nobody waited for."""
+_PROOF_MOST: Final = 122
+"""Addresses of a proof; each eight more make it another."""
 _DOUBT_S: Final = 20.0
 """So long after its question an answer may still come."""
 _REMEMBERED_S: Final = 600.0
@@ -238,8 +240,15 @@ class Slave:
         self._doubts[_shape(sent)] = _Doubt(job, 1 + (0 if there is None else there.count), now + for_s)
         self.quiet_until = max(self.quiet_until, now + quiet_s)
 
-    def arrived(self, late: Question, now: float) -> None:
+    def refused(self, job: Job, now: float) -> None:
+        """It was answered by a refusal, which has no length: it may be one to an earlier question."""
+        if any(function == job.sent.function for function, _ in self._doubts):
+            self.doubt(job, now, 0.0)
+
+    def arrived(self, late: Question, now: float, *, refused: bool) -> None:
         """An answer that was late has come; with the last one the rest is over."""
+        if refused and len([1 for function, _ in self._doubts if function == late.function]) > 1:
+            return  # nobody knows to which
         doubt = self._doubts.get(_shape(late))
         if doubt is None:
             self._strays_until = now + _REMEMBERED_S
@@ -253,13 +262,14 @@ class Slave:
             self.along(doubt.job, now, answered=True)
         if not doubt.count:
             del self._doubts[_shape(late)]
+        self.ask_at = 0.0
         if not self._doubts:
             self.quiet_until = min(self.quiet_until, now)
 
     def next_on_line(self, job: Job, now: float) -> Job | None:
         """What to send for it, so that no answer but its own can be taken for its own: it or a proof.
 
-        Returns None where there is nothing but to wait: until `quiet_until`, or a late answer.
+        Returns None where there is nothing but to wait: until `ask_at`, or a late answer.
         """
         for shape in [shape for shape, each in self._doubts.items() if each.until <= now]:
             del self._doubts[shape]
@@ -269,10 +279,10 @@ class Slave:
         lately = set(others if now < self._strays_until else others[-_APART:])
         fits = [each for each in longer(job.asked, self._more(job, now)) if _shape(each) not in self._doubts]
         if not fits:
-            if now >= self._unordered_until:
-                return self._proof(job)
-            self.quiet_until = min(each.until for each in self._doubts.values())
-            return None
+            proof = self._proof(job) if now >= self._unordered_until else None
+            if proof is None:
+                self.ask_at = max(self.ask_at, min(each.until for each in self._doubts.values()))
+            return proof
         self._send(job, next((each for each in fits if _shape(each) not in lately), fits[0]))
         return job
 
@@ -283,18 +293,18 @@ class Slave:
     def _more(self, job: Job, now: float) -> int:
         return job.more if self._exact.get(_key(job.asked), 0.0) <= now else 0
 
-    def _proof(self, job: Job) -> Job:
+    def _proof(self, job: Job) -> Job | None:
+        """A question before it, whose answer can be taken for no other; None where there is none left."""
         functions = {function for function, _ in self._doubts}
         spaces: tuple[Space, ...] = ("coil", "discrete", "input", "holding")
-        for count in (1, 9, 17, 25):
+        for count in range(1, _PROOF_MOST, 8):
             for space in spaces:
                 asked = question(space, 0, count, unit=job.asked.unit)
                 if asked.function not in functions or (count > 1 and _shape(asked) not in self._doubts):
                     proof = Job(asked, job.timeout_s, 0, before=job)
                     self._send(proof, asked)
                     return proof
-        self._doubts.clear()  # there are more of them than can be told apart
-        return self._proof(job)
+        return None
 
     def proved(self, proof: Job, *, refused: bool) -> bool:
         """All answers to earlier questions have come, or never will; unless something has mixed them up.
