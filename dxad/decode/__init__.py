@@ -7,7 +7,7 @@ Some can do more: `Sampled`, `Bulk` and `Partial` say what.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, Field
@@ -21,6 +21,7 @@ __all__ = [
     "ABSENT",
     "PAYLOAD_MAX",
     "WHOLE",
+    "ArraySamples",
     "Bulk",
     "DecodeSection",
     "DecodeTable",
@@ -202,6 +203,46 @@ def samples_in(document: Any, path: Path) -> list[Any]:
     if not 0 < len(found) <= _SAMPLES_MAX:
         raise DecodeError(f"an array of {len(found)} samples; 1 to {_SAMPLES_MAX} may be")
     return found
+
+
+class ArraySamples:
+    """A decoder of documents with an array of samples: a path to it, and one in its elements per channel."""
+
+    def __init__(
+        self,
+        parse: Callable[[bytes], Any],
+        number: Callable[[Any], float | None],
+        array: str,
+        paths: Sequence[str],
+    ) -> None:
+        """Look for the array, and for `paths` in its elements.
+
+        Args:
+            parse: makes a document of a payload, or raises DecodeError.
+            number: the finite number that a value of it is, if any.
+            array: the path of the array.
+            paths: of each channel, in each element.
+
+        Raises:
+            ConfigError: a path is written wrong.
+        """
+        self._parse = parse
+        self._number = number
+        self._array = path_of(array, any_root=True)
+        self._paths: list[Path] = [path_of(path, any_root=True) for path in paths]
+
+    def decode(self, payload: bytes) -> list[float | None]:
+        """The last sample's numbers."""
+        return self.decode_samples(payload)[-1]
+
+    def decode_samples(self, payload: bytes) -> list[list[float | None]]:
+        """Of each sample, each channel's number; None where it is missing, or is not a finite number.
+
+        Raises:
+            DecodeError: the payload is malformed, has no such array or too large a one, or is too large.
+        """
+        samples = samples_in(self._parse(payload), self._array)
+        return [[self._number(follow(sample, path)) for path in self._paths] for sample in samples]
 
 
 def bounded(payload: bytes, most: int) -> bytes:

@@ -10,18 +10,18 @@ from pydantic import Field
 from dxad.decode import (
     PAYLOAD_MAX,
     WHOLE,
+    ArraySamples,
     DecodeSection,
     Path,
     PathText,
     bounded,
     follow,
     path_of,
-    samples_in,
 )
 from dxad.errors import DecodeError
 from dxad.plugin import Plugin
 
-__all__ = ["PLUGIN", "Config", "Json", "JsonSamples", "discover"]
+__all__ = ["PLUGIN", "Config", "Json", "discover"]
 
 _DISCOVER_MAX: Final = 64
 
@@ -74,33 +74,6 @@ class Json:
         ]
 
 
-class JsonSamples:
-    """Finds each channel's number in every element of an array."""
-
-    def __init__(self, config: Config, paths: Sequence[str]) -> None:
-        """Look for the array, and for `paths` in its elements.
-
-        Raises:
-            ConfigError: a path is written wrong.
-        """
-        self._max = config.max_payload
-        self._array = path_of(config.samples or WHOLE, any_root=True)
-        self._paths: list[Path] = [path_of(path, any_root=True) for path in paths]
-
-    def decode(self, payload: bytes) -> list[float | None]:
-        """The last sample's numbers."""
-        return self.decode_samples(payload)[-1]
-
-    def decode_samples(self, payload: bytes) -> list[list[float | None]]:
-        """Of each sample, each channel's number; None where it is missing, or is not a finite number.
-
-        Raises:
-            DecodeError: the payload is no JSON, has no such array or too large a one, or is too large.
-        """
-        samples = samples_in(_parse(payload, self._max), self._array)
-        return [[_number(follow(sample, path)) for path in self._paths] for sample in samples]
-
-
 def discover(payload: bytes) -> list[str]:
     """The numeric top-level fields of an object, sorted, 64 at most.
 
@@ -141,8 +114,11 @@ def _number(value: Any) -> float | None:
     return float(value) if type(value) is int else None
 
 
-def _built(config: Config, paths: Sequence[str]) -> Json | JsonSamples:
-    return JsonSamples(config, paths) if config.sampled else Json(config, paths)
+def _built(config: Config, paths: Sequence[str]) -> Json | ArraySamples:
+    if not config.sampled:
+        return Json(config, paths)
+    most = config.max_payload
+    return ArraySamples(lambda payload: _parse(payload, most), _number, config.samples or WHOLE, paths)
 
 
 PLUGIN = Plugin(Config, _built)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import msgpack
 from pydantic import Field
 
-from dxad.decode import WHOLE, DecodeSection, Path, PathText, bounded, follow, path_of, samples_in
+from dxad.decode import WHOLE, ArraySamples, DecodeSection, Path, PathText, bounded, follow, path_of
 from dxad.errors import DecodeError
 from dxad.plugin import Plugin
 
-__all__ = ["PLUGIN", "Config", "Msgpack", "MsgpackSamples"]
+__all__ = ["PLUGIN", "Config", "Msgpack"]
 
 
 class Config(DecodeSection):
@@ -50,33 +50,6 @@ class Msgpack:
         return [_number(follow(document, path)) for path in self._paths]
 
 
-class MsgpackSamples:
-    """Finds each channel's number in every element of an array."""
-
-    def __init__(self, config: Config, paths: Sequence[str]) -> None:
-        """Look for the array, and for `paths` in its elements.
-
-        Raises:
-            ConfigError: a path is written wrong.
-        """
-        self._max = config.max_payload
-        self._array = path_of(config.samples or WHOLE, any_root=True)
-        self._paths: list[Path] = [path_of(path, any_root=True) for path in paths]
-
-    def decode(self, payload: bytes) -> list[float | None]:
-        """The last sample's numbers."""
-        return self.decode_samples(payload)[-1]
-
-    def decode_samples(self, payload: bytes) -> list[list[float | None]]:
-        """Of each sample, each channel's number; None where it is missing, or is not a finite number.
-
-        Raises:
-            DecodeError: the payload is no MessagePack, has no such array or too large a one, or is too large.
-        """
-        samples = samples_in(_parse(payload, self._max), self._array)
-        return [[_number(follow(sample, path)) for path in self._paths] for sample in samples]
-
-
 def _parse(payload: bytes, most: int) -> Any:
     try:
         return msgpack.unpackb(bounded(payload, most), strict_map_key=False)
@@ -92,8 +65,11 @@ def _number(value: Any) -> float | None:
     return None
 
 
-def _built(config: Config, paths: Sequence[str]) -> Msgpack | MsgpackSamples:
-    return MsgpackSamples(config, paths) if config.sampled else Msgpack(config, paths)
+def _built(config: Config, paths: Sequence[str]) -> Msgpack | ArraySamples:
+    if not config.sampled:
+        return Msgpack(config, paths)
+    most = config.max_payload
+    return ArraySamples(lambda payload: _parse(payload, most), _number, config.samples or WHOLE, paths)
 
 
 PLUGIN = Plugin(Config, _built)
