@@ -190,7 +190,7 @@ def _coded(section: ChannelSection) -> Callable[[float], float]:
     """What a reading becomes on its way through the register that carries it, if one does."""
     if not isinstance(section, ModbusChannel):
         return float
-    kind, scale, offset = np.dtype(section.format), section.scale, section.offset
+    kind, scale, offset = np.dtype(section.kind), section.scale, section.offset
     integer = kind.kind in "iu"
 
     def coded(value: float) -> float:

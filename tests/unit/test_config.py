@@ -210,7 +210,7 @@ def test_the_error_reads_as_a_list_for_people(tmp_path):
         ('"10ms"', '"10 parsecs"', 15, "sources.vib.period", "is not a number and one of"),
         ('"10ms"', '"0ms"', 15, "sources.vib.period", "greater than 0"),
         ("[0, 400]", "[400, 0]", 9, "sources.plc.channels.flow", "range: 400.0 is not below 0.0"),
-        ("input:30", "inputs:30", 9, "sources.plc.channels.flow.register", "String should match"),
+        ("input:30", "inputs:30", 9, "sources.plc.channels.flow.register", "is no register"),
         ('"5s"', '"250ms"', 21, "pipelines.pump.window", "250 ms is no multiple of the pip"),
         ('"5s"', '"50ms"', 21, "pipelines.pump.window", "50 ms is no multiple"),
         ('"smooth"', '"smoth"', 23, "pipelines.pump.transforms.0.type", "did you mean 'smooth'?"),
