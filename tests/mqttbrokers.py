@@ -40,7 +40,8 @@ class FakeBroker:
                 case mqtt5.ConnectPacket():
                     writer.write(self.connack.write())
                 case mqtt5.SubscribePacket():
-                    writer.write(mqtt5.SubAckPacket(packet.packet_id, [self.granted]).write())
+                    granted = [self.granted] * len(packet.topic_filters)
+                    writer.write(mqtt5.SubAckPacket(packet.packet_id, granted).write())
                 case mqtt5.PingReqPacket() if self.pongs:
                     writer.write(mqtt5.PingRespPacket().write())
 

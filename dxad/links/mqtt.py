@@ -304,8 +304,12 @@ class MqttLink(asyncio.Protocol):
         codes: list[Any] = []
         try:
             async with asyncio.timeout(_ANSWER_S):
-                for answer in answers:
-                    codes += await answer
+                for at, answer in zip(range(0, len(filters), _FILTERS_MOST), answers, strict=True):
+                    granted = list(await answer)
+                    asked = min(_FILTERS_MOST, len(filters) - at)
+                    if len(granted) != asked:
+                        raise self._not(f"the broker answers {asked} topics with {len(granted)} grants")
+                    codes += granted
         except TimeoutError as error:
             raise self._not(f"the broker has not answered a subscription for {_ANSWER_S:g} s") from error
         refused = [

@@ -154,11 +154,16 @@ def _feed(server: socket.socket, messages: int, topics: int, qos: int) -> None:
     wire, _ = server.accept()
     with wire:
         wire.settimeout(_PATIENCE_S)
-        _expect(wire, mqtt5.ConnectPacket)
+        asked = _asked(wire)
+        next(asked)
         wire.sendall(mqtt5.ConnAckPacket().write())
-        asked = _expect(wire, mqtt5.SubscribePacket)
-        codes = [mqtt5.SubAckReasonCode(qos)] * len(asked.topic_filters)
-        wire.sendall(mqtt5.SubAckPacket(asked.packet_id, codes).write())
+        granted = 0
+        while granted < topics:  # a SUBSCRIBE asks for some of them
+            subscribe = next(asked)
+            assert isinstance(subscribe, mqtt5.SubscribePacket)
+            codes = [mqtt5.SubAckReasonCode(qos)] * len(subscribe.topic_filters)
+            wire.sendall(mqtt5.SubAckPacket(subscribe.packet_id, codes).write())
+            granted += len(codes)
         acknowledged, rest = 0, b""
         for begin in range(0, messages, _WINDOW):
             count = min(_WINDOW, messages - begin)
@@ -191,15 +196,17 @@ def _acknowledged(data: bytes) -> tuple[int, bytes]:
     return found, data[at:]
 
 
-def _expect(wire: socket.socket, kind: type) -> Any:
+def _asked(wire: socket.socket) -> Iterator[object]:
+    """The packets of a client, one by one."""
     data = b""
     while True:
-        data += wire.recv(1 << 16)
-        if not data:
-            raise ConnectionError("the client has gone")
         try:
-            packet, _ = mqtt5.read(memoryview(data))
+            packet, used = mqtt5.read(memoryview(data))
         except IndexError:
+            more = wire.recv(1 << 16)
+            if not more:
+                raise ConnectionError("the client has gone") from None
+            data += more
             continue
-        if isinstance(packet, kind):
-            return packet
+        data = data[used:]
+        yield packet

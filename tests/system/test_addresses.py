@@ -32,7 +32,8 @@ async def broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             case mqtt5.ConnectPacket():
                 writer.write(mqtt5.ConnAckPacket().write())
             case mqtt5.SubscribePacket():
-                writer.write(mqtt5.SubAckPacket(packet.packet_id, [mqtt5.SubAckReasonCode(0)]).write())
+                granted = [mqtt5.SubAckReasonCode(0)] * len(packet.topic_filters)
+                writer.write(mqtt5.SubAckPacket(packet.packet_id, granted).write())
                 address = writer.get_extra_info("sockname")[0].rpartition(".")[2]
                 writer.write(mqtt5.PublishPacket("t", payload=b'{"a": %s}' % address.encode()).write())
             case mqtt5.DisconnectPacket():

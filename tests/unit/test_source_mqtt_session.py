@@ -254,19 +254,26 @@ class TestRefusals:
         assert f"the broker refuses the subscription to '{topic}': {code}" in told
         assert says in told
 
-    async def test_every_topic_that_is_refused_is_named(self):
+    async def told_of_three(self, *given: str) -> str:
+        """What is said when a broker answers a subscription to x, y and z with these codes."""
+
         async def serve(reader, writer):
             await reader.read(1000)
             writer.write(mqtt5.ConnAckPacket().write())
             ask, _ = mqtt5.read(memoryview(await reader.read(1000)))
-            codes = mqtt5.SubAckReasonCode
-            given = [codes.NOT_AUTHORIZED, codes.GRANTED_QOS_AT_LEAST_ONCE, codes.QUOTA_EXCEEDED]
-            writer.write(mqtt5.SubAckPacket(ask.packet_id, given).write())
+            codes = [getattr(mqtt5.SubAckReasonCode, each) for each in given]
+            writer.write(mqtt5.SubAckPacket(ask.packet_id, codes).write())
             await reader.read(1000)
 
-        channels = {name: {"topic": name} for name in ("x", "y", "z")}
         async with listening(serve) as port:
-            told = await refused(port, channels=channels)
+            return await refused(port, channels={name: {"topic": name} for name in ("x", "y", "z")})
+
+    async def test_grants_that_are_too_few_say_nothing_of_any_topic(self):
+        told = await self.told_of_three("NOT_AUTHORIZED", "QUOTA_EXCEEDED")
+        assert "the broker answers 3 topics with 2 grants" in told
+
+    async def test_every_topic_that_is_refused_is_named(self):
+        told = await self.told_of_three("NOT_AUTHORIZED", "GRANTED_QOS_AT_LEAST_ONCE", "QUOTA_EXCEEDED")
         assert "'x': NOT_AUTHORIZED" in told
         assert "; and the subscription to 'z': QUOTA_EXCEEDED, there are too many" in told
         assert "'y'" not in told
