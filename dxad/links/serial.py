@@ -25,7 +25,7 @@ _READ_MAX: Final = 16_384
 _FULL: Final = 4095
 """Bytes that a terminal has room for (Linux, N_TTY_BUF_SIZE): where a read brings them all, more may wait."""
 _GATHER_S: Final = 0.002
-_GATHER_MOST: Final = 16_384
+_GATHER_MOST: Final = 65_536
 _HINTS: Final[dict[int | None, str]] = {
     errno.EAGAIN: "another program, or another source, has it open",
     errno.EACCES: "permission denied; its group, often dialout, may open it",
