@@ -153,6 +153,10 @@ Size = Annotated[
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
 
+_POLL_LATENESS_MOST_NS: Final = NS_PER_S
+_BUFFERED_NS: Final = 50_000_000
+"""So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
+
 _NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
 
 ChannelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)+$")]
@@ -338,6 +342,16 @@ class SourceSection(Section):
             except ValueError as error:
                 raise ValueError(f"channels.{name}.{error}") from error
         return self
+
+    def slot_lateness(self, period: int) -> int:
+        """Nanoseconds that a slot of `period` waits after its end."""
+        if self.lateness is not None:
+            return self.lateness
+        if self.polled:  # only a poll that still waits for its answers makes a slot wait
+            return min(period, _POLL_LATENESS_MOST_NS)
+        if self.clock == "counted":  # what it sends waits in buffers, and arrives together
+            return max(period, _BUFFERED_NS)
+        return 0 if self.period is None else period
 
     def declared(self, source: str) -> tuple[Channel, ...]:
         """The channels this configuration promises, under the source's name."""

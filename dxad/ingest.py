@@ -39,9 +39,6 @@ _RECOVERY_MOST_NS: Final = 60 * NS_PER_S
 """So long a source may mend itself, whatever it says."""
 _LASTING_NS: Final = 10 * NS_PER_S
 """Data for so long, and the next attempt after a break is an early one again."""
-_POLL_LATENESS_MOST_NS: Final = NS_PER_S
-_BUFFERED_NS: Final = 50_000_000
-"""So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
 _SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
@@ -74,7 +71,7 @@ class Ingest:
         self._on_rows = on_rows
         period = ring.period
         self._by_message = section.period is None
-        self._lateness = self._default_lateness() if section.lateness is None else section.lateness
+        self._lateness = section.slot_lateness(period)
         self._admission = Admission(
             name,
             section,
@@ -108,13 +105,6 @@ class Ingest:
     def ledger(self) -> Ledger:
         """What was lost of its samples."""
         return self._admission.ledger
-
-    def _default_lateness(self) -> int:
-        if self._section.polled:  # only a poll that still waits for its answers makes a slot wait
-            return min(self.ring.period, _POLL_LATENESS_MOST_NS)
-        if self._section.clock == "counted":  # what it sends waits in buffers, and arrives together
-            return max(self.ring.period, _BUFFERED_NS)
-        return 0 if self._by_message else self.ring.period
 
     async def run(self) -> None:
         """Keep the source connected and its samples coming, until cancelled or at the end of the stream."""

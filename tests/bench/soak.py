@@ -43,9 +43,9 @@ _LOOK_S: Final = 0.1
 _TURN: Final = 4096
 _PER_UNIT: Final = 4
 _APART: Final = 101
-_EARLY, _STALE = 8, 150
-"""Rows by which a value may be ahead of its slot, or behind: a poll's answer may take as long as its timeout,
-five rows, and shows what is then; some faults hold values back, or freeze them."""
+_EARLY, _STALE = 2, 150
+"""Rows by which a value may be ahead of its slot, or behind: a slot waits one row for its poll's answer, and
+that shows what is then; some faults hold values back, or freeze them."""
 _FILLED_S: Final = 70.0
 """After so long the rings, which remember a minute, are all in memory."""
 _FRESH: Final = 3

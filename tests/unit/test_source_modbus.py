@@ -374,6 +374,37 @@ class TestGrid:
         for block in blocks:
             assert set(block.samples["arrival"] // self.PERIOD) == {block.through // self.PERIOD - 1}
 
+    async def test_an_answer_that_its_slot_does_not_wait_for_is_of_the_slot_in_which_it_comes(
+        self, source, clock
+    ):
+        """It shows what is then, and has no place among values of half a second before."""
+        source._link.takes = 150 * MS
+        blocks = await self.polls(source, clock, 4 * self.PERIOD)
+        assert set(blocks[0].samples["arrival"] // self.PERIOD) == {1_001}, "its slot waits for one period"
+        source._link.takes = 350 * MS
+        blocks = await self.polls(source, clock, 8 * self.PERIOD)
+        asked = source._link.asked_at[-2]
+        assert asked == (blocks[0].through - self.PERIOD)
+        assert set(blocks[0].samples["arrival"]) == {asked + 350 * MS}
+
+    async def test_each_block_of_a_poll_has_the_time_of_its_own_answer(self, clock):
+        channels = {"a": {"register": "input:30"}, "b": {"register": "input:60"}}
+        source = Modbus("plc", config(period="100ms", channels=channels), clock=clock)
+        source._link = self.Device(clock)
+        answers = iter((Answer(reason=Reason.TIMEOUT), Answer(b"\0\1")))
+
+        async def ask(*_: Any, **__: Any) -> Answer:
+            await clock.sleep_until(clock.now() + 500 * MS)
+            return next(answers)
+
+        source._link.ask = ask
+        (block,) = await self.polls(source, clock, 1_090 * MS)
+        begun = block.through - self.PERIOD
+        assert dict(zip(block.samples["column"], block.samples["arrival"] - begun, strict=True)) == {
+            0: 500 * MS,
+            1: 1_000 * MS,
+        }
+
     async def test_polls_that_are_missed_are_skipped_and_counted_and_not_made_up_for(self, source, clock):
         source._link.takes = 250 * MS
         await self.polls(source, clock, 10 * self.PERIOD)

@@ -8,6 +8,7 @@ import numpy as np
 
 from dxad.errors import ConfigError, NotConnected
 from dxad.links.modbus import Answer, ModbusLink, Space, shared
+from dxad.ring.schedule import Schedule
 from dxad.runtime.clock import Clock
 from dxad.sources.modbus.layout import Layout
 from dxad.sources.modbus.plan import Request, plan
@@ -42,8 +43,6 @@ class Modbus:
 
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
-        self.skipped = 0
-        """Slots in which no poll could begin because the one before took too long."""
         self.faults: dict[str, int] = {}
         """What the device answered instead of values, and how often."""
         self._config = config
@@ -69,8 +68,16 @@ class Modbus:
         self._requests: list[_Block] = []
         self._planned = False
         self._link: ModbusLink | None = None
-        self._polled: int | None = None
-        """The slot of the last poll over this link."""
+        self._schedule = Schedule(
+            period=self._period, lateness=config.slot_lateness(self._period), clock=clock
+        )
+        self._slot = 0
+        """The one that is polled."""
+
+    @property
+    def skipped(self) -> int:
+        """Slots in which no poll could begin because the one before took too long."""
+        return self._schedule.skipped
 
     def _shorter(self, block: int) -> int:
         most = max((each.count for each in self._sections), default=1)
@@ -103,7 +110,7 @@ class Modbus:
         """
         await self.close()
         config = self._config
-        self._polled = None
+        self._schedule.restart()
         quiet = max(config.timeout, _QUIET_LEAST) if config.quiet is None else config.quiet
         link = shared(config.place, delay_s=config.delay / NS_PER_S, quiet_s=quiet / NS_PER_S)
         self._link = link
@@ -121,29 +128,26 @@ class Modbus:
         """
         if self._link is None:
             raise NotConnected("not connected")
-        slot = await self._next_slot()
-        begin, end = slot * self._period, (slot + 1) * self._period
-        now = self._clock.now()
+        self._slot = await self._schedule.next_slot()
         reduced = self._illegal or self._avoid or self._block < self._longest
-        if reduced and now >= self._retry_at:
+        if reduced and self._clock.now() >= self._retry_at:
             self._illegal, self._avoid, self._block = {}, set(), self._longest
             self._planned = False
         if not self._planned:
             self._plan()
         self._values.fill(np.nan)
         self._reasons[:] = self._known
+        self._cells["arrival"] = self._schedule.arrival(self._slot)
         answers = [await self._poll(self._link, each) for each in self._requests]
         if answers and all(answer.silent for answer in answers):
             raise NotConnected(f"{self._config.url} device {self._config.device_id}: {answers[0].detail}")
-        # Whatever the answers take, and however exact the timer is, they are of this slot.
-        return Block(self._samples(min(max(now, begin), end - 1)), through=end)
+        return Block(self._samples(), through=self._schedule.end(self._slot))
 
-    def _samples(self, arrival: int) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    def _samples(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
         """All cells as samples of one message."""
         cells, reasons = self._cells.copy(), self._reasons
         cells["message"] = self._messages
         self._messages += 1
-        cells["arrival"] = arrival
         cells["value"] = self._values
         finite = np.isfinite(self._values)
         if not finite.all() or reasons.any():
@@ -154,19 +158,6 @@ class Modbus:
             cells["reason"] = reasons
         return cells
 
-    async def _next_slot(self) -> int:
-        """Wait until a slot begins that was not polled yet."""
-        last = self._polled
-        slot = -(-self._clock.now() // self._period)
-        if last is not None:
-            slot = max(slot, last + 1)
-        await self._clock.sleep_until(slot * self._period)
-        slot = max(slot, self._clock.now() // self._period)  # the loop may have been busy elsewhere
-        if last is not None:
-            self.skipped += slot - last - 1
-        self._polled = slot
-        return slot
-
     async def _poll(self, link: ModbusLink, block: _Block) -> Answer:
         """Ask once and take what comes; a block that the device does not have is taken apart."""
         answer = await self._ask(link, block.request)
@@ -174,10 +165,12 @@ class Modbus:
             await self._take_apart(link, block.request, answer)
             self._retry_at = self._clock.now() + self._config.retry
             self._planned = False
-        elif answer.reason is not Reason.NONE:
-            self._reasons[block.places] = answer.reason
         else:
-            block.layout.decode(answer.wire)
+            self._cells["arrival"][block.places] = self._schedule.arrival(self._slot)
+            if answer.reason is not Reason.NONE:
+                self._reasons[block.places] = answer.reason
+            else:
+                block.layout.decode(answer.wire)
         return answer
 
     async def _ask(self, link: ModbusLink, request: Request) -> Answer:
@@ -231,7 +224,9 @@ class Modbus:
         return True
 
     def _give_up(self, columns: Iterable[int], reason: Reason) -> None:
-        self._reasons[[self._place[column] for column in columns]] = reason
+        places = [self._place[column] for column in columns]
+        self._reasons[places] = reason
+        self._cells["arrival"][places] = self._schedule.arrival(self._slot)
 
     def _put(self, request: Request, answer: Answer) -> None:
         """Take the values of a part of a block."""
@@ -239,6 +234,7 @@ class Modbus:
         Layout(request, self._sections, values, reasons).decode(answer.wire)
         places = [self._place[column] for column in request.columns]
         self._values[places], self._reasons[places] = values, reasons
+        self._cells["arrival"][places] = self._schedule.arrival(self._slot)
 
     async def close(self) -> None:
         """Let go of the line; safe twice, and without `connect`."""

@@ -1,4 +1,4 @@
-"""Asking for all values on the source's grid, in as few requests as the server takes."""
+"""Asking for all values at once, in as few requests as the server takes."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,7 +7,6 @@ from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
 
-from dxad.runtime.clock import Clock
 from dxad.sources.opcua.connection import Connection
 from dxad.sources.opcua.pieces import pieces
 from dxad.sources.opcua.wire import Item, read_answers
@@ -18,16 +17,12 @@ _NODES_PER_READ: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_Max
 
 
 class Poll:
-    """Reads nodes over one connection, once per slot."""
+    """Reads nodes over one connection."""
 
-    def __init__(self, connection: Connection, *, period: int, clock: Clock) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._session: Any = connection.client.uaclient.session
-        self._period = period
-        self._clock = clock
         self._requests: list[tuple[Sequence[int], ua.ReadParameters]] = []
-        self._slot: int | None = None
-        """The one that was polled last."""
 
     async def start(self, nodes: Sequence[ua.NodeId | None]) -> None:
         """Ask for these from now on, by their handles from 1 on; None is no node.
@@ -50,17 +45,6 @@ class Poll:
             )
             for some in pieces(there, at_once)
         ]
-
-    async def next_slot(self) -> tuple[int, int]:
-        """Wait until a slot begins that was not polled yet; returns it, and how many were passed over."""
-        last = self._slot
-        slot = -(-self._clock.now() // self._period)
-        if last is not None:
-            slot = max(slot, last + 1)
-        await self._clock.sleep_until(slot * self._period)
-        slot = max(slot, self._clock.now() // self._period)  # the loop may have been busy elsewhere
-        self._slot = slot
-        return slot, 0 if last is None else slot - last - 1
 
     async def values(self) -> list[Item]:
         """All values as they are now.

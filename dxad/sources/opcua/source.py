@@ -7,6 +7,7 @@ from typing import Final
 from asyncua import ua
 
 from dxad.errors import ConfigError, NotConnected
+from dxad.ring.schedule import Schedule
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox
 from dxad.sources.opcua import identity
@@ -63,8 +64,14 @@ class Opcua:
         """When data came last."""
         self._answered = 0
         """Up to when the last poll proves the session alive."""
-        self.skipped = 0
+        self._schedule = Schedule(
+            period=self._period, lateness=config.slot_lateness(self._period), clock=clock
+        )
+
+    @property
+    def skipped(self) -> int:
         """Slots in which no poll could begin because the one before took too long."""
+        return self._schedule.skipped
 
     @property
     def overflowed(self) -> int:
@@ -116,7 +123,8 @@ class Opcua:
         await self._watch.start()
 
     async def _ask(self, connection: Connection) -> None:
-        poll = Poll(connection, period=self._period, clock=self._clock)
+        self._schedule.restart()
+        poll = Poll(connection)
         await poll.start(await self._nodes())
         self._poll = poll
 
@@ -295,11 +303,7 @@ class Opcua:
         Raises:
             NotConnected: there is no answer, or the server has none of the nodes.
         """
-        slot, skipped = await poll.next_slot()
-        self.skipped += skipped
-        begin, end = slot * self._period, (slot + 1) * self._period
-        # Whatever the answers take, and however exact the timer is, they are of this slot.
-        at = min(max(self._clock.now(), begin), end - 1)
+        slot = await self._schedule.next_slot()
         assert self._connection is not None
         try:
             items = await poll.values()
@@ -307,6 +311,7 @@ class Opcua:
             raise NotConnected(f"{self._config.url}: {self._connection.told(error)}") from error
         except DAMAGED as error:
             raise NotConnected(f"{self._config.url}: its answer cannot be read: {error}") from error
+        at = self._schedule.arrival(slot)
         unknown = {handle: status_name(status) for handle, _, status, _ in items if status >> 31}
         self._know_some(
             self._nowhere | {handle: name for handle, name in unknown.items() if name in _UNKNOWN}
@@ -317,4 +322,4 @@ class Opcua:
             self._inbox.begin(at)
             for column in self._targets.all[handle - 1].columns:
                 self._inbox.put(column, None, reason=Reason.DEVICE)
-        return Block((await self._inbox.block()).samples, through=end)
+        return Block((await self._inbox.block()).samples, through=self._schedule.end(slot))

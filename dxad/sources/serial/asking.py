@@ -18,6 +18,7 @@ from dxad.decode import ABSENT, stamp
 from dxad.errors import DecodeError, NotConnected
 from dxad.links.framing import Broken
 from dxad.links.serial import SerialLink
+from dxad.ring.schedule import Schedule
 from dxad.ring.stage import Stage
 from dxad.runtime.clock import Clock
 from dxad.sources.serial.section import Config, Question
@@ -73,12 +74,11 @@ class AskedSerial:
 
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
-        self.skipped = 0
-        """Slots in which no poll could begin because the one before took too long."""
         self._wrong: Counter[str] = Counter()
         self._config = config
         self._clock = clock
-        self._period = config.period or NS_PER_S
+        period = config.period or NS_PER_S
+        self._schedule = Schedule(period=period, lateness=config.slot_lateness(period), clock=clock)
         self._quiet = config.timeout if config.quiet is None else config.quiet
         self._turns = [_Turn(each) for each in config.questions()]
         self._framer = config.framer()
@@ -92,8 +92,11 @@ class AskedSerial:
         """Polls in a row without any answer."""
         self._malformed: list[str] = []
         """Of the last poll; told before the next."""
-        self._polled: int | None = None
-        """The slot of the last poll over this link."""
+
+    @property
+    def skipped(self) -> int:
+        """Slots in which no poll could begin because the one before took too long."""
+        return self._schedule.skipped
 
     @property
     def faults(self) -> Mapping[str, int]:
@@ -108,7 +111,8 @@ class AskedSerial:
             ConfigError: it cannot be set so.
         """
         await self.close()
-        self._polled, self._silent, self._rests_until = None, 0, 0
+        self._schedule.restart()
+        self._silent, self._rests_until = 0, 0
         self._malformed.clear()
         for turn in self._turns:
             turn.answered()
@@ -137,8 +141,8 @@ class AskedSerial:
             told, self._malformed = self._malformed, []
             raise DecodeError(f"{len(told)} answers rejected, the first: {told[0]}", rejected=len(told))
         self._link_or_raise()
-        slot = await self._next_slot()
-        begin, end = slot * self._period, (slot + 1) * self._period
+        # A late answer to the poll before would have come by then.
+        slot = await self._schedule.next_slot(not_before=self._rests_until)
         self._stage.take()  # what a cancelled poll has left
         malformed: list[str] = []
         heard = False
@@ -147,31 +151,18 @@ class AskedSerial:
             heard |= bool(answer.values or answer.fault)
             if answer.fault:
                 malformed.append(answer.fault)
-            self._put(turn.question, answer, min(max(self._clock.now(), begin), end - 1))
+            self._put(turn.question, answer, self._schedule.arrival(slot))
         self._silent = 0 if heard else self._silent + 1
         if self._silent >= _SILENT_MOST:
             waited = self._config.timeout / NS_PER_S
             raise NotConnected(f"{self._config.port}: no answer within {waited:g} s, {self._silent} times")
         self._malformed = malformed
-        return Block(self._stage.take(), through=end)
+        return Block(self._stage.take(), through=self._schedule.end(slot))
 
     def _link_or_raise(self) -> SerialLink:
         if self._link is None:
             raise NotConnected(self._lost)
         return self._link
-
-    async def _next_slot(self) -> int:
-        """Wait until a slot begins that was not polled yet, and a late answer would have come."""
-        last = self._polled
-        slot = -(-max(self._clock.now(), self._rests_until) // self._period)
-        if last is not None:
-            slot = max(slot, last + 1)
-        await self._clock.sleep_until(slot * self._period)
-        slot = max(slot, self._clock.now() // self._period)  # the loop may have been busy elsewhere
-        if last is not None:
-            self.skipped += slot - last - 1
-        self._polled = slot
-        return slot
 
     async def _taken(self, turn: _Turn) -> _Answer:
         """The answer to a question, if it is its turn."""
