@@ -347,6 +347,7 @@ class Ingest:
             "skipped": getattr(self.source, "skipped", 0),
             "slips": getattr(self._admission.clock, "slips", 0),
             "faults": dict(getattr(self.source, "faults", {})),
+            "wire": dict(getattr(self.source, "traffic", {})),
             "connects": count["connects"],
             "disconnects": count["disconnects"],
             "timeouts": count["timeouts"],

@@ -13,10 +13,11 @@ the line is out of step.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 from dxad.errors import ConfigError, NotConnected
-from dxad.links.modbusframe import Line, Question, Space, question, tcp_frames, wire_of
+from dxad.links.modbusframe import Line, Question, Space, carried_s, question, tcp_frames, wire_of
 from dxad.links.modbusport import Port, open_port
 from dxad.links.modbusslave import Answer, Job, Slave
 from dxad.links.modbusurl import Address
@@ -40,11 +41,6 @@ or that nobody asked for, would shift all that follow. More than the 3.5 charact
 V1.02, 2.5.1.1, for what adapters and serial servers hold back."""
 _STRAYS_MOST_S: Final = 0.1
 """A line that is never silent is asked all the same after so long; checksums must do then."""
-_BITS_A_CHARACTER: Final = 11
-_BAUDRATE: Final = 9600
-"""Of a line behind a serial server, at least."""
-_OVERHEAD: Final = 13
-"""Bytes of a request and of what stands around an answer's data."""
 _SHOWN: Final = 12
 """Bytes of nonsense that an error shows."""
 
@@ -139,6 +135,10 @@ class ModbusLink:
         """Seconds of silence that an answer is followed by."""
         return _GAP_S if self._is_line else 0.0
 
+    def traffic(self, device_id: int) -> Mapping[str, int]:
+        """What was asked of a slave and what became of it, see `Slave.traffic`."""
+        return self._slaves.setdefault(device_id, Slave()).traffic
+
     def resting_s(self, device_id: int) -> float:
         """Seconds for which a slave that was silent too often is not asked; 0 where it is."""
         slave = self._slaves.get(device_id)
@@ -221,23 +221,16 @@ class ModbusLink:
     def _send(self, job: Job, now: float) -> None:
         assert self._port is not None
         self._transaction = job.transaction = (self._transaction + 1) & 0xFFFF
-        job.sent_at = now
+        slave = self._slaves[job.asked.unit]
+        slave.asked(job, now)
         self._job, self._impatient = job, False
         if not self._parked:
             self._line.clear()
         self._line.garbled = False
         self._nonsense = b""
-        patience_s = self._slaves[job.asked.unit].patience_s(job, self._on_the_line_s(job))
+        patience_s = slave.patience_s(job, carried_s(self.address, job.sent))
         self._timer = self._loop.call_later(patience_s, self._is_impatient)
         self._port.write(wire_of(self.address.framing, job.sent, job.transaction))
-
-    def _on_the_line_s(self, job: Job) -> float | None:
-        """How long a question and its answer take to be carried; None where that takes no time."""
-        if not self._is_line:
-            return None
-        baudrate = self.address.baudrate if self.address.tty else _BAUDRATE
-        bytes_a_byte = 2 if self.address.framing == "ascii" else 1
-        return bytes_a_byte * (job.sent.size + _OVERHEAD) * _BITS_A_CHARACTER / baudrate
 
     def _is_impatient(self) -> None:
         """The answer takes longer than others should wait."""
@@ -285,6 +278,8 @@ class ModbusLink:
             elif unit in self._parked and transaction == self._parked[unit].transaction:
                 self._parked[unit].came_at = self._loop.time()
                 self._settle(self._unpark(unit), pdu)
+            elif unit in self._slaves:
+                self._slaves[unit].traffic["late"] += 1
         self._nonsense = self._nonsense or nonsense[:_SHOWN]
 
     def _received_on_line(self, data: bytes) -> None:
@@ -364,6 +359,7 @@ class ModbusLink:
         if job.doubled or job.garbled:
             if job.garbled:  # noise, perhaps, and the answer is yet to come
                 slave.doubt(job, now, 0.0, for_s=job.timeout_s + self._quiet_s)
+            slave.traffic["unfitting"] += 1
             slave.answered()
             self._clashed()
             reason = Reason.OUT_OF_STEP if job.doubled else Reason.CHECKSUM
@@ -383,6 +379,7 @@ class ModbusLink:
         """Tell what an answer means, or ask what it allows to ask."""
         now, slave = self._loop.time(), self._slaves[job.asked.unit]
         code = pdu[1] if pdu[0] & _EXCEPTION else 0
+        slave.told(job, pdu)
         again = job.before
         if again is not None and not slave.proved(job, refused=code != 0):
             slave.doubt(job, now, self._quiet_s)
@@ -435,11 +432,12 @@ class ModbusLink:
     def _missed_parked(self, unit: int) -> None:
         """The time for an answer is over that others did not wait for."""
         job = self._unpark(unit)
-        self._gave_up(job, self._slaves[unit].patience_s(job, self._on_the_line_s(job)))
+        self._gave_up(job, self._slaves[unit].patience_s(job, carried_s(self.address, job.sent)))
         self._next()
 
     def _gave_up(self, job: Job, cost_s: float) -> None:
         now, slave = self._loop.time(), self._slaves[job.asked.unit]
+        slave.traffic["silent"] += 1
         slave.missed(now, cost_s, shared=len(self._slaves) > 1)
         if self._is_line:
             slave.doubt(job, now, self._quiet_s)
@@ -480,8 +478,9 @@ class ModbusLink:
         for slave in self._slaves.values():
             slave.jobs.clear()
         self._turns.clear()
-        if self._is_line:
-            for job in sent:
+        for job in sent:
+            self._slaves[job.asked.unit].traffic["lost"] += 1
+            if self._is_line:
                 self._slaves[job.asked.unit].doubt(job, self._loop.time(), job.timeout_s + self._quiet_s)
         for job in (*sent, *waiting):
             job.settle(NotConnected(reason))

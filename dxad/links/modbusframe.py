@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from dxad.links.modbusurl import Framed
+from dxad.links.modbusurl import Address, Framed
 
-__all__ = ["Line", "Question", "Space", "longer", "question", "tcp_frames", "wire_of"]
+__all__ = ["Line", "Question", "Space", "carried_s", "longer", "question", "tcp_frames", "wire_of"]
 
 Space = Literal["coil", "discrete", "holding", "input"]
 
@@ -25,6 +25,11 @@ _ADDRESSES: Final = 65_536
 _MBAP_MOST: Final = 254
 """Unit and PDU, bytes."""
 _EXCEPTION: Final = 0x80
+_BITS_A_CHARACTER: Final = 11
+_BAUDRATE: Final = 9600
+"""Of a line behind a serial server, at least."""
+_OVERHEAD: Final = 13
+"""Bytes of a request and of what stands around an answer's data."""
 _HELD_MOST: Final = 4096
 """Bytes that may wait to become an answer."""
 
@@ -59,6 +64,15 @@ def longer(asked: Question, more: int) -> Iterator[Question]:
     most = min(asked.count + more, _BITS_MOST if bits else _REGISTERS_MOST, _ADDRESSES - asked.first)
     for count in range(asked.count, most + 1, 8 if bits else 1):
         yield asked if count == asked.count else _asking(asked.function, asked.first, count, asked.unit)
+
+
+def carried_s(address: Address, asked: Question) -> float | None:
+    """How long a question and its answer take to be carried, in seconds; None where that takes no time."""
+    if address.framing == "tcp":
+        return None
+    baudrate = address.baudrate if address.tty else _BAUDRATE
+    bytes_a_byte = 2 if address.framing == "ascii" else 1
+    return bytes_a_byte * (asked.size + _OVERHEAD) * _BITS_A_CHARACTER / baudrate
 
 
 def _crc_table() -> tuple[int, ...]:

@@ -54,6 +54,9 @@ _SUSPECTS: Final = 2
 _REMEMBERED: Final = 1024
 """Questions of which it is known whether more may be read along."""
 
+_TRAFFIC: Final = ("asked", "answered", "refused", "unfitting", "silent", "lost", "late")
+_EXCEPTION: Final = 0x80
+
 _Key = tuple[int, int, int]
 """Of a question: function, first, count."""
 _Shape = tuple[int, int]
@@ -160,6 +163,10 @@ class Slave:
     """One id on a link. All times are the loop's."""
 
     def __init__(self) -> None:
+        self.traffic = dict.fromkeys(_TRAFFIC, 0)
+        """Questions that were `asked`, and what became of each: `answered` with values, `refused` by an
+        exception, `unfitting` where what came was no answer to it, `silent`, or `lost` with the connection;
+        and answers that were `late`: to questions that were given up before."""
         self.jobs: deque[Job] = deque()
         self.misses = 0
         self.ask_at = 0.0
@@ -197,6 +204,20 @@ class Slave:
             least_s = max(least_s, _PATIENCE_FIRST_S)  # nobody knows yet how slow it is
         patience_s = max(_PATIENCE * self._longest_s, least_s) + (line_s or 0.0)
         return min(job.timeout_s, patience_s)
+
+    def asked(self, job: Job, now: float) -> None:
+        """A question is sent."""
+        job.sent_at = now
+        self.traffic["asked"] += 1
+
+    def told(self, job: Job, pdu: bytes) -> None:
+        """It is answered, in whatever way."""
+        sent = job.sent
+        if pdu[0] == sent.function | _EXCEPTION:
+            self.traffic["refused"] += 1
+        else:
+            fits = pdu[0] == sent.function and len(pdu) == sent.size + 2
+            self.traffic["answered" if fits else "unfitting"] += 1
 
     def clashed(self) -> None:
         """While its answer was not waited for, another's was spoilt: wait longer."""
@@ -247,6 +268,7 @@ class Slave:
 
     def arrived(self, late: Question, now: float, *, refused: bool) -> None:
         """An answer that was late has come; with the last one the rest is over."""
+        self.traffic["late"] += 1
         if refused and len([1 for function, _ in self._doubts if function == late.function]) > 1:
             return  # nobody knows to which
         doubt = self._doubts.get(_shape(late))

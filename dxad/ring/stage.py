@@ -53,6 +53,11 @@ class Stage:
         return self._used // _SIZE
 
     @property
+    def messages(self) -> int:
+        """How many were begun, also of those that were dropped."""
+        return self._messages
+
+    @property
     def room(self) -> int:
         """How many more samples can be put without losing any."""
         return (len(self._buffer) - self._used) // _SIZE

@@ -76,6 +76,11 @@ class Inbox:
         return self._stage.overflowed
 
     @property
+    def came(self) -> int:
+        """How many messages came: good ones, malformed ones, and those that found no room."""
+        return self._stage.messages + len(self.gathered.messages)
+
+    @property
     def room(self) -> float:
         """The share of it that is free."""
         return self._stage.room / self._capacity

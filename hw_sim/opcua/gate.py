@@ -31,6 +31,8 @@ class Line:
         """Nothing goes through, either way."""
         self.delay_s = 0.0
         """What the server sends is late by so much."""
+        self.carrying = 0
+        """How many values are in what the server says just now."""
         self.gates: set[Gate] = set()
         """The connections there are."""
 
@@ -49,8 +51,8 @@ class Gate(asyncio.Protocol):
         self._line = line
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[tuple[float, bytes | None]] = deque()
-        """When to send what; None is to close."""
+        self._waiting: deque[tuple[float, bytes | None, int]] = deque()
+        """When to send what, and how many values are in it; None is to close."""
         self._timer: asyncio.TimerHandle | None = None
         self._gone = False
 
@@ -75,6 +77,7 @@ class Gate(asyncio.Protocol):
         """The connection is gone."""
         self._line.gates.discard(self)
         self._gone = True
+        self._unsent(sum(values for *_, values in self._waiting))
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -93,13 +96,18 @@ class Gate(asyncio.Protocol):
         """What the server says; None is that it closes the connection."""
         line = self._line
         if self._gone:
+            self._unsent(line.carrying)
             return
         if line.held or line.delay_s or self._waiting:
             line.counts["held" if line.held else "delayed"] += data is not None
-            self._waiting.append((self._loop.time() + line.delay_s, data))
+            self._waiting.append((self._loop.time() + line.delay_s, data, line.carrying))
             self._pump()
         else:
             self._out(data)
+
+    def _unsent(self, values: int) -> None:
+        if values:
+            self._line.counts["unsent"] += values
 
     def abort(self) -> None:
         """Drop the connection at once, whatever waits."""

@@ -1,7 +1,6 @@
 """Who may have a session on the server, and what goes over it, counted."""
 
 import hmac
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +16,7 @@ from asyncua.ua.status_codes import StatusCodes
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from hw_sim.opcua.gate import Line
 from hw_sim.opcua.section import Settings
 
 __all__ = ["Doors", "Sessions"]
@@ -62,11 +62,12 @@ class Sessions(InternalServer):
         settings: Settings,
         doors: Doors,
         trusted: Callable[[], frozenset[bytes]],
-        counts: Counter[str],
+        line: Line,
     ) -> None:
         super().__init__(user_manager=_Users(settings))
         self.doors = doors
-        self.counts = counts
+        self.counts = line.counts
+        self.line = line
         self.disabled_clock = True  # the plant's time is told instead of this machine's
         self.only_secure = "None" not in settings.security
         self._trusted = trusted
@@ -161,9 +162,15 @@ class _Session(InternalSession):
         request_callback: Callable[..., Any] | None = None,
     ) -> ua.CreateSubscriptionResult:
         async def counted(result: ua.PublishResult, request: PublishRequestData) -> None:
+            values = 0
             for notification in result.NotificationMessage.NotificationData or ():
                 if isinstance(notification, ua.DataChangeNotification):
-                    self.iserver.counts["notified"] += len(notification.MonitoredItems)
-            await callback(result, request)
+                    values += len(notification.MonitoredItems)
+            self.iserver.counts["notified"] += values
+            self.iserver.line.carrying = values
+            try:
+                await callback(result, request)  # which does not wait
+            finally:
+                self.iserver.line.carrying = 0
 
         return await super().create_subscription(params, counted, request_callback)

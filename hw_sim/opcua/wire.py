@@ -6,7 +6,8 @@ server from how it is to how it should be.
 
 It counts `starts`, `connections`, `sessions`, what it `refused` of sessions and logins, `values` that were
 written to variables and how many of these were `bad` or `uncertain`, how many values were `notified` to
-subscribers and attributes `read`, and how many messages were `delayed` or `held`.
+subscribers, how many of those were `unsent` since their connection was gone, how many attributes were `read`,
+and how many messages were `delayed` or `held`.
 """
 
 import asyncio
@@ -82,7 +83,7 @@ class OpcuaWire(Wire):
         self._port = settings.port
         self._line = Line(self.counts)
         self._space = Space(settings, bench, self.counts)
-        self._sessions = Sessions(settings, Doors(), self._trusted, self.counts)
+        self._sessions = Sessions(settings, Doors(), self._trusted, self._line)
         self._server = Server(iserver=self._sessions)
         self._pki: Pki | None = None
         self._listener: Listener | None = None

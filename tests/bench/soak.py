@@ -9,6 +9,7 @@
     soak.resident      MiB by which the daemon has grown since its rings were full
     soak.descriptors   descriptors by which it has
     soak.log           lines a minute on its log
+    soak.sums          sums of `soak_sums` that are off: what was sent, and is not accounted for
 
 Each value of the load tells its channel and row (hw_sim/plants/load.py), so that a stale or shifted one
 cannot look well. What no receiver can see is left out: lines without a checksum that have lost bits.
@@ -29,7 +30,7 @@ import numpy as np
 from dxad.client import SyncClient
 from dxad.types import State
 from hw_sim.control import ask
-from tests.bench import report
+from tests.bench import report, soak_sums
 from tests.bench.report import Metric
 from tests.bench.sources_gateway import VALUES_PER_S, configuration, load, process, ready
 
@@ -128,6 +129,11 @@ def measure(for_s: float, *, seed: int = 0, only: Sequence[str] = ()) -> dict[st
                 time.sleep(_APART_S)
             took_s = time.monotonic() - begun
             after = client.status()
+            off = soak_sums.settled(
+                lambda: soak_sums.of_all(client.status(), ask(folder / "sim.sock", do="status"))
+            )
+            for each in off:
+                _say(f"           off: {each}")
             logged = _lines(log) - lines
     early = next((each for each in sizes if each[0] > _FILLED_S), sizes[0])
     times = sorted(each for each, _ in healed)
@@ -142,6 +148,7 @@ def measure(for_s: float, *, seed: int = 0, only: Sequence[str] = ()) -> dict[st
         "soak.values": Metric(value=came / took_s, unit="1/s", reference=VALUES_PER_S),
         "soak.resident": Metric(value=sizes[-1][1] - early[1], unit="MiB", goal=5.0, at_most=True),
         "soak.descriptors": Metric(value=sizes[-1][2] - early[2], unit="descriptors", goal=1, at_most=True),
+        "soak.sums": Metric(value=len(off), unit="sums", goal=0, at_most=True),
         "soak.log": Metric(value=60 * logged / took_s, unit="1/min", goal=60, at_most=True),
     }
 

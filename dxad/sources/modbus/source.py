@@ -1,6 +1,6 @@
 """Polls one Modbus device."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,8 @@ class Modbus:
         self._requests: list[_Block] = []
         self._planned = False
         self._link: ModbusLink | None = None
+        self.traffic: Mapping[str, int] = {}
+        """What was asked of the slave and what became of it, see `dxad.links.modbusslave`."""
         self._schedule = Schedule(
             period=self._period, lateness=config.slot_lateness(self._period), clock=clock
         )
@@ -114,6 +116,7 @@ class Modbus:
         quiet = max(config.timeout, _QUIET_LEAST) if config.quiet is None else config.quiet
         link = shared(config.place, delay_s=config.delay / NS_PER_S, quiet_s=quiet / NS_PER_S)
         self._link = link
+        self.traffic = link.traffic(config.device_id)
         try:
             await link.open(max(_CONNECT_S, config.timeout / NS_PER_S))
         except (ConfigError, NotConnected):

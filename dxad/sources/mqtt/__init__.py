@@ -113,6 +113,11 @@ class Mqtt:
         return self._inbox.overflowed
 
     @property
+    def traffic(self) -> Mapping[str, int]:
+        """Messages that came, also malformed ones; one that holds several samples is so many."""
+        return {"messages": self._inbox.came}
+
+    @property
     def devices(self) -> Sequence[str]:
         """By column, the device that the topic names; else the topic, since each device has its own."""
         if self._fleet is None:

@@ -64,6 +64,9 @@ class Opcua:
         """When data came last."""
         self._answered = 0
         """Up to when the last poll proves the session alive."""
+        self.traffic = dict.fromkeys(("values", "ticks", "others", "past", "refused"), 0)
+        """`values` that came, by subscription or poll, of them `ticks` of the server's clock and `others` of
+        no item of ours; samples of the `past`; and samples that say that the server `refused` their item."""
         self._schedule = Schedule(
             period=self._period, lateness=config.slot_lateness(self._period), clock=clock
         )
@@ -146,6 +149,7 @@ class Opcua:
         """Stage a value as if it had come when it was taken."""
         number, quality, reason = judged(value, status)
         if number is not None:
+            self.traffic["past"] += len(self._targets.all[handle - 1].columns)
             self._inbox.begin(taken, stamp=max(0, stamp))
             for column in self._targets.all[handle - 1].columns:
                 self._inbox.put(column, number, quality, reason)
@@ -229,15 +233,18 @@ class Opcua:
         """Stage values as they come."""
         inbox = self._inbox
         self._heard = now
+        self.traffic["values"] += len(items)
         if self._filling is not None and self._filling.listening:
             self._filling.see(items, now)
         for handle, value, status, stamp in items:
             if handle == 0:
                 assert self._watch is not None
                 self._watch.ticked(value)
+                self.traffic["ticks"] += 1
                 continue
             if not 0 < handle <= len(self._targets.all):
-                continue  # of no item of ours
+                self.traffic["others"] += 1  # of no item of ours
+                continue
             if status:
                 self._note(handle, status)
             number, quality, reason = judged(value, status)
@@ -261,6 +268,7 @@ class Opcua:
         target = self._targets.all[handle - 1]
         self._nowhere[handle] = why
         self._fault(f"{target.label}: {why}")
+        self.traffic["refused"] += len(target.columns)
         self._inbox.begin(self._clock.now())
         for column in target.columns:
             self._inbox.put(column, None, reason=Reason.DEVICE)
@@ -320,6 +328,7 @@ class Opcua:
         self._take(items, at)
         for handle in self._nowhere:
             self._inbox.begin(at)
+            self.traffic["refused"] += len(self._targets.all[handle - 1].columns)
             for column in self._targets.all[handle - 1].columns:
                 self._inbox.put(column, None, reason=Reason.DEVICE)
         return Block((await self._inbox.block()).samples, through=self._schedule.end(slot))

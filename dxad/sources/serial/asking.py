@@ -75,6 +75,7 @@ class AskedSerial:
     def __init__(self, name: str, config: Config, *, clock: Clock) -> None:
         self.channels: Sequence[Channel] = config.declared(name)
         self._wrong: Counter[str] = Counter()
+        self._asked = {"asked": 0, "answered": 0}
         self._config = config
         self._clock = clock
         period = config.period or NS_PER_S
@@ -102,6 +103,11 @@ class AskedSerial:
     def faults(self) -> Mapping[str, int]:
         """What came instead of an answer, and how often."""
         return self._wrong
+
+    @property
+    def traffic(self) -> Mapping[str, int]:
+        """Questions that were asked, and those with a sound answer; the others are among the faults."""
+        return self._asked
 
     async def connect(self) -> None:
         """Open the port anew.
@@ -173,7 +179,9 @@ class AskedSerial:
             turn.answered()
         else:
             turn.missed(self._clock.now(), self._config.timeout + self._quiet)
-        if not answer.values:
+        if answer.values:
+            self._asked["answered"] += 1
+        else:
             self._wrong[answer.kind] += 1
         return answer
 
@@ -188,6 +196,7 @@ class AskedSerial:
         try:
             async with asyncio.timeout(self._config.timeout / NS_PER_S):
                 link.ask(question.request)
+                self._asked["asked"] += 1
                 while True:
                     answer = self._understood(question, await self._next_frame())
                     if answer.values:

@@ -29,6 +29,7 @@ class Serial:
             self._inbox, question.decoder, question.columns, timed=config.time is not None, all_columns=True
         )
         self._framer = config.framer()
+        self._bytes = 0
         self._link: SerialLink | None = None
         self._waiting: Sequence[bytes | Broken] = ()
         """Frames that had come already when we were told to hold."""
@@ -39,6 +40,11 @@ class Serial:
     def overflowed(self) -> int:
         """Samples dropped because nobody read them."""
         return self._inbox.overflowed
+
+    @property
+    def traffic(self) -> Mapping[str, int]:
+        """Bytes that came, and messages that were found in them, also malformed ones."""
+        return {"bytes": self._bytes, "messages": self._inbox.came}
 
     @property
     def faults(self) -> Mapping[str, int]:
@@ -71,6 +77,7 @@ class Serial:
             self._link.hold(held=self._held)
 
     def _received(self, data: bytes) -> None:
+        self._bytes += len(data)
         frames = self._framer.frames(data)
         self._deliver([*self._waiting, *frames] if self._waiting else frames)
 

@@ -279,6 +279,7 @@ async def test_a_snapshot_says_what_there_is_to_know(rig):
         "skipped": 0,
         "slips": 0,
         "faults": {},
+        "wire": {},
         "connects": 1,
         "disconnects": 0,
         "timeouts": 0,
