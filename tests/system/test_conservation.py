@@ -62,7 +62,7 @@ async def ingesting(**section: Any):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def balanced(kind: str, ingest: Ingest, station: Station, *, missed: int = 0) -> None:
+async def balanced(kind: str, ingest: Ingest, station: Station, *, missed: int | None = None) -> None:
     """All sums are right, at the latest when what is under way has arrived."""
     (wire,) = station.wires
     for _ in range(250):
@@ -88,7 +88,8 @@ async def test_no_fault_of_an_mqtt_device_makes_a_sample_vanish():
                 await asyncio.sleep(0.3)
                 await station.mend(name, parameters)
                 assert soak_sums.inner(ingest.snapshot()) == (), name
-                await balanced("mqtt", ingest, station, missed=missed)
+                away = name == "mqtt.disconnect"  # and the broker keeps nothing for it
+                await balanced("mqtt", ingest, station, missed=None if away else missed)
                 shown = ingest.snapshot()
                 told[name] = {key: shown[key] - before[key] for key in ("duplicate", "messages_rejected")}
                 told[name]["bad"] = sum(shown["rejected"].values()) - sum(before["rejected"].values())

@@ -219,3 +219,29 @@ async def test_a_service_that_swallows_its_cancellation_is_cancelled_again(rig, 
         running.start("stubborn", stubborn)
         await asyncio.sleep(0)
     assert len(swallowed) == 2
+
+
+async def test_those_of_a_kind_are_stopped_at_the_same_time_and_other_kinds_one_after_the_other(
+    rig, monkeypatch
+):
+    monkeypatch.setattr(supervisor, "_CANCEL_AGAIN_S", 0.1)
+    ended = []
+
+    def slow(name):
+        async def run():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.append(f"{name} begins to end")
+                await asyncio.sleep(0.02)
+                ended.append(name)
+
+        return run
+
+    async with rig.supervisor:
+        for name in ("deliver.s", "ticker", "ingest.a", "ingest.b", "ingest.c"):
+            rig.supervisor.start(name, slow(name))
+        await rig.step(0)
+    assert [each.partition(" ")[0] for each in ended[:3]] == ["ingest.c", "ingest.b", "ingest.a"]
+    assert ended[3:6] == ["ingest.c", "ingest.b", "ingest.a"]
+    assert ended[6:] == ["ticker begins to end", "ticker", "deliver.s begins to end", "deliver.s"]
