@@ -42,12 +42,14 @@ async def test_sources_that_do_not_close_are_left_behind_together(tmp_path, monk
             running.set()
         if not connected:
             raise NotConnected("nobody there")
+        await really_connect(self)
 
     async def close(self):
         if stopping:
             closing.append(time.monotonic())
             await let_go.wait()
 
+    really_connect = Memory.connect
     monkeypatch.setattr(Memory, "connect", connect)
     monkeypatch.setattr(Memory, "close", close)
     sources = {
@@ -62,6 +64,7 @@ async def test_sources_that_do_not_close_are_left_behind_together(tmp_path, monk
     )
     async with asyncio.timeout(10):
         await running.wait()
+        await asyncio.sleep(0.05)
         stopping = True
         begun = time.monotonic()
         stop.set()
