@@ -1,4 +1,4 @@
-"""A name that leads elsewhere after a while: whoever is connected anew looks it up anew."""
+"""A name that leads nowhere, and elsewhere after a while: whoever is connected anew looks it up anew."""
 
 import asyncio
 import socket
@@ -7,8 +7,12 @@ import mqtt5
 import pytest
 
 from dxad import plugin
+from dxad.errors import NotConnected
 from dxad.runtime.clock import SystemClock
-from tests.peers import ModbusPeer, packets_of
+from tests.peers import ModbusPeer, Relay, packets_of
+from tests.unit.hw_sim.opcua_bed import bed
+from tests.unit.opcua_rig import newest
+from tests.unit.opcua_rig import source as opcua_source
 
 NAME = "plc.plant.example"
 
@@ -20,6 +24,8 @@ def names(monkeypatch):
     real = socket.getaddrinfo
 
     def asked(host, *rest, **more):
+        if found.get(host, host) is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return real(found.get(host, host), *rest, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", asked)
@@ -76,3 +82,50 @@ async def test_an_address_that_has_changed_is_found_with_the_next_connection(kin
             server.close()
             await server.wait_closed()
         await asyncio.sleep(0.05)
+
+
+class Road(Relay):
+    """To a server elsewhere; it counts who takes it."""
+
+    taken = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.taken += 1
+        await super().serve(reader, writer)
+
+
+async def test_an_opcua_server_is_followed_by_its_name_and_certificate(names, tmp_path):
+    async with bed(security=["None", "Basic256Sha256"], pki=tmp_path / "pki") as served:
+        stepping = asyncio.create_task(stepped(served))
+        port = int(served.wire.url.split(":")[2].split("/")[0])
+        roads = {"127.0.0.1": Road(port), "127.0.0.2": Road(port)}
+        here = await asyncio.start_server(roads["127.0.0.1"].serve, "127.0.0.1", 0)
+        at = here.sockets[0].getsockname()[1]
+        there = await asyncio.start_server(roads["127.0.0.2"].serve, "127.0.0.2", at)
+        login = {"security": "Basic256Sha256", "security_mode": "sign"}
+        made = opcua_source(f"opc.tcp://{NAME}:{at}/bench", state_dir=tmp_path, **login)
+        try:
+            names[NAME] = None
+            for _ in range(2):
+                with pytest.raises(NotConnected, match=f"{NAME}.*Temporary failure in name resolution"):
+                    await made.connect()
+            for address in roads:
+                names[NAME] = address
+                before = {each: road.taken for each, road in roads.items()}
+                await made.connect()
+                await newest(made, 2)
+                await made.close()
+                assert [each for each, road in roads.items() if road.taken > before[each]] == [address]
+        finally:
+            await made.close()
+            stepping.cancel()
+            for server in (here, there):
+                server.close()
+                await server.wait_closed()
+            await served.quiet()
+
+
+async def stepped(served) -> None:
+    while True:
+        served.step()
+        await asyncio.sleep(0.01)

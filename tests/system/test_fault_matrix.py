@@ -51,6 +51,7 @@ MATRIX: Final = {
         "unit/test_source_mqtt.py::test_a_name_that_does_not_resolve_is_told",
         "unit/test_source_mqtt_faults.py::test_a_name_that_fails_and_then_means_another_machine_is_followed",
         "system/test_addresses.py::test_an_address_that_has_changed_is_found_with_the_next_connection",
+        "system/test_addresses.py::test_an_opcua_server_is_followed_by_its_name_and_certificate",
     ),
     "N9": (
         "contract/test_sources.py::test_connects_again_and_again_on_the_same_object_and_leaves_nothing_behind",
@@ -58,7 +59,7 @@ MATRIX: Final = {
         "unit/test_source_mqtt_faults.py::test_an_attempt_that_fails_leaves_no_descriptor",
         "system/test_reconnects.py::test_of_modbus",
         "system/test_reconnects.py::test_of_a_serial_line_that_is_pulled_and_plugged",
-        "unit/test_source_opcua_faults.py::test_fifty_connections_leave_nothing_behind",
+        "unit/test_source_opcua_faults.py::test_two_hundred_connections_leave_nothing_behind",
     ),
     "P1": (
         "unit/test_decode_json.py::test_a_malformed_message_is_told",
