@@ -15,7 +15,7 @@ import numpy as np
 
 from dxad.join import Feed, Part
 from dxad.ring.ringbuffer import RingBuffer
-from dxad.types import Overflow, Rows, Schema, Transform
+from dxad.types import Bools, Overflow, Reason, Rows, Schema, Transform
 
 __all__ = ["CELLS_AT_ONCE", "Feature", "Feed", "Frame", "Loss"]
 
@@ -110,6 +110,12 @@ class Frame:
     def next(self) -> int:
         """The row that will be read next, if it is not overwritten before."""
         return self._next
+
+    def stuck_at(self, row: int) -> Bools:
+        """Which channels (channels,) their sources call stuck in this row, see `ring.samplecheck`."""
+        reasons = np.concatenate([part.reasons(row) for part in self._parts])
+        stuck: Bools = reasons == Reason.STUCK
+        return stuck
 
     def begin(self, row: int) -> None:
         """Leave out the rows before `row`: somebody else has read them."""

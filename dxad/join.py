@@ -6,6 +6,7 @@ row's end, while it holds, or of channels that fold their samples the newest slo
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import F8, I8, U1, Bools, Channel, Columns, State
 
 __all__ = ["Feed", "Part"]
+
+_LOOKED_BACK: Final = 64
+"""Slots; a device may send far less often than its source has slots."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,12 @@ class Part:
         if self.coarse:
             return 0
         return -(-self.ring.oldest * self.ring.period // self._period)
+
+    def reasons(self, row: int) -> U1:
+        """Of each column, what its source says last, in this row or shortly before, of its samples."""
+        end = (row + 1) * self._period
+        stop = end // self.ring.period if self.coarse else -(-end // self.ring.period)
+        return self.ring.last_reasons(stop, _LOOKED_BACK, self._columns)
 
     def missed_before(self, row: int) -> int:
         """How many of the ring's slots from `row` on were overwritten before they were read."""

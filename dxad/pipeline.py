@@ -91,6 +91,7 @@ class Pipeline:
             stages.frame.schema.channels,
             missing_rows=self._rows(section.alarm.on_delay),
             self_taught=section.learn is None,
+            stuck_at=stages.frame.stuck_at,
         )
         self._gate = Gate(
             None if section.when is None else compile_expression(section.when),

@@ -1,11 +1,11 @@
 """Sensors that are stuck or silent, told from the rows of a pipeline before any transform.
 
 A channel is *stuck* when its value has not changed by a bit for far longer than it ever did in normal
-running, and *missing* when it has had no good value for a while. Either is trouble of its own: such a channel
-is taken from the model until it is well again.
+running, or where its source says so, and *missing* when it has had no good value for a while. Either is
+trouble of its own: such a channel is taken from the model until it is well again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -43,16 +43,19 @@ class ChannelCheck:
         missing_rows: int,
         self_taught: bool = False,
         absent: Literal["missing", "invalid"] = "missing",
+        stuck_at: Callable[[int], Bools] | None = None,
     ) -> None:
         """Call a channel missing, or what `absent` says, after `missing_rows` rows without a valid value.
 
         With `self_taught`, it judges by what it has learned itself after a thousand rows of running, unless
-        somebody knows better by then.
+        somebody knows better by then. `stuck_at` tells which channels (n,) the sources call stuck in a row: a
+        value of such a channel is not believed, but it is not missing either.
         """
         n = len(channels)
         self._channels = tuple(channels)
         self._missing_rows = missing_rows
         self._kind_of_absence: Literal["missing", "invalid"] = absent
+        self._stuck_at = stuck_at
         self._stuck_rows = np.full(n, np.iinfo(np.int64).max, dtype=np.int64)
         self._value = np.full(n, np.nan)
         nothing, never = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.bool_)
@@ -227,10 +230,13 @@ class ChannelCheck:
         return self._told(self._last, self._next) if self._last.doubtful.any() else []
 
     def _told(self, counts: "_Counts", following: int) -> list[Trouble]:
+        known = counts.stuck
+        if self._stuck_at is not None and counts.missing.any():
+            known = known | self._stuck_at(following - 1)
         found = [
             Trouble(
                 channel.id,
-                self._kind_of_absence if counts.missing[place] else "stuck",
+                "stuck" if known[place] else self._kind_of_absence,
                 int(following - (counts.absent if counts.missing[place] else counts.still_rows)[place]),
             )
             for place, channel in enumerate(self._channels)

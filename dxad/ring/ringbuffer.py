@@ -185,6 +185,17 @@ class RingBuffer:
         reasons: U1 = self._reasons[slot % self.slots].copy()
         return reasons
 
+    def last_reasons(self, stop: int, rows: int, columns: Columns = ALL) -> U1:
+        """Of each column, the newest reason there is in the last `rows` slots before `stop`; or NONE."""
+        stop = min(stop, self.sealed)
+        first = max(self.oldest, stop - rows)
+        if not self._reasoned or stop <= first:
+            return np.zeros(len(self.channels), dtype=np.uint8)[columns]
+        found: U1 = self._copied(self._reasons, first, stop, columns)
+        newest = len(found) - 1 - (found[::-1] != Reason.NONE).argmax(axis=0)
+        last: U1 = np.take_along_axis(found, newest[None], axis=0)[0]
+        return last
+
     def backfilled(self, start: int, stop: int) -> Bools:
         """Which cells (n, channels) of these slots, all of them still held, were filled after sealing."""
         found: Bools = self._copied(self._reasons, start, stop, ALL) == Reason.BACKFILLED

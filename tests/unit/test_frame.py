@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dxad.frame import Feature, Feed, Frame
 from dxad.plugin import load
 from dxad.ring.ringbuffer import RingBuffer
-from dxad.types import Channel, Fold, Rows, Schema, State
+from dxad.types import Channel, Fold, Reason, Rows, Schema, State
 
 PERIOD = 100
 """Of the frame, in nanoseconds."""
@@ -289,3 +289,18 @@ def test_a_feature_that_was_overtaken_mixes_nothing_from_before_with_what_came_a
     assert feature.lost == 80
     np.testing.assert_array_equal(made.values[:-3], np.nan)
     np.testing.assert_array_equal(made.values[-3:], 1.0)
+
+
+@pytest.mark.parametrize("period", [PERIOD // 10, PERIOD // 3, PERIOD, 3 * PERIOD])
+def test_what_a_source_calls_stuck_is_told_on_the_frame_s_grid(period):
+    channels = (Channel("s.a"), Channel("s.b"))
+    ring = RingBuffer(channels, period=period, slots=200, start=0)
+    frame = Frame([Feed(ring, (1, 0))], period=PERIOD)
+    ring.append(0, np.ones((50, 2)), np.full((50, 2), State.GOOD, dtype=np.uint8))
+    assert frame.stuck_at(49 * period // PERIOD).tolist() == [False, False], "nothing has a reason"
+    reasons = np.zeros((50, 2), dtype=np.uint8)
+    reasons[:, 1] = Reason.STUCK
+    ring.append(50, np.ones((50, 2)), np.full((50, 2), State.BAD, dtype=np.uint8), reasons)
+    assert frame.stuck_at(100 * period // PERIOD - 1).tolist() == [True, False]
+    assert frame.stuck_at(50 * period // PERIOD - 2).tolist() == [False, False], "not yet"
+    assert frame.stuck_at(10_000).tolist() == [True, False], "what is known last"

@@ -14,7 +14,7 @@ from dxad.models.tflite import TFLite
 from dxad.models.zscore import ZScore
 from dxad.pipeline import Recorder
 from dxad.training import Recording, learn
-from dxad.types import NS_PER_S, Calibration, Rows, Scores, State, Windows
+from dxad.types import NS_PER_S, Calibration, Reason, Rows, Scores, State, Windows
 
 FAULT = np.array([0.0, 9.0, 0.0])
 """What is added to the three channels when something is wrong with the second."""
@@ -213,6 +213,30 @@ def test_what_is_missing_is_a_sensor_incident_and_no_process_incident(watching, 
     names = {each["channel"] for each in told[-1].data["contributors"]}
     assert names == {f"s.{'abc'[column]}" for column in columns}
     assert {each["trouble"] for each in told[-1].data["contributors"]} == {"missing"}
+
+
+@pytest.mark.parametrize("cut", [1, 7, 200])
+def test_what_its_source_calls_stuck_is_told_as_stuck_and_what_is_silent_beside_it_as_missing(
+    watching, normal_rows, cut
+):
+    rows = normal_rows(200, seed=9)
+    rows[100:, :2] = np.nan
+    states = np.where(np.isnan(rows), State.BAD, State.GOOD).astype(np.uint8)
+    reasons = np.zeros(rows.shape, dtype=np.uint8)
+    reasons[100::5, 0] = Reason.STUCK  # a slow device's samples
+    states[100:, 0] = np.where(reasons[100:, 0], State.BAD, State.EMPTY)
+    reasons[100:, 1] = Reason.TIMEOUT
+    told = []
+    for at in range(0, len(rows), cut):
+        piece = slice(at, at + cut)
+        watching.ring.append(watching.ring.sealed, rows[piece], states[piece], reasons[piece])
+        told += watching.pipeline.step()
+    assert {kind for kind, _ in phases(told)} == {"sensor"}
+    troubles = {each["channel"]: each["trouble"] for each in told[-1].data["contributors"]}
+    assert troubles == {"s.a": "stuck", "s.b": "missing"}
+    assert [(each.channel, each.kind) for each in watching.pipeline.check.troubles] == [
+        ("s.a", "stuck"), ("s.b", "missing"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("cut", [1, 7, 64, None])
