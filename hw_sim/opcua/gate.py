@@ -15,6 +15,7 @@ from asyncua.common.connection import TransportLimits
 from asyncua.crypto.security_policies import SecurityPolicyFactory
 from asyncua.server.binary_server_asyncio import OPCUAProtocol
 from asyncua.server.internal_server import InternalServer
+from asyncua.server.uaprocessor import UaProcessor
 
 from hw_sim.section import LOOPBACK
 
@@ -153,6 +154,35 @@ class _Outlet(asyncio.Transport):
         self._gate.send(None)
 
 
+class _Processor(UaProcessor):
+    """One that ends the watchdog of a session when the next one begins on the same connection.
+
+    asyncua forgets it then, and it would go on.
+    """
+
+    _watchdog: asyncio.Task[None] | None = None
+
+    @property
+    def _session_watchdog_task(self) -> asyncio.Task[None] | None:
+        return self._watchdog
+
+    @_session_watchdog_task.setter
+    def _session_watchdog_task(self, task: asyncio.Task[None] | None) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = task
+
+
+class _Protocol(OPCUAProtocol):
+    """asyncua's, with that processor."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.processor is not None:
+            self.processor = _Processor(self.iserver, self.transport, self.limits)
+            self.processor.set_policies(self.policies)  # type: ignore[no-untyped-call]
+
+
 class Listener:
     """Listens and serves what comes; after `close`, nothing of it is left."""
 
@@ -182,7 +212,7 @@ class Listener:
 
     def _connection(self) -> Gate:
         self._closing[:] = [task for task in self._closing if not task.done()]
-        inner = OPCUAProtocol(self._iserver, self._policies, self._clients, self._closing, self._limits)
+        inner = _Protocol(self._iserver, self._policies, self._clients, self._closing, self._limits)
         return Gate(inner, self._line)
 
     async def close(self) -> None:
