@@ -56,9 +56,10 @@ def to_record(event: Event) -> Record:
 
 
 def decode(record: Record) -> Document:
-    """The stored event as a JSON object."""
+    """The stored event as a JSON object; what was stored in bulk has its id from the outbox."""
     document: Any = msgpack.unpackb(record.body)
     assert isinstance(document, dict)
+    document.setdefault("id", record.id)
     return document
 
 

@@ -9,6 +9,7 @@ alarm does get out; a record that all of them have taken is done.
 """
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
@@ -17,16 +18,17 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from dxad.errors import ConfigError, NotConnected, OutboxFull
+from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.report import Report
 from dxad.outbox.store import Committed, Status, Store
-from dxad.outbox.unsaved import Held, Unsaved
+from dxad.outbox.unsaved import Batch, Held, Unsaved
 from dxad.runtime.backoff import Backoff
-from dxad.runtime.clock import Clock
+from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.worker import Worker
-from dxad.types import Lane, Record
+from dxad.types import Boot, Lane, Record
 
 __all__ = ["Outbox"]
 
@@ -37,6 +39,9 @@ _HEAL_MOST_S: Final = 5.0
 """The disk is ours: nobody is spared by looking at it less often."""
 _MEMORY_MAX: Final = 8 * 2**20
 """Bytes of bodies held while the disk fails; beyond it the oldest of the least important lane goes."""
+
+
+_NO_LIMITS: Final = Limits()
 
 
 class Outbox:
@@ -51,14 +56,29 @@ class Outbox:
         health: Health,
         metrics: Metrics,
         clock: Clock,
+        boot: str | None = None,
+        limits: Limits = _NO_LIMITS,
     ) -> None:
-        """Use the file at `path`, or memory if it is None."""
-        self._store = Store(path, max_bytes=max_bytes, clock=clock)
+        """Use the file at `path`, or memory if it is None.
+
+        Args:
+            path: the file.
+            max_bytes: the quota of the whole file.
+            commit_window_s: how long a record that is not critical waits for company.
+            health: is told what is wrong.
+            metrics: count.
+            clock: dates what is appended.
+            boot: the id of this boot; None for the machine's own.
+            limits: what else is kept, and for how long.
+        """
+        now = clock.now()
+        self._boot = Boot(boot_id() if boot is None else boot, clock.utc(now) - now, clock_ok=False)
+        self._store = Store(path, max_bytes=max_bytes, clock=clock, boot=self._boot, limits=limits)
         self._report = Report(max_bytes=max_bytes, health=health, metrics=metrics, clock=clock)
         self._commit_window_s = commit_window_s
         self._clock = clock
         self._thread: Worker | None = None
-        self._unsaved = Unsaved()
+        self._unsaved = Unsaved(secrets.token_hex(8))
         self._timer: asyncio.TimerHandle | None = None
         self._committing: asyncio.Task[tuple[Committed, Status]] | None = None
         self._commit_again = False
@@ -90,7 +110,7 @@ class Outbox:
             self._thread = None
             raise
         if committed is not None:
-            self._settle((), committed)
+            self._settle((), (), committed)
 
     async def close(self) -> None:
         """Commit what is waiting, and let go of the file; safe twice.
@@ -123,7 +143,8 @@ class Outbox:
         if self._thread is None:
             raise RuntimeError("the outbox is not open")
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._unsaved.add(record, self._clock.utc(self._clock.now()), future)
+        at_ns = record.at_ns or self._clock.now()
+        self._unsaved.add(Record(record.id, record.lane, record.body, 0, self._boot, at_ns), future)
         if self._degraded is not None:
             self._shed()
             self._tell_sinks({record.lane})
@@ -132,6 +153,47 @@ class Outbox:
         else:
             self._schedule_commit()
         return future
+
+    def append_bulk(
+        self, bodies: Sequence[bytes], *, at_ns: Sequence[int] | None = None
+    ) -> asyncio.Future[int]:
+        """Store many records of the bulk lane at once; call it on the event loop.
+
+        Each is one row's share of what it would cost alone. Their ids are made here.
+
+        Args:
+            bodies: CloudEvents in msgpack without an `id`; at least one.
+            at_ns: the stream time each happened; None for now.
+
+        Returns:
+            As `append` does; the seq is the last one's.
+        """
+        if self._thread is None:
+            raise RuntimeError("the outbox is not open")
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._unsaved.add_batch(bodies, at_ns or [self._clock.now()] * len(bodies), future)
+        if self._degraded is not None:
+            self._unsaved.take_apart(self._boot)
+            self._shed()
+            self._tell_sinks({Lane.BULK})
+        elif len(self._unsaved) >= _ROWS_AT_ONCE:
+            self._start_commit()
+        else:
+            self._schedule_commit()
+        return future
+
+    async def note_clock(self, *, offset_ns: int, clock_ok: bool) -> None:
+        """The UTC time of this boot's stream times is `offset_ns` more, by what is known now.
+
+        All records of this boot are dated anew when they are read.
+        """
+        self._boot = Boot(self._boot.id, offset_ns, clock_ok)
+        await self._note(partial(self._store.note_clock, self._boot))
+
+    @property
+    def boot(self) -> Boot:
+        """The boot that records are appended in."""
+        return self._boot
 
     # -- out ----------------------------------------------------------------------------------------------
 
@@ -210,9 +272,10 @@ class Outbox:
         """The state as a JSON object."""
         return {**self._report.snapshot(), "in_memory": len(self._unsaved), "degraded": self._degraded}
 
-    def adjust(self, *, max_bytes: int, commit_window_s: float) -> None:
-        """From the next commit on, another quota and another patience."""
+    def adjust(self, *, max_bytes: int, commit_window_s: float, limits: Limits = _NO_LIMITS) -> None:
+        """From the next commit on, other limits and another patience."""
         self._store.max_bytes = max_bytes
+        self._store.limits = limits
         self._report.max_bytes = max_bytes
         self._commit_window_s = commit_window_s
 
@@ -234,25 +297,37 @@ class Outbox:
         if self._committing is not None:
             self._commit_again = True
             return
-        batch = list(self._unsaved)
-        commit = partial(self._store.commit, [each.row for each in batch])
+        singles, batches = list(self._unsaved), list(self._unsaved.batches)
+        bulk = self._unsaved.bulk(batches)
+        for each in batches:
+            each.under_way = True
+        commit = partial(self._store.commit, [held.record for held in singles], bulk)
         self._committing = asyncio.create_task(self._in_thread(commit), name="outbox commit")
-        self._committing.add_done_callback(partial(self._end_commit, batch))
+        self._committing.add_done_callback(partial(self._end_commit, singles, batches))
 
-    def _end_commit(self, batch: Sequence[Held], done: asyncio.Task[tuple[Committed, Status]]) -> None:
+    def _end_commit(
+        self,
+        singles: Sequence[Held],
+        batches: Sequence[Batch],
+        done: asyncio.Task[tuple[Committed, Status]],
+    ) -> None:
         self._committing = None
+        for batch in batches:
+            batch.under_way = False
         error = done.exception()
         try:
             if isinstance(error, NotConnected):
                 self._degrade(str(error))
             elif error is not None:
-                for each in batch:
+                for each in singles:
                     self._lose(each, error)
+                for batch in batches:
+                    self._lose_batch(batch, error)
                 raise error  # a bug; the loop logs it
             else:
                 committed, status = done.result()
                 self._report.adopt(status)
-                self._settle(batch, committed)
+                self._settle(singles, batches, committed)
         finally:
             if self._commit_again:
                 self._commit_again = False
@@ -264,19 +339,27 @@ class Outbox:
         while self._committing is not None:
             await asyncio.wait([self._committing])
 
-    def _settle(self, batch: Sequence[Held], committed: Committed) -> None:
-        for each, seq in zip(batch, committed.seqs, strict=True):
+    def _settle(self, singles: Sequence[Held], batches: Sequence[Batch], committed: Committed) -> None:
+        for each, seq in zip(singles, committed.seqs, strict=True):
             self._unsaved.remove(each)
             if seq is None:
-                each.fail(OutboxFull("everything stored is more important"))
+                each.fail(_no_room())
             else:
                 each.resolve(seq)
+        after = 0 if committed.bulk_seq is None else committed.bulk_seq
+        for batch in reversed(batches):
+            self._unsaved.remove_batch(batch)
+            if committed.bulk_seq is None:
+                batch.fail(_no_room())
+            else:
+                batch.resolve(after)
+                after -= len(batch.bodies)
         self._report.count_stored(committed.fresh)
         self._report.count_lost(committed.dropped)
         self._tell_sinks(set(committed.fresh))
         if self._degraded is not None:
             self._degraded = None
-            self._report.healed(len(batch))
+            self._report.healed(len(singles))
             self._tell_sinks(set(Lane))
 
     def _tell_sinks(self, lanes: set[Lane]) -> None:
@@ -294,6 +377,7 @@ class Outbox:
         if self._healing is None or self._healing.done():
             self._healing = asyncio.create_task(self._heal(), name="outbox heal")
         self._stop_timer()
+        self._unsaved.take_apart(self._boot)
         self._shed()
 
     async def _heal(self) -> None:
@@ -311,12 +395,17 @@ class Outbox:
     def _lose(self, held: Held, error: BaseException) -> None:
         self._unsaved.remove(held)
         held.fail(error)
-        self._report.count_lost({held.row.record.lane.name.lower(): 1})
+        self._report.count_lost({held.record.lane.name.lower(): 1})
+
+    def _lose_batch(self, batch: Batch, error: BaseException) -> None:
+        self._unsaved.remove_batch(batch)
+        batch.fail(error)
+        self._report.count_lost({Lane.BULK.name.lower(): len(batch.bodies)})
 
     def _take(self, sink: str, held: Held) -> None:
         """A sink has had this from memory; once all have, it needs no disk."""
         held.taken_by.add(sink)
-        lane = held.row.record.lane
+        lane = held.record.lane
         carriers = {name for name, lanes in self._lanes.items() if lane in lanes}
         if carriers <= held.taken_by and self._committing is None:
             self._unsaved.remove(held)
@@ -350,6 +439,10 @@ class Outbox:
         if self._thread is None:
             raise RuntimeError("the outbox is not open")
         return await self._thread.run(lambda: (ask(), self._store.status()))
+
+
+def _no_room() -> OutboxFull:
+    return OutboxFull("everything stored is more important")
 
 
 def _stored(records: Iterable[Record]) -> list[Record]:

@@ -1,9 +1,10 @@
 """How far each sink has got, in memory: the store saves it with the next commit."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dxad.outbox.retention import Span
 from dxad.types import Lane, Record
 
 __all__ = ["Backlog", "Place", "Places"]
@@ -61,10 +62,12 @@ class Places(dict[str, Place]):
             for lane in place.passed:
                 place.waiting[lane] += fresh.get(lane, 0)
 
-    def went(self, lane: Lane, seqs: Collection[int]) -> None:
+    def went(self, lane: Lane, spans: Iterable[Span]) -> None:
         """These records are no more, though not every sink had them."""
         for place in self.values():
-            for seq in seqs:
-                place.refused.pop(seq, None)
-            if lane in place.passed:
-                place.waiting[lane] -= sum(seq > place.passed[lane] for seq in seqs)
+            passed = place.passed.get(lane)
+            for span in spans:
+                for seq in [seq for seq in place.refused if span.first <= seq <= span.last]:
+                    del place.refused[seq]
+                if passed is not None:
+                    place.waiting[lane] -= max(0, span.last - max(passed, span.first - 1))

@@ -58,6 +58,88 @@ def m001_store_and_forward(database: sqlite_utils.Database) -> None:
     dead_letters.create_index(["id"])
 
 
+@migrations()
+def m002_segments_boots_consumers(database: sqlite_utils.Database) -> None:
+    """Add segments of bulk records, what dates a record, quotas that know sizes, and pull consumers.
+
+    A record of the first version has no boot: number 0, whose offset of 0 makes the wall time that it was
+    appended the time it happened.
+    """
+    for statement in (
+        "ALTER TABLE records RENAME COLUMN stored_utc TO at_ns",
+        "ALTER TABLE records ADD COLUMN boot INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE records ADD COLUMN size INTEGER NOT NULL DEFAULT 0",
+        "UPDATE records SET size = length(body)",
+        "DROP INDEX idx_records_lane_seq",
+        "ALTER TABLE dead_letters ADD COLUMN boot INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letters ADD COLUMN at_ns INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letters ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letters ADD COLUMN records INTEGER NOT NULL DEFAULT 1",
+        "UPDATE dead_letters SET at_ns = at_utc",
+    ):
+        database.execute(statement)
+    records = database.table("records")
+    assert isinstance(records, Table)
+    records.create_index(["lane", "seq", "size"])  # counting and summing up read the index alone
+    _create(
+        database,
+        "segments",
+        {
+            "last": int,  # the seqs of the records in it are contiguous and end with this one
+            "count": int,
+            "records_through": int,  # of all segments ever, up to and with this one: two of them tell
+            "bytes_through": int,  # what lies between without looking there
+            "boot": int,
+            "at_ns": int,  # of the first record
+            "stream": str,  # the ids are STREAM-ORDINAL
+            "ordinal": int,  # of the first record
+            "crc": int,
+            "body": bytes,  # last: what comes before it stands in the first page of the row
+        },
+        pk="last",
+    )
+    boots = _create(
+        database, "boots", {"number": int, "id": str, "offset_ns": int, "clock_ok": int}, pk="number"
+    )
+    boots.create_index(["id"], unique=True)
+    boots.insert({"number": 0, "id": "", "offset_ns": 0, "clock_ok": 0})
+    _create(
+        database,
+        "consumers",  # pull consumers; how far they are stands in cursors, under "pull:NAME"
+        {"name": str, "filter": str, "made_utc": int, "seen_utc": int},
+        pk="name",
+    )
+    _create(
+        database,
+        "leases",  # what pull consumers have out or gave back: trimming spares it, like refusals
+        {
+            "consumer": str,
+            "seq": int,
+            "state": str,  # leased, returned
+            "boot": int,
+            "until_ns": int,  # stream time of that boot
+            "attempts": int,
+            "token": str,
+            "reason": str,
+        },
+        pk=("consumer", "seq"),
+    )
+    _create(
+        database,
+        "drops",  # what the quota took and no stored event has told of yet
+        {
+            "what": str,  # a lane, or dead_letter
+            "reason": str,  # quota, age
+            "records": int,
+            "bytes": int,
+            "oldest_utc": int,  # when the oldest of them happened
+            "newest_utc": int,
+            "since_utc": int,  # when the first of them was dropped
+        },
+        pk=("what", "reason"),
+    )
+
+
 def _create(
     database: sqlite_utils.Database, name: str, columns: dict[str, type], *, pk: str | tuple[str, str]
 ) -> Table:

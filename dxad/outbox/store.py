@@ -17,11 +17,16 @@ from pathlib import Path
 from typing import Final
 
 from dxad.errors import NotConnected
-from dxad.outbox import database, tables
+from dxad.outbox import database, retention, segments, tables
+from dxad.outbox.boots import Boots
+from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog, Place, Places
-from dxad.outbox.tables import Row
+from dxad.outbox.reading import Reading
+from dxad.outbox.retention import Dropped, Span
+from dxad.outbox.segments import Bulk, Segment
+from dxad.outbox.tables import Found, Letter
 from dxad.runtime.clock import Clock
-from dxad.types import Lane, Record
+from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 
 __all__ = ["Committed", "Status", "Store"]
 
@@ -50,7 +55,9 @@ class Committed:
     """What a commit did."""
 
     seqs: Sequence[int | None] = ()
-    """The place of each row; None where the quota let it go at once."""
+    """The place of each record; None where the quota let it go at once."""
+    bulk_seq: int | None = 0
+    """The place of the last record in the segment, likewise; 0 without one."""
     fresh: Mapping[Lane, int] = field(default_factory=dict)
     """How many rows were not stored before."""
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -60,16 +67,24 @@ class Committed:
 class Store:
     """The outbox's file, or a database in memory."""
 
-    def __init__(self, path: Path | None, *, max_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, path: Path | None, *, max_bytes: int, clock: Clock, boot: Boot, limits: Limits
+    ) -> None:
         self._path = path
         self.max_bytes = max_bytes
         """The quota, from the next commit on."""
+        self.limits = limits
+        """Likewise."""
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._broken = False
         self._loaded = False
         self._next_seq = 1
         self._places = Places()
+        self._boot = boot
+        self._boot_saved = False
+        self._boots = Boots()
+        self._reading = Reading(self._boots)
         self._moved: set[str] = set()  # sinks whose place is not saved yet
         self._changes: list[Callable[[sqlite3.Connection], None]] = []  # refusals, dead letters: likewise
         self._trimmed: dict[Lane, int] = {}
@@ -98,18 +113,23 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def commit(self, rows: Sequence[Row]) -> Committed:
-        """Make the rows durable, and what the sinks did since the last commit; open the file if need be.
+    def commit(self, records: Sequence[Record], bulk: Bulk | None = None) -> Committed:
+        """Make the records durable, and what the sinks did since the last commit; open the file if need be.
 
         Raises:
             NotConnected: the disk does not take it; everything is as it was before.
             ConfigError: the file is of a newer dxad.
         """
         with self._file(reopen=True) as connection:
-            if not (rows or self._moved or self._changes):
+            if not (records or bulk or self._moved or self._changes or not self._boot_saved):
                 return Committed()
             connection.execute("BEGIN IMMEDIATE")
-            seqs = tables.insert(connection, rows, self._next_seq)
+            boot = self._boots.number(self._boot)
+            if not self._boot_saved:
+                boot = self._boots.save(connection, self._boot)
+            seqs = tables.insert(connection, records, self._next_seq, boot)
+            next_seq = max(self._next_seq, max(seqs, default=0) + 1)
+            bulk_seq = 0 if bulk is None else segments.insert(connection, bulk, next_seq, boot)
             for change in self._changes:
                 change(connection)
             for sink in self._moved:
@@ -117,19 +137,22 @@ class Store:
                 tables.save_place(connection, sink, None if place is None else place.passed)
             floors = {lane: self._places.floor(lane) for lane in Lane}
             trimmed = {
-                lane: tables.trim(connection, lane, floor)
+                lane: retention.trim(connection, lane, floor)[0]
                 for lane, floor in floors.items()
                 if floor > self._trimmed.get(lane, 0)
             }
-            dropped = tables.apply_quota(connection, self.max_bytes)
+            dropped = retention.apply_quota(connection, self.max_bytes)
             if self._changes or dropped.dead_letters:
                 self._dead_letters = tables.count_dead_letters(connection)
             connection.execute("COMMIT")
 
             fresh = Counter(
-                row.record.lane for row, seq in zip(rows, seqs, strict=True) if seq >= self._next_seq
+                each.lane for each, seq in zip(records, seqs, strict=True) if seq >= self._next_seq
             )
-            self._next_seq = max(self._next_seq, *(seq + 1 for seq in seqs)) if seqs else self._next_seq
+            if bulk is not None:
+                fresh[Lane.BULK] += len(bulk.bodies)
+            self._next_seq = max(next_seq, bulk_seq + 1)
+            self._boot_saved = True
             self._stored.update(fresh)
             self._stored.subtract(trimmed)
             self._trimmed = floors
@@ -140,7 +163,16 @@ class Store:
             self._moved.clear()
             self._changes.clear()
             self._find_oldest(connection)
-        return _committed(seqs, fresh, dropped)
+        return _committed(seqs, bulk_seq, fresh, dropped)
+
+    def note_clock(self, boot: Boot) -> None:
+        """This is known now of the boot that the records come from."""
+        self._boot = boot
+        self._boot_saved = False
+        number = self._boots.number(boot)
+        if number:
+            self._boots[number] = boot
+        self._reading.forget()
 
     # -- sinks --------------------------------------------------------------------------------------------
 
@@ -167,7 +199,7 @@ class Store:
             for lane, passed in self._places[sink].passed.items():
                 records += self._sound(
                     connection,
-                    partial(tables.following, lane=lane, after=passed, limit=limit - len(records)),
+                    partial(self._reading.following, lane=lane, after=passed, limit=limit - len(records)),
                 )
         return records
 
@@ -175,7 +207,7 @@ class Store:
         """What a sink refused and has to be offered again, the longest refused first."""
         seqs = list(islice(self._places[sink].refused, limit))
         with self._file() as connection:
-            return self._sound(connection, partial(tables.these, seqs=seqs))
+            return self._sound(connection, partial(self._reading.these, seqs=seqs))
 
     def ack(self, sink: str, records: Sequence[Record]) -> None:
         """The sink has these, and with them all before them in their lanes that it did not refuse."""
@@ -194,7 +226,7 @@ class Store:
         for each in records:
             attempts = refused.get(each.seq, 0) + 1
             if attempts >= most:
-                self._bury(sink, each, reason)
+                self._bury(sink, each, reason, attempts)
                 buried += 1
             else:
                 refused[each.seq] = attempts
@@ -204,9 +236,9 @@ class Store:
         self._advance(sink, records)
         return buried
 
-    def _bury(self, sink: str, record: Record, reason: str) -> None:
-        now = self._clock.utc(self._clock.now())
-        self._changes.append(partial(tables.bury, sink=sink, seq=record.seq, reason=reason, at_utc=now))
+    def _bury(self, sink: str, record: Record, reason: str, attempts: int) -> None:
+        letter = Letter(reason, self._utc(), self._boots.number(record.boot), attempts)
+        self._changes.append(partial(tables.bury, sink=sink, record=record, letter=letter))
         self._forgive(sink, record)
 
     def _forgive(self, sink: str, record: Record) -> None:
@@ -221,37 +253,60 @@ class Store:
             self._moved.add(sink)
             with self._file() as connection:
                 for lane, (after, through) in stretches.items():
-                    place.waiting[lane] -= tables.count_between(connection, lane, after, through)
+                    place.waiting[lane] -= _count_between(connection, lane, after, through)
 
     def _count_waiting(self, connection: sqlite3.Connection, place: Place) -> None:
         for lane, passed in place.passed.items():
-            place.waiting[lane] = tables.count_between(connection, lane, passed)
+            place.waiting[lane] = _count_between(connection, lane, passed)
 
     def _find_oldest(self, connection: sqlite3.Connection) -> None:
         for place in self._places.values():
-            place.oldest_utc = tables.oldest_utc(connection, place.passed)
+            times = (self._oldest_utc(connection, *each) for each in place.passed.items())
+            place.oldest_utc = min((each for each in times if each is not None), default=None)
 
-    def _forget(self, lane: Lane, seqs: Sequence[int]) -> None:
-        self._stored[lane] -= len(seqs)
-        self._places.went(lane, seqs)
+    def _oldest_utc(self, connection: sqlite3.Connection, lane: Lane, after: int) -> int | None:
+        """When the first record of a lane after a seq happened, as far as its boot is known."""
+        row = tables.oldest(connection, lane, after)
+        if lane is Lane.BULK:
+            head = segments.oldest(connection, after)
+            if head is not None and (row is None or head.last < row[0]):
+                row = (head.last, head.boot, head.at_ns)
+        return None if row is None else self._boots.get(row[1], UNKNOWN_BOOT).offset_ns + row[2]
+
+    def _forget(self, lane: Lane, spans: Sequence[Span]) -> None:
+        self._stored[lane] -= sum(map(len, spans))
+        self._places.went(lane, spans)
 
     def _sound(
-        self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], tables.Found]
+        self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], Found]
     ) -> list[Record]:
         """The records of a query; damaged ones go to the dead letters, and others come in their place."""
         while (found := query(connection)).damaged:
-            now = self._clock.utc(self._clock.now())
+            spans: list[tuple[Lane, Span]] = []
             connection.execute("BEGIN IMMEDIATE")
             for each in found.damaged:
-                tables.bury(connection, "", each.seq, _DAMAGED, now)
-            tables.delete(connection, [each.seq for each in found.damaged])
+                record = _as_record(each) if isinstance(each, Segment) else each
+                count = each.count if isinstance(each, Segment) else 1
+                boot = each.boot if isinstance(each, Segment) else self._boots.number(each.boot)
+                letter = Letter(_DAMAGED, self._utc(), boot, records=count)
+                tables.bury(connection, "", record, letter)
+                if isinstance(each, Segment):
+                    segments.remove(connection, each.last)
+                else:
+                    tables.delete(connection, [each.seq])
+                spans.append((record.lane, Span(record.seq - count + 1, record.seq)))
+            tables.delete_orphans(connection)
             connection.execute("COMMIT")
-            for each in found.damaged:
-                self._forget(each.lane, [each.seq])
+            for lane, span in spans:
+                self._forget(lane, [span])
+            damaged = sum(len(span) for _, span in spans)
             self._dead_letters += len(found.damaged)
-            self._damaged += len(found.damaged)
-            log.error("%d records were damaged on disk: see the dead letters", len(found.damaged))
+            self._damaged += damaged
+            log.error("%d records were damaged on disk: see the dead letters", damaged)
         return found.sound
+
+    def _utc(self) -> int:
+        return self._clock.utc(self._clock.now())
 
     # -- the file -----------------------------------------------------------------------------------------
 
@@ -310,11 +365,16 @@ class Store:
         if not self._loaded:
             self._load_places(connection)
             self._loaded = True
+        self._boots.load(connection)
+        self._reading.forget()
+        self._boot_saved = False
         self._moved |= set(self._places)
         self._trimmed.clear()
         passed = (seq for each in self._places.values() for seq in each.passed.values())
         self._next_seq = max(self._next_seq, 1 + max(passed, default=0), 1 + tables.newest(connection))
-        self._stored = tables.count_records(connection)
+        in_segments = segments.totals(connection)
+        self._stored = Counter({lane: n for lane, (n, _) in tables.totals(connection).items()})
+        self._stored[Lane.BULK] += in_segments.records
         self._dead_letters = tables.count_dead_letters(connection)
         self._bytes = database.used_bytes(connection)
         for place in self._places.values():
@@ -334,9 +394,24 @@ class Store:
                 self._places[sink].refused[seq] = attempts
 
 
-def _committed(seqs: Iterable[int], fresh: Mapping[Lane, int], dropped: tables.Dropped) -> Committed:
-    gone = {seq for each in dropped.records.values() for seq in each}
-    lost = {lane.name.lower(): len(each) for lane, each in dropped.records.items()}
+def _count_between(connection: sqlite3.Connection, lane: Lane, after: int, through: int | None = None) -> int:
+    count = tables.count_between(connection, lane, after, through)
+    return count + segments.count_between(connection, after, through) if lane is Lane.BULK else count
+
+
+def _as_record(segment: Segment) -> Record:
+    """A damaged segment, as it is buried."""
+    id_ = f"{segment.stream}-{segment.ordinal}"
+    return Record(id_, Lane.BULK, segment.body, segment.last, at_ns=segment.at_ns)
+
+
+def _committed(seqs: Iterable[int], bulk_seq: int, fresh: Mapping[Lane, int], dropped: Dropped) -> Committed:
+    spans = [span for each in dropped.records.values() for span in each]
+    lost = {lane.name.lower(): sum(map(len, each)) for lane, each in dropped.records.items()}
     if dropped.dead_letters:
         lost["dead_letter"] = dropped.dead_letters
-    return Committed([None if seq in gone else seq for seq in seqs], fresh, lost)
+
+    def left(seq: int) -> int | None:
+        return None if any(each.first <= seq <= each.last for each in spans) else seq
+
+    return Committed([*map(left, seqs)] if spans else list(seqs), left(bulk_seq), fresh, lost)

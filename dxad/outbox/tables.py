@@ -1,51 +1,42 @@
-"""What is asked of the outbox's tables: each function is one or a few statements, none ends a transaction."""
+"""What is asked of the tables of single records: each function is one or a few statements.
+
+None ends a transaction.
+"""
 
 import sqlite3
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dxad.outbox.database import used_bytes
-from dxad.types import Lane, Record
+from dxad.outbox.segments import Segment
+from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 
 __all__ = [
-    "Dropped",
+    "ROW_BYTES",
     "Found",
-    "Row",
-    "apply_quota",
+    "Letter",
+    "at",
     "bury",
     "count_between",
     "count_dead_letters",
-    "count_records",
     "delete",
+    "delete_orphans",
     "following",
     "forgive",
     "insert",
     "newest",
-    "oldest_utc",
+    "oldest",
     "places",
     "refusals",
     "refuse",
     "save_place",
-    "these",
-    "trim",
+    "totals",
 ]
 
-_COLUMNS: Final = "seq, lane, id, crc, body"
-_CHUNK: Final = 256
-"""How many rows one step of the quota looks at."""
-_ROW_BYTES: Final = 120
+_COLUMNS: Final = "seq, lane, id, boot, at_ns, crc, body"
+ROW_BYTES: Final = 120
 """About what a record takes beside its body: id, numbers and its entries in both indexes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A record to be stored, with the wall time it was appended."""
-
-    record: Record
-    stored_utc: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,116 +44,89 @@ class Found:
     """The records of a query, apart from those whose checksum does not fit."""
 
     sound: list[Record]
-    damaged: list[Record]
+    damaged: list[Record | Segment]
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """What the quota took, and what is left."""
+class Letter:
+    """What the dead letters say of a record, besides what it says itself."""
 
-    records: dict[Lane, list[int]]
-    """By lane, the seqs."""
-    dead_letters: int
-    used_bytes: int
+    reason: str
+    at_utc: int
+    """When it was given up."""
+    boot: int = 0
+    attempts: int = 0
+    records: int = 1
+    """How many it stands for: a damaged segment cannot be taken apart."""
 
 
 # -- records ----------------------------------------------------------------------------------------------
 
 
-def insert(connection: sqlite3.Connection, rows: Sequence[Row], first: int) -> list[int]:
-    """Insert the rows from seq `first` on; returns their seqs: the old one where the id is stored already."""
-    if not rows:
+def insert(connection: sqlite3.Connection, records: Sequence[Record], first: int, boot: int) -> list[int]:
+    """Insert records of a boot from seq `first` on.
+
+    Returns:
+        Their seqs: the old one where the id is stored already.
+    """
+    if not records:
         return []
     inserted = connection.executemany(
-        "INSERT INTO records (seq, lane, id, stored_utc, crc, body) VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO records (seq, lane, id, boot, at_ns, size, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO NOTHING",
         (
-            (seq, each.record.lane, each.record.id, each.stored_utc, _crc(each.record), each.record.body)
-            for seq, each in enumerate(rows, first)
+            (
+                seq,
+                each.lane,
+                each.id,
+                boot,
+                each.at_ns,
+                len(each.body),
+                _crc(each.lane, each.id, boot, each.at_ns, each.body),
+                each.body,
+            )
+            for seq, each in enumerate(records, first)
         ),
     ).rowcount
-    if inserted == len(rows):
-        return list(range(first, first + len(rows)))
+    if inserted == len(records):
+        return list(range(first, first + len(records)))
     return [
-        connection.execute("SELECT seq FROM records WHERE id = ?", (each.record.id,)).fetchone()[0]
-        for each in rows
+        connection.execute("SELECT seq FROM records WHERE id = ?", (each.id,)).fetchone()[0]
+        for each in records
     ]
 
 
-def following(connection: sqlite3.Connection, lane: Lane, after: int, limit: int) -> Found:
+def following(
+    connection: sqlite3.Connection, boots: Mapping[int, Boot], lane: Lane, after: int, limit: int
+) -> Found:
     """The records of a lane that come after a seq, in order."""
     return _found(
         connection.execute(
             f"SELECT {_COLUMNS} FROM records WHERE lane = ? AND seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
             (lane, after, limit),
-        )
+        ),
+        boots,
     )
 
 
-def these(connection: sqlite3.Connection, seqs: Iterable[int]) -> Found:
-    """The records at these seqs, as far as they are still there."""
-    rows = (
-        connection.execute(f"SELECT {_COLUMNS} FROM records WHERE seq = ?", (seq,)).fetchone()  # noqa: S608
-        for seq in seqs
+def at(connection: sqlite3.Connection, boots: Mapping[int, Boot], seq: int) -> Found:
+    """The record at a seq, if it is still there."""
+    return _found(
+        connection.execute(f"SELECT {_COLUMNS} FROM records WHERE seq = ?", (seq,)),  # noqa: S608
+        boots,
     )
-    return _found(row for row in rows if row is not None)
 
 
 def delete(connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
     """Delete records, and that they were refused."""
     connection.executemany("DELETE FROM records WHERE seq = ?", ((seq,) for seq in seqs))
-    _delete_orphans(connection)
+    delete_orphans(connection)
 
 
-def trim(connection: sqlite3.Connection, lane: Lane, floor: int) -> int:
-    """Delete the records of a lane up to a seq, but for those that a sink refused; returns how many."""
-    return connection.execute(
-        "DELETE FROM records WHERE lane = ? AND seq <= ? AND seq NOT IN (SELECT seq FROM refusals)",
-        (lane, floor),
-    ).rowcount
-
-
-def apply_quota(connection: sqlite3.Connection, max_bytes: int) -> Dropped:
-    """Delete the oldest of the least important until the rest fits: dead letters, bulk, normal, critical."""
-    records: dict[Lane, list[int]] = {}
-    letters = 0
-    while (used := used_bytes(connection)) > max_bytes:
-        found = connection.execute(
-            "DELETE FROM dead_letters"
-            " WHERE number IN (SELECT number FROM dead_letters ORDER BY number LIMIT ?)",
-            (_CHUNK,),
-        ).rowcount
-        letters += found
-        if not found and not _drop_oldest(connection, used - max_bytes, records):
-            break
-    return Dropped(records, letters, used)
-
-
-def _drop_oldest(connection: sqlite3.Connection, excess: int, dropped: dict[Lane, list[int]]) -> bool:
-    """Delete about `excess` bytes of the least important lane that has any; False if none has."""
-    for lane in reversed(Lane):
-        rows = connection.execute(
-            "SELECT seq, length(body) FROM records WHERE lane = ? ORDER BY seq LIMIT ?", (lane, _CHUNK)
-        ).fetchall()
-        if not rows:
-            continue
-        going = dropped.setdefault(lane, [])
-        freed = 0
-        for seq, size in rows:
-            going.append(seq)
-            freed += size + _ROW_BYTES
-            if freed >= excess:
-                break
-        connection.execute("DELETE FROM records WHERE lane = ? AND seq <= ?", (lane, going[-1]))
-        _delete_orphans(connection)
-        return True
-    return False
-
-
-def count_records(connection: sqlite3.Connection) -> Counter[Lane]:
-    """How many are stored, by lane."""
-    counted = connection.execute("SELECT lane, count(*) FROM records GROUP BY lane")
-    return Counter({Lane(lane): n for lane, n in counted})
+def totals(connection: sqlite3.Connection) -> dict[Lane, tuple[int, int]]:
+    """By lane, how many records are stored and how many bytes they take."""
+    counted = connection.execute("SELECT lane, count(*), sum(size) FROM records GROUP BY lane")
+    return {Lane(lane): (n, size + n * ROW_BYTES) for lane, n, size in counted}
 
 
 def count_between(connection: sqlite3.Connection, lane: Lane, after: int, through: int | None = None) -> int:
@@ -178,18 +142,19 @@ def count_between(connection: sqlite3.Connection, lane: Lane, after: int, throug
 
 def newest(connection: sqlite3.Connection) -> int:
     """The highest seq there is; 0 without any."""
-    return _number(connection, "SELECT coalesce(max(seq), 0) FROM records")
-
-
-def oldest_utc(connection: sqlite3.Connection, passed: Mapping[Lane, int]) -> int | None:
-    """When the oldest record was appended that comes after these seqs in these lanes."""
-    heads = (
-        connection.execute(
-            "SELECT stored_utc FROM records WHERE lane = ? AND seq > ? ORDER BY seq LIMIT 1", each
-        ).fetchone()
-        for each in passed.items()
+    return _number(
+        connection,
+        "SELECT max((SELECT coalesce(max(seq), 0) FROM records),"
+        " (SELECT coalesce(max(last), 0) FROM segments))",
     )
-    return min((head[0] for head in heads if head is not None), default=None)
+
+
+def oldest(connection: sqlite3.Connection, lane: Lane, after: int) -> tuple[int, int, int] | None:
+    """Seq, boot and stream time of the first record of a lane after a seq."""
+    row = connection.execute(
+        "SELECT seq, boot, at_ns FROM records WHERE lane = ? AND seq > ? ORDER BY seq LIMIT 1", (lane, after)
+    ).fetchone()
+    return None if row is None else tuple(row)
 
 
 # -- how far the sinks are, and what they refused ---------------------------------------------------------
@@ -232,13 +197,19 @@ def forgive(connection: sqlite3.Connection, sink: str, seq: int) -> None:
     connection.execute("DELETE FROM refusals WHERE sink = ? AND seq = ?", (sink, seq))
 
 
-def bury(connection: sqlite3.Connection, sink: str, seq: int, reason: str, at_utc: int) -> None:
+def bury(connection: sqlite3.Connection, sink: str, record: Record, letter: Letter) -> None:
     """Copy a record to the dead letters, if it is still there."""
     connection.execute(
-        "INSERT INTO dead_letters (seq, sink, lane, id, body, reason, at_utc)"
-        " SELECT seq, ?, lane, id, body, ?, ? FROM records WHERE seq = ?",
-        (sink, reason, at_utc, seq),
-    )
+        "INSERT INTO dead_letters"
+        " (seq, sink, lane, id, body, reason, at_utc, boot, at_ns, attempts, records)"
+        " SELECT ?1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+        " WHERE EXISTS (SELECT 1 FROM records WHERE seq = ?1)"
+        " OR ?1 > (SELECT last - count FROM segments WHERE last >= ?1 ORDER BY last LIMIT 1)",
+        (
+            record.seq, sink, record.lane, record.id, record.body, letter.reason, letter.at_utc,
+            letter.boot, record.at_ns, letter.attempts, letter.records,
+        ),
+    )  # fmt: skip
 
 
 def count_dead_letters(connection: sqlite3.Connection) -> int:
@@ -246,20 +217,27 @@ def count_dead_letters(connection: sqlite3.Connection) -> int:
     return _number(connection, "SELECT count(*) FROM dead_letters")
 
 
-def _delete_orphans(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM refusals WHERE seq NOT IN (SELECT seq FROM records)")
+def delete_orphans(connection: sqlite3.Connection) -> None:
+    """Forget refusals and leases of rows that are no more."""
+    for table in ("refusals", "leases"):
+        connection.execute(
+            f"DELETE FROM {table} WHERE seq NOT IN (SELECT seq FROM records) AND NOT coalesce("  # noqa: S608
+            f"seq > (SELECT last - count FROM segments WHERE last >= {table}.seq ORDER BY last LIMIT 1), 0)"
+        )
 
 
-def _found(rows: Iterable[tuple[int, int, str, int, bytes]]) -> Found:
+def _found(rows: Iterable[tuple[int, int, str, int, int, int, bytes]], boots: Mapping[int, Boot]) -> Found:
     found = Found([], [])
-    for seq, lane, id_, crc, body in rows:
-        record = Record(id_, Lane(lane), body, seq)
-        (found.sound if _crc(record) == crc else found.damaged).append(record)
+    for seq, lane, id_, boot, at_ns, crc, body in rows:
+        record = Record(id_, Lane(lane), body, seq, boots.get(boot, UNKNOWN_BOOT), at_ns)
+        (found.sound if _crc(lane, id_, boot, at_ns, body) == crc else found.damaged).append(record)
     return found
 
 
-def _crc(record: Record) -> int:
-    return zlib.crc32(record.body, zlib.crc32(record.id.encode(), record.lane))
+def _crc(lane: int, id_: str, boot: int, at_ns: int, body: bytes) -> int:
+    """Those of the first version, without a boot, were made of less."""
+    date = f"/{boot}/{at_ns}" if boot else ""
+    return zlib.crc32(body, zlib.crc32(f"{id_}{date}".encode(), lane))
 
 
 def _number(connection: sqlite3.Connection, sql: str, *values: object) -> int:

@@ -1,20 +1,20 @@
 """Records that are not durable yet: for a moment, or for as long as the disk fails."""
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from dxad.outbox.tables import Row
-from dxad.types import Lane, Record
+from dxad.outbox.segments import Bulk
+from dxad.types import Boot, Lane, Record
 
-__all__ = ["Held", "Unsaved"]
+__all__ = ["Batch", "Held", "Unsaved"]
 
 
 @dataclass(slots=True, eq=False)
 class Held:
     """One record, and who waits for it."""
 
-    row: Row
+    record: Record
     futures: list[asyncio.Future[int]] = field(default_factory=list)
     taken_by: set[str] = field(default_factory=set)
     """The sinks that have had it from memory."""
@@ -35,31 +35,109 @@ class Held:
                 each.exception()
 
 
-class Unsaved:
-    """The records by lane, in the order they came."""
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Bulk records that came together, and who waits for them."""
 
-    def __init__(self) -> None:
+    ordinal: int
+    bodies: Sequence[bytes]
+    at_ns: Sequence[int]
+    future: asyncio.Future[int]
+    body_bytes: int
+    under_way: bool = False
+    """Whether a commit has it."""
+
+    def resolve(self, seq: int) -> None:
+        """They are durable; `seq` is the last one's."""
+        if not self.future.done():
+            self.future.set_result(seq)
+
+    def fail(self, error: BaseException) -> None:
+        """They will not be stored."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
+
+class _Whole:
+    """Tells whoever waits for a batch what became of its records, one by one."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._left = len(batch.bodies)
+
+    def note(self, done: asyncio.Future[int]) -> None:
+        """One more is durable, or lost."""
+        self._left -= 1
+        error = done.exception()
+        if error is not None:
+            self._batch.fail(error)
+        elif not self._left:
+            self._batch.resolve(done.result())
+
+
+class Unsaved:
+    """The records by lane, in the order they came; those that came in bulk, in batches."""
+
+    def __init__(self, stream: str) -> None:
+        """Name bulk records STREAM-ORDINAL."""
         self.body_bytes = 0
+        self.batches: list[Batch] = []
+        self._stream = stream
+        self._ordinal = 0
         self._lanes: dict[Lane, dict[str, Held]] = {lane: {} for lane in Lane}
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values()))
+        return sum(map(len, self._lanes.values())) + sum(len(each.bodies) for each in self.batches)
 
     def __iter__(self) -> Iterator[Held]:
         for lane in self._lanes.values():
             yield from lane.values()
 
-    def add(self, record: Record, stored_utc: int, future: asyncio.Future[int]) -> None:
+    def add(self, record: Record, future: asyncio.Future[int]) -> None:
         """Hold a record; one of the same id is held once."""
         lane = self._lanes[record.lane]
         if record.id not in lane:
-            lane[record.id] = Held(Row(record, stored_utc))
+            lane[record.id] = Held(record)
             self.body_bytes += len(record.body)
         lane[record.id].futures.append(future)
 
+    def add_batch(self, bodies: Sequence[bytes], at_ns: Sequence[int], future: asyncio.Future[int]) -> None:
+        """Hold bulk records."""
+        size = sum(map(len, bodies))
+        self.batches.append(Batch(self._ordinal, bodies, at_ns, future, size))
+        self._ordinal += len(bodies)
+        self.body_bytes += size
+
+    def bulk(self, batches: Sequence[Batch]) -> Bulk | None:
+        """Batches that follow each other, as one segment; None if there are none."""
+        if not batches:
+            return None
+        return Bulk(
+            self._stream,
+            batches[0].ordinal,
+            [body for each in batches for body in each.bodies],
+            [at_ns for each in batches for at_ns in each.at_ns],
+        )
+
+    def remove_batch(self, batch: Batch) -> None:
+        """Hold it no more."""
+        self.batches.remove(batch)
+        self.body_bytes -= batch.body_bytes
+
+    def take_apart(self, boot: Boot) -> None:
+        """Hold the records of batches one by one, since sinks may be served from here for long."""
+        for batch in [each for each in self.batches if not each.under_way]:
+            self.remove_batch(batch)
+            whole = _Whole(batch)
+            for n, (body, at_ns) in enumerate(zip(batch.bodies, batch.at_ns, strict=True), batch.ordinal):
+                one: asyncio.Future[int] = batch.future.get_loop().create_future()
+                one.add_done_callback(whole.note)
+                self.add(Record(f"{self._stream}-{n}", Lane.BULK, body, 0, boot, at_ns), one)
+
     def remove(self, held: Held) -> None:
         """Hold it no more."""
-        record = held.row.record
+        record = held.record
         if self._lanes[record.lane].pop(record.id, None) is not None:
             self.body_bytes -= len(record.body)
 
@@ -75,5 +153,5 @@ class Unsaved:
     def owed(self, sink: str, lanes: Collection[Lane]) -> Iterator[Record]:
         """What a sink that carries these lanes has not been offered from here."""
         for each in self:
-            if each.row.record.lane in lanes and sink not in each.taken_by | each.refused_by:
-                yield each.row.record
+            if each.record.lane in lanes and sink not in each.taken_by | each.refused_by:
+                yield each.record

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,9 @@ def path(tmp_path, empty_file) -> Path:
 def make(path, clock, health, metrics) -> Make:
     """Makes outboxes on the test's file, to be make by `async with`."""
 
-    def outbox(at: Path | None = path, *, max_bytes: int = 16 * MIB, commit_window_s: float = 0.0) -> Outbox:
+    def outbox(
+        at: Path | None = path, *, max_bytes: int = 16 * MIB, commit_window_s: float = 0.0, **more: Any
+    ) -> Outbox:
         return Outbox(
             at,
             max_bytes=max_bytes,
@@ -60,6 +63,7 @@ def make(path, clock, health, metrics) -> Make:
             health=health,
             metrics=metrics,
             clock=clock,
+            **more,
         )
 
     return outbox

@@ -5,11 +5,12 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dxad.outbox import tables
-from dxad.outbox.store import Store
-from dxad.outbox.tables import Row
+from dxad.outbox import segments, tables
+from dxad.outbox.limits import Limits
+from dxad.outbox.segments import Bulk
+from dxad.outbox.store import Store, _count_between
 from dxad.runtime.clock import SteppedClock
-from dxad.types import Lane, Record
+from dxad.types import Boot, Lane, Record
 
 SINKS = {"all": frozenset(Lane), "urgent": frozenset({Lane.CRITICAL})}
 
@@ -18,6 +19,7 @@ sink = st.sampled_from(sorted(SINKS))
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("append"), append),
+        st.tuples(st.just("append bulk"), append, st.integers(1, 5)),
         st.tuples(st.just("take"), sink, st.integers(1, 4)),
         st.tuples(st.just("refuse"), sink, st.integers(1, 4)),
         st.tuples(st.just("take refused"), sink, st.integers(1, 4)),
@@ -30,16 +32,20 @@ steps = st.lists(
 def assert_numbers_are_the_files(store: Store) -> None:
     connection = store._connection
     status = store.status()
-    assert +Counter(status.stored) == tables.count_records(connection)
+    stored = Counter({lane: n for lane, (n, _) in tables.totals(connection).items()})
+    stored[Lane.BULK] += segments.totals(connection).records
+    assert +Counter(status.stored) == +stored
     for name, place in store._places.items():
-        waiting = sum(tables.count_between(connection, *each) for each in place.passed.items())
+        waiting = sum(_count_between(connection, *each) for each in place.passed.items())
         assert status.sinks[name].pending == waiting + len(place.refused)
 
 
 @settings(max_examples=150, deadline=None)
 @given(steps)
 def test_every_sink_gets_every_record_of_its_lanes_in_order(steps):
-    store = Store(None, max_bytes=2**24, clock=SteppedClock())
+    boot = Boot("boot", 0, clock_ok=True)
+    store = Store(None, max_bytes=2**24, clock=SteppedClock(), boot=boot, limits=Limits())
+    ordinal = 0
     store.commit([])
     for name, lanes in SINKS.items():
         store.subscribe(name, lanes)
@@ -50,8 +56,17 @@ def test_every_sink_gets_every_record_of_its_lanes_in_order(steps):
         match step:
             case "append", lanes:
                 new = [Record(f"{len(appended) + n}", lane, b"body") for n, lane in enumerate(lanes)]
-                store.commit([Row(each, 1) for each in new])
+                store.commit(new)
                 appended += new
+            case "append bulk", lanes, n:
+                new = [Record(f"{len(appended) + n}", lane, b"body") for n, lane in enumerate(lanes)]
+                bodies = [b"%d" % each for each in range(n)]
+                store.commit(new, Bulk("run", ordinal, bodies, [1] * n))
+                appended += new
+                appended += [
+                    Record(f"run-{each}", Lane.BULK, body) for each, body in enumerate(bodies, ordinal)
+                ]
+                ordinal += n
             case "take", name, n:
                 records = store.fetch(name, n)
                 store.ack(name, records)

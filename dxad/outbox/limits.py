@@ -1,0 +1,29 @@
+"""How much the outbox keeps, and for how long."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dxad.types import Lane
+
+__all__ = ["LaneLimits", "Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneLimits:
+    """What one lane may hold, whether delivered or not."""
+
+    max_bytes: int | None = None
+    max_age_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the outbox does besides staying within `max_bytes`."""
+
+    keep_ns: int = 0
+    """How long what every sink has stays for replay, while there is room; 0: it goes at once."""
+    lanes: Mapping[Lane, LaneLimits] = field(default_factory=dict)
+    reserve_bytes: int = 0
+    """How much of the disk the file takes hold of at start, so that others cannot fill it."""
+    wear_budget_bytes: int | None = None
+    """How much may be written in a day before `outbox.wear` is raised."""

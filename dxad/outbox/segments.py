@@ -1,0 +1,222 @@
+"""Bulk records, many to a row: one segment is what one commit brought of them.
+
+The seqs in a segment are contiguous and end with its `last`; the ids are STREAM-ORDINAL, counted on from the
+first. The body is msgpack: a pair of the stream times (one for each record, or none if all have the
+segment's) and the bodies. The functions are one or a few statements each; none ends a transaction.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgpack
+
+from dxad.types import Boot, Lane, Record
+
+__all__ = [
+    "SEGMENT_BYTES",
+    "Bulk",
+    "Head",
+    "Opened",
+    "Segment",
+    "Totals",
+    "count_between",
+    "covering",
+    "insert",
+    "oldest",
+    "remove",
+    "through",
+    "totals",
+]
+
+SEGMENT_BYTES: Final = 100
+"""About what a segment takes beside its body."""
+_COLUMNS: Final = "last, count, boot, at_ns, stream, ordinal, crc, body"
+
+
+@dataclass(slots=True)
+class Bulk:
+    """Bulk records on their way into one segment."""
+
+    stream: str
+    ordinal: int
+    """Of the first: the ids are STREAM-ORDINAL."""
+    bodies: list[bytes] = field(default_factory=list)
+    at_ns: list[int] = field(default_factory=list)
+    """Stream times, one for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One that was read, its checksum not yet looked at."""
+
+    last: int
+    count: int
+    boot: int
+    at_ns: int
+    stream: str
+    ordinal: int
+    crc: int
+    body: bytes
+
+    @property
+    def first(self) -> int:
+        """The seq of its first record."""
+        return self.last - self.count + 1
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is as it was written."""
+        return self.crc == _crc(
+            (self.last, self.count, self.boot, self.at_ns, self.stream, self.ordinal), self.body
+        )
+
+    def opened(self, boot: Boot) -> "Opened":
+        """Its records, to be taken out one stretch after the other."""
+        at_ns, bodies = msgpack.unpackb(self.body)
+        times = at_ns or [self.at_ns] * self.count
+        return Opened(self.first, self.stream, self.ordinal, boot, times, bodies)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The records of a sound segment."""
+
+    first: int
+    stream: str
+    ordinal: int
+    boot: Boot
+    at_ns: Sequence[int]
+    bodies: Sequence[bytes]
+
+    @property
+    def last(self) -> int:
+        """The seq of the last record."""
+        return self.first + len(self.bodies) - 1
+
+    def following(self, after: int, limit: int) -> list[Record]:
+        """Those that come after a seq, in order."""
+        start = max(0, after + 1 - self.first)
+        stream, boot, bulk = self.stream, self.boot, Lane.BULK
+        places = range(start, min(len(self.bodies), start + limit))
+        return [
+            Record(f"{stream}-{n}", bulk, body, seq, boot, at_ns)
+            for n, seq, body, at_ns in zip(
+                range(self.ordinal + start, self.ordinal + len(self.bodies)),
+                range(self.first + start, self.first + len(self.bodies)),
+                self.bodies[places.start : places.stop],
+                self.at_ns[places.start : places.stop],
+                strict=False,
+            )
+        ]
+
+
+class Head(NamedTuple):
+    """What a segment is, without what is in it."""
+
+    first: int
+    """The seq of its first record."""
+    last: int
+    boot: int
+    at_ns: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all segments hold."""
+
+    records: int
+    bytes: int
+
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(self.records - other.records, self.bytes - other.bytes)
+
+
+def insert(connection: sqlite3.Connection, bulk: Bulk, first: int, boot: int) -> int:
+    """Insert a segment whose first record has seq `first`; returns the seq of its last."""
+    count = len(bulk.bodies)
+    last = first + count - 1
+    at_ns = bulk.at_ns[0]
+    alike = bulk.at_ns.count(at_ns) == count
+    body = msgpack.packb(([] if alike else bulk.at_ns, bulk.bodies))
+    head = (last, count, boot, at_ns, bulk.stream, bulk.ordinal)
+    before = _through(connection, None)
+    connection.execute(
+        "INSERT INTO segments (last, count, boot, at_ns, stream, ordinal, records_through, bytes_through,"
+        " crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*head, before.records + count, before.bytes + len(body) + SEGMENT_BYTES, _crc(head, body), body),
+    )
+    return last
+
+
+def covering(connection: sqlite3.Connection, seq: int) -> Segment | None:
+    """The segment with the record of this seq, or else the first one after it."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM segments WHERE last >= ? ORDER BY last LIMIT 1",  # noqa: S608
+        (seq,),
+    ).fetchone()
+    return None if row is None else Segment(*row)
+
+
+def oldest(connection: sqlite3.Connection, after: int = 0) -> Head | None:
+    """The oldest segment with records after a seq."""
+    row = connection.execute(
+        "SELECT last - count + 1, last, boot, at_ns, length(body) + ? FROM segments WHERE last > ?"
+        " ORDER BY last LIMIT 1",
+        (SEGMENT_BYTES, after),
+    ).fetchone()
+    return None if row is None else Head(*row)
+
+
+def totals(connection: sqlite3.Connection) -> Totals:
+    """What all segments hold."""
+    return _through(connection, None) - _through(connection, 0)
+
+
+def through(connection: sqlite3.Connection, seq: int) -> Totals:
+    """What the segments up to and with a seq hold; of a segment it cuts, the records only."""
+    return _through(connection, seq) - _through(connection, 0)
+
+
+def count_between(connection: sqlite3.Connection, after: int, through: int | None = None) -> int:
+    """How many records in segments come after one seq, up to and with another."""
+    return _through(connection, through).records - _through(connection, after).records
+
+
+def remove(connection: sqlite3.Connection, last: int) -> None:
+    """Delete one segment from among the others."""
+    count, size = connection.execute(
+        "SELECT count, length(body) FROM segments WHERE last = ?", (last,)
+    ).fetchone()
+    connection.execute("DELETE FROM segments WHERE last = ?", (last,))
+    connection.execute(
+        "UPDATE segments SET records_through = records_through - ?, bytes_through = bytes_through - ?"
+        " WHERE last > ?",
+        (count, size + SEGMENT_BYTES, last),
+    )
+
+
+def _through(connection: sqlite3.Connection, seq: int | None) -> Totals:
+    """What all segments there ever were held, up to and with a seq, or to the end."""
+    if seq is not None:
+        row = connection.execute(
+            "SELECT last, count, records_through, bytes_through, length(body) FROM segments WHERE last >= ?"
+            " ORDER BY last LIMIT 1",
+            (seq,),
+        ).fetchone()
+        if row is not None:
+            last, count, records, size, own = row
+            return Totals(
+                records - min(last - seq, count), size if seq == last else size - own - SEGMENT_BYTES
+            )
+    row = connection.execute(
+        "SELECT records_through, bytes_through FROM segments ORDER BY last DESC LIMIT 1"
+    ).fetchone()
+    return Totals(0, 0) if row is None else Totals(*row)
+
+
+def _crc(head: tuple[int, int, int, int, str, int], body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(repr(head).encode()))
