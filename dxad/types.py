@@ -1,4 +1,4 @@
-"""The nouns of the data path, and the contracts of the four kinds of plug-in.
+"""The nouns of the data path, and the contracts of the four kinds of plug-in; what is stored: `record`.
 
 Times are `int` nanoseconds on the stream clock (boot time, see `runtime.clock`) unless a name says UTC.
 Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its start.
@@ -7,10 +7,12 @@ Slot `k` of a grid with period `p` is the time [k*p, (k+1)*p), named by its star
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, Final, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+from dxad.record import UNKNOWN_BOOT, Boot, Lane, Record
 
 __all__ = [
     "F4",
@@ -280,51 +282,6 @@ class Calibration:
     def at(self, slot: int) -> "Calibration":
         """As it was after the row of `slot`, so that what is told of a row depends on no later one."""
         return self if self.normal_at is None else replace(self, normal=self.normal_at(slot))
-
-
-class Lane(IntEnum):
-    """How important a record is; the last lane is the first to lose one when space is short."""
-
-    CRITICAL = 0
-    NORMAL = 1
-    BULK = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One run of the machine, from power-on to power-off: what stream times are counted from."""
-
-    id: str
-    """The kernel's id; empty where it is not known: then stream times are wall times as once believed."""
-    offset_ns: int
-    """What makes a stream time of this boot a UTC time, by what is known now."""
-    clock_ok: bool
-    """Whether the wall clock was ever synchronised in this boot, so that `offset_ns` can be trusted."""
-
-
-UNKNOWN_BOOT: Final = Boot("", 0, False)
-
-
-@dataclass(slots=True, unsafe_hash=True)  # never changed; frozen would make each cost thrice as much
-class Record:
-    """One event as the outbox stores it."""
-
-    id: str
-    """The event's deterministic id: what a receiver removes duplicates by."""
-    lane: Lane
-    body: bytes
-    """The CloudEvent, in msgpack (`event.encode`); telemetry leaves its `id` out."""
-    seq: int = field(default=0, compare=False)
-    """The place in the outbox, given at append; 0 before."""
-    boot: Boot = field(default=UNKNOWN_BOOT, compare=False)
-    """The boot it happened in, as it is known when the record is read; the outbox's own at append."""
-    at_ns: int = field(default=0, compare=False)
-    """The stream time it happened; 0 for when it is appended."""
-
-    @property
-    def utc_ns(self) -> int:
-        """The UTC time it happened, by what is known of its boot now."""
-        return self.boot.offset_ns + self.at_ns
 
 
 class Source(Protocol):
