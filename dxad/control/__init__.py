@@ -8,7 +8,7 @@ Whoever may open the socket may read; who may change something is in `peer.py`. 
 `curl --unix-socket` and `ssh -L 8080:/run/dxad/control.sock` do.
 """
 
-from dxad.control.routes import Gateway
+from dxad.control.route import Gateway
 from dxad.control.server import Control
 
 __all__ = ["Control", "Gateway"]

@@ -12,7 +12,8 @@ from dxad.control.connection import Connection
 from dxad.control.limits import Limits
 from dxad.control.peer import Peer
 from dxad.control.problem import CONTENT_TYPE, Refusal
-from dxad.control.routes import Answer, Call, Gateway, Route, find
+from dxad.control.route import Answer, Call, Gateway, Route
+from dxad.control.routes import find
 from dxad.types import Document
 
 __all__ = ["Exchange"]

@@ -10,7 +10,7 @@ from dxad.control.problem import CONTENT_TYPE
 from dxad.types import Document
 
 if TYPE_CHECKING:
-    from dxad.control.routes import Route  # which serves this document among others
+    from dxad.control.route import Route  # which serves this document among others
 
 __all__ = ["document"]
 

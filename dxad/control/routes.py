@@ -4,146 +4,23 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 """
 
 import difflib
-import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Final, Literal, Protocol, TypeVar
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dxad.alarmsection import Action
 from dxad.control import openapi
-from dxad.control.limits import BODY_BYTES, QUERY_BYTES
+from dxad.control.limits import QUERY_BYTES
 from dxad.control.problem import Refusal
+from dxad.control.route import Answer, Call, Handler, ModelVerb, Route, asked_of, body_of, known, listed
 from dxad.errors import ConfigError, ModelError
 from dxad.fields import Duration, Section
 from dxad.types import NS_PER_S, Document
 
-__all__ = ["ROUTES", "Answer", "Call", "Gateway", "Route", "find"]
+__all__ = ["ROUTES", "find"]
 
-S = TypeVar("S", bound=Section)
-
-ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
-_METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _CSV_TYPE: Final = "text/csv; charset=utf-8"  # RFC 7111
-
-
-class Gateway(Protocol):
-    """What the daemon lets others see and do."""
-
-    def status(self) -> Document:
-        """Everything there is to see."""
-
-    def metrics(self) -> str:
-        """Counters and gauges as Prometheus text."""
-
-    def pipelines(self) -> Sequence[str]:
-        """The names of all pipelines."""
-
-    def sources(self) -> Sequence[str]:
-        """The names of all sources."""
-
-    def source_rows(self, name: str, start: int | None, limit: int) -> Document:
-        """Rows of a source from slot `start` on, `limit` at most."""
-
-    def pipeline_rows(self, name: str, start: int | None, limit: int) -> Document:
-        """Rows of a pipeline, likewise."""
-
-    async def query(self, pipeline: str, request: Document) -> Document:
-        """Answer a DXA request: `success`, `content`, `error`."""
-
-    def learn(self, pipeline: str, span_s: float | None) -> Document:
-        """Learn anew what is normal.
-
-        Raises:
-            ConfigError: this pipeline does not learn.
-        """
-
-    async def models(self, pipeline: str) -> Document:
-        """All versions of a pipeline's model, and which of them does what."""
-
-    async def model(self, pipeline: str, verb: ModelVerb, *, path: str = "", version: str = "") -> Document:
-        """Change which model counts.
-
-        Raises:
-            ModelError: it is refused.
-            ConfigError: this pipeline's model has no versions.
-        """
-
-    def alarms(self) -> Sequence[Document]:
-        """Every alarm, by its `id`."""
-
-    async def act(self, alarm: str, action: Action, for_s: float | None = None) -> Document:
-        """Do to an alarm what somebody has decided; returns it as it is then.
-
-        Raises:
-            ConfigError: it is in no state for it.
-        """
-
-    def incidents(self) -> Sequence[Document]:
-        """The incidents that are open and the last that are over, each by its `incident`."""
-
-    async def window(self, incident: str, rows: int | None) -> Document | str | None:
-        """The rows around an incident: as JSON with `rows` at most, or all as CSV; None without any."""
-
-    async def reload(self, *, dry_run: bool) -> Document:
-        """Take up the configuration as it is on disk now.
-
-        Raises:
-            ConfigError: it is refused.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request, as far as a route cares."""
-
-    gateway: Gateway
-    name: str = ""
-    """The `{name}` of the path."""
-    body: Document = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    """What stands behind the `?`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A JSON object, or text."""
-
-    body: Document | str
-    status: int = 200
-    text_type: str = _METRICS_TYPE
-    """What kind of text it is, if it is one."""
-
-
-Handler = Callable[[Call], Awaitable[Answer]]
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One row of the table."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    handler: Handler
-    summary: str
-    admin: bool = False
-    """Whether it changes something."""
-    body_bytes: int = BODY_BYTES
-    """The longest body it takes."""
-    example: Document | None = None
-    """A body it takes; None where it wants none."""
-    query: type[Section] | None = None
-    """What may stand behind the `?`."""
-
-    def match(self, path: str) -> str | None:
-        """The name in a path of this route, `""` if the route has none; None for other paths."""
-        before, placeholder, after = self.path.partition("{name}")
-        found = re.fullmatch(
-            re.escape(before) + ("([^/]+)" if placeholder else "()") + re.escape(after), path
-        )
-        return None if found is None else found[1]
 
 
 def find(method: str, path: str) -> tuple[Route, str]:
@@ -195,7 +72,7 @@ def _part(*keys: str) -> Handler:
 
 
 async def _pipeline(call: Call) -> Answer:
-    found: Document = call.gateway.status()["pipelines"][_known(call, call.name)]
+    found: Document = call.gateway.status()["pipelines"][known(call, call.name)]
     return Answer(found)
 
 
@@ -217,13 +94,13 @@ class _RowsAsked(Section, strict=False):
 async def _source_rows(call: Call) -> Answer:
     names = call.gateway.sources()
     if call.name not in names:
-        raise Refusal(404, f"no source {call.name!r}; {_all(names)}")
-    asked = _asked(call, _RowsAsked)
+        raise Refusal(404, f"no source {call.name!r}; {listed(names)}")
+    asked = asked_of(call, _RowsAsked)
     return Answer(call.gateway.source_rows(call.name, asked.start, asked.limit))
 
 
 async def _pipeline_rows(call: Call) -> Answer:
-    name, asked = _known(call, call.name), _asked(call, _RowsAsked)
+    name, asked = known(call, call.name), asked_of(call, _RowsAsked)
     return Answer(call.gateway.pipeline_rows(name, asked.start, asked.limit))
 
 
@@ -231,7 +108,7 @@ async def _pipeline_rows(call: Call) -> Answer:
 
 
 async def _query(call: Call) -> Answer:
-    return Answer(await call.gateway.query(_known(call, call.name), call.body))
+    return Answer(await call.gateway.query(known(call, call.name), call.body))
 
 
 async def _query_one(call: Call) -> Answer:
@@ -240,9 +117,9 @@ async def _query_one(call: Call) -> Answer:
     if name is None:
         names = call.gateway.pipelines()
         if len(names) != 1:
-            raise Refusal(422, f'{_all(names)}; say which is meant, {{"pipeline": "…"}}')
+            raise Refusal(422, f'{listed(names)}; say which is meant, {{"pipeline": "…"}}')
         name = names[0]
-    return Answer(await call.gateway.query(_known(call, name), request))
+    return Answer(await call.gateway.query(known(call, name), request))
 
 
 class _Learn(Section):
@@ -252,7 +129,7 @@ class _Learn(Section):
 
 
 async def _learn(call: Call) -> Answer:
-    name, asked = _known(call, call.name), _body(call, _Learn)
+    name, asked = known(call, call.name), body_of(call, _Learn)
     try:
         return Answer(call.gateway.learn(name, None if asked.span is None else asked.span / NS_PER_S), 202)
     except ConfigError as error:
@@ -273,7 +150,7 @@ class _Model(Section):
 
 def _model(verb: ModelVerb) -> Handler:
     async def changed(call: Call) -> Answer:
-        name, asked = _known(call, call.name), _body(call, _Model)
+        name, asked = known(call, call.name), body_of(call, _Model)
         if verb in ("install", "shadow") and not Path(asked.path).is_absolute():
             raise Refusal(422, "path: the whole path of a folder with a bundle is wanted")
         try:
@@ -286,7 +163,7 @@ def _model(verb: ModelVerb) -> Handler:
 
 
 async def _models(call: Call) -> Answer:
-    return Answer(await call.gateway.models(_known(call, call.name)))
+    return Answer(await call.gateway.models(known(call, call.name)))
 
 
 class _Reload(Section):
@@ -296,7 +173,7 @@ class _Reload(Section):
 
 
 async def _reload(call: Call) -> Answer:
-    asked = _body(call, _Reload)
+    asked = body_of(call, _Reload)
     try:
         return Answer(await call.gateway.reload(dry_run=asked.dry_run))
     except ConfigError as error:
@@ -327,9 +204,9 @@ def _action(action: Action) -> Handler:
             close = difflib.get_close_matches(call.name, ids, 1)
             raise Refusal(404, f"no alarm {call.name!r}" + (f"; did you mean {close[0]}?" if close else ""))
         if action == "shelve":
-            for_s = _body(call, _Shelve).for_ / NS_PER_S
+            for_s = body_of(call, _Shelve).for_ / NS_PER_S
         else:
-            _body(call, _Nothing)
+            body_of(call, _Nothing)
             for_s = None
         try:
             return Answer(await call.gateway.act(call.name, action, for_s))
@@ -367,7 +244,7 @@ class _WindowAsked(Section, strict=False):
 
 
 async def _window(call: Call) -> Answer:
-    asked = _asked(call, _WindowAsked)
+    asked = asked_of(call, _WindowAsked)
     found = await call.gateway.window(call.name, asked.rows if asked.format == "json" else None)
     if found is None:
         raise Refusal(
@@ -376,40 +253,6 @@ async def _window(call: Call) -> Answer:
             "oldest go when there are too many",
         )
     return Answer(found, text_type=_CSV_TYPE)
-
-
-# -- what is asked, checked -------------------------------------------------------------------------------
-
-
-def _asked(call: Call, kind: type[S]) -> S:
-    """What stands behind the `?`, checked."""
-    return _checked(call.query, kind)
-
-
-def _body(call: Call, kind: type[S]) -> S:
-    """The body, checked."""
-    return _checked(call.body, kind)
-
-
-def _checked(found: Mapping[str, object], kind: type[S]) -> S:
-    try:
-        return kind.model_validate(dict(found))
-    except ValidationError as error:
-        told = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise Refusal(422, "; ".join(told)) from error
-
-
-def _known(call: Call, name: object) -> str:
-    names = call.gateway.pipelines()
-    if isinstance(name, str) and name in names:
-        return name
-    raise Refusal(404, f"no pipeline {name!r}; {_all(names)}")
-
-
-def _all(names: Sequence[str]) -> str:
-    if len(names) == 1:
-        return f"there is only {names[0]}"
-    return f"there are {', '.join(names)}" if names else "there are none"
 
 
 _ASK: Final = {"execute": True, "config": {"window_size": 100, "threshold": 0.95}}

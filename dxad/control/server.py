@@ -10,7 +10,7 @@ from dxad.config import ControlSection
 from dxad.control import unixsocket
 from dxad.control.connection import Connection
 from dxad.control.limits import Limits
-from dxad.control.routes import Gateway
+from dxad.control.route import Gateway
 
 if TYPE_CHECKING:
     from aiohttp import web
