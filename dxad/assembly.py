@@ -65,7 +65,7 @@ class Profile(NamedTuple):
 
 
 PROFILES: Final = {
-    "low_latency": Profile(10_000_000, 0.005, 0.004, 0.0),
+    "low_latency": Profile(10_000_000, 0.005, 0.010, 0.0),
     "balanced": Profile(50_000_000, 0.050, 0.020, 0.020),
     "sd_card": Profile(250_000_000, 0.250, 0.020, 0.060),
 }

@@ -1,7 +1,7 @@
 """One MQTT connection: the `mqtt5` codec, or mqtt311.py, on an asyncio transport.
 
 The codec is sans-io; this reads, writes, pings, and bounds what a packet may be. Behind a real broker the
-wake-ups cost more than the parsing, so after each look at the socket the next one waits a little.
+wake-ups cost more than the parsing: looks.py says when what has come is looked at.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import mqtt5
 
 from dxad.errors import NotConnected
 from dxad.links import mqtt311, words
+from dxad.links.looks import Looks
 from dxad.links.mqttsession import Session
 from dxad.links.tls import TlsFilter, TlsSection
 
@@ -26,6 +27,8 @@ _SLICE_S: Final = 0.0005
 """So long one connection may keep the loop to itself, however much there is to parse."""
 _LOOKS: Final = 16
 """Packets from one look at the clock to the next."""
+_COALESCE_S: Final = 0.005
+"""From one look to the next, where nobody says."""
 _ANSWER_S: Final = 5.0
 _UNACKED_MS: Final = 10_000
 """TCP_USER_TIMEOUT: a peer that acknowledges nothing for so long is gone, whatever keep-alive thinks."""
@@ -72,12 +75,12 @@ class MqttLink(asyncio.Protocol):
         on_publish: Callable[[mqtt5.PublishPacket], None],
         on_closed: Callable[[NotConnected], None],
         *,
-        on_looked: Callable[[], None] = lambda: None,
+        on_looked: Callable[[bool], None] = lambda _whole: None,
         on_too_large: Callable[[str], None],
         version: Version,
         sole: bool = True,
         session: Session | None = None,
-        coalesce_s: float,
+        until_look: Callable[[], float] | None,
     ) -> None:
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""
         self._version = version
@@ -97,7 +100,9 @@ class MqttLink(asyncio.Protocol):
         self._on_closed = on_closed
         self._on_looked = on_looked
         self._on_too_large = on_too_large
-        self._coalesce_s = coalesce_s
+        self._until_look = until_look
+        self.front: asyncio.Protocol = self
+        """Takes what the socket brings."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._tail: bytes | memoryview = b""
@@ -106,7 +111,9 @@ class MqttLink(asyncio.Protocol):
         self._packet_id = 0
         self._awaiting_ping = False
         self._next_ping: asyncio.TimerHandle | None = None
-        self._next_look: asyncio.Handle | None = None
+        self._looks: Looks | None = None
+        self._plenty = False
+        """Whether so much came at once that there is more."""
         self._gives_way = False
         """Whether some of what was read waits while others have their turn."""
         self._closed = False
@@ -120,7 +127,8 @@ class MqttLink(asyncio.Protocol):
         """TCP is up: say hello."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._socket = sock = transport.get_extra_info("socket")
+        self._looks = Looks(transport, self.front.data_received, self.fail, self._until_look)
+        sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKED_MS)
         transport.write(self._write(self._connect))
@@ -129,8 +137,16 @@ class MqttLink(asyncio.Protocol):
         """Parse all packets that are complete, keep the rest."""
         if data:
             self.alive_at = self._loop.time()
+            self._plenty = len(data) >= _BACKLOG
+        assert self._looks is not None
         self._parse(data)
-        self._on_looked()
+        self._on_looked(not self._gives_way)
+        if self._gives_way or self._held or self._closed:
+            return
+        if self._plenty or not self._connack.done():
+            self._looks.listen()
+        else:
+            self._looks.later()
 
     def _parse(self, data: bytes) -> None:
         view = memoryview(self._tail if not data else bytes(self._tail) + data if self._tail else data)
@@ -162,30 +178,16 @@ class MqttLink(asyncio.Protocol):
                 self._receive(packet)
             else:
                 self._control(packet)
-        if self._coalesce_s and 0 < len(data) < _BACKLOG and self._connack.done() and not self._closed:
-            assert self._transport is not None
-            self._transport.pause_reading()
-            # Else the broker's Nagle algorithm waits for our delayed acknowledgement: up to 40 ms.
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-            self._next_look = self._loop.call_later(self._coalesce_s, self._resume)
 
     def _give_way(self, rest: memoryview) -> None:
         """It is somebody else's turn: go on with the rest afterwards, and read no more before."""
-        assert self._transport is not None
+        assert self._looks is not None
         self._tail, self._gives_way = rest, True
-        self._transport.pause_reading()
-        self._next_look = self._loop.call_soon(self._go_on)
+        self._looks.after_others(self._go_on)
 
     def _go_on(self) -> None:
-        self._gives_way, whole = False, False
-        try:
-            self.data_received(b"")
-            whole = True
-        finally:
-            if not whole:  # asyncio ends a connection by itself only where it has called
-                self.fail("a message could not be taken in")
-        if not self._gives_way:
-            self._resume()
+        self._gives_way = False
+        self.data_received(b"")
 
     def _too_large(self, view: memoryview) -> bool:
         """Let a message pass by that begins here; whether its head was there.
@@ -221,22 +223,16 @@ class MqttLink(asyncio.Protocol):
         elif self._session.recorded(packet_id):  # else it will be, once it is stored
             self.acknowledge([packet_id])
 
-    def _resume(self) -> None:
-        assert self._transport is not None
-        if not self._transport.is_closing() and not self._held and not self._gives_way:
-            self._transport.resume_reading()
-
     def hold(self, *, held: bool) -> None:
         """Do not read, or read again; the broker's answers to pings wait as well, and are not missed."""
         self._held = held
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._looks is None:
             return
         if held:
-            self._transport.pause_reading()
+            self._looks.stop()
             return
-        self._awaiting_ping = False
+        self._awaiting_ping, self._plenty = False, True
         self.data_received(b"")  # what had come already; enough of it holds us back again
-        self._resume()
 
     def _control(self, packet: object) -> None:
         match packet:
@@ -377,9 +373,10 @@ class MqttLink(asyncio.Protocol):
         return NotConnected(f"{self._where}: {reason}")
 
     def _end(self, error: NotConnected) -> None:
-        for timer in (self._next_ping, self._next_look):
-            if timer is not None:
-                timer.cancel()
+        if self._next_ping is not None:
+            self._next_ping.cancel()
+        if self._looks is not None:
+            self._looks.stop()
         if self._closed:
             return
         self._closed = True
@@ -410,13 +407,13 @@ async def open_link(
     on_publish: Callable[[mqtt5.PublishPacket], None],
     on_closed: Callable[[NotConnected], None],
     *,
-    on_looked: Callable[[], None] = lambda: None,
+    on_looked: Callable[[bool], None] = lambda _whole: None,
     on_too_large: Callable[[str], None] = lambda _reason: None,
     version: Version = "5",
     sole: bool = True,
     session: Session | None = None,
     tls: TlsSection | None = None,
-    coalesce_s: float = 0.005,
+    until_look: Callable[[], float] | None = lambda: _COALESCE_S,
 ) -> MqttLink:
     """Connect to a broker; with `tls`, over that or not at all.
 
@@ -426,13 +423,14 @@ async def open_link(
         connect: how we introduce ourselves.
         on_publish: is called for every message, on the event loop.
         on_closed: is called once, with the reason.
-        on_looked: is called when all messages that came together were handed over.
+        on_looked: is called when messages that came together were handed over; with False, more are to come
+            when others had their turn.
         on_too_large: is told of messages that are larger than `connect` says.
         version: of the protocol.
         sole: no other version will be tried, so that one may tell of it.
         session: what outlives the connection, where messages of QoS 2 may come.
         tls: whom to trust, and who we are.
-        coalesce_s: after each look at the socket, the next one waits so long.
+        until_look: tells the seconds from a look at the socket to the next one; None, the network does.
 
     Raises:
         VersionRefusedError: the broker may speak another version of the protocol.
@@ -451,12 +449,13 @@ async def open_link(
         version=version,
         sole=sole,
         session=session,
-        coalesce_s=coalesce_s,
+        until_look=until_look,
     )
-    front = link if tls is None else TlsFilter(link, tls.context(), tls.server_name or host)
+    if tls is not None:
+        link.front = TlsFilter(link, tls.context(), tls.server_name or host)
     try:
         async with asyncio.timeout(_ANSWER_S):
-            transport, _ = await loop.create_connection(lambda: front, host, port)
+            transport, _ = await loop.create_connection(lambda: link.front, host, port)
     except TimeoutError as error:
         raise NotConnected(f"{where}: no connection within {_ANSWER_S:g} s") from error
     except OSError as error:

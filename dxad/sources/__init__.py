@@ -288,7 +288,7 @@ class Intake:
             *values, at = values
             if type(at) not in _NUMBERS:
                 return False
-            gathered.stamps.append(stamp(at))
+            gathered.stamps.append(stamp(float(at)))  # as `decode` gives it
         gathered.values += values
         gathered.columns.append(self._columns)
         gathered.messages.append((self, now, payload))

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import os
-from functools import partial
 from pathlib import Path
 
 import mqtt5
@@ -11,7 +10,6 @@ import pytest
 
 from dxad import plugin
 from dxad.errors import NotConnected
-from dxad.links.mqtt import open_link
 from dxad.runtime.clock import SystemClock
 from tests.peers import ModbusPeer, Pty, listening, packets_of
 
@@ -66,12 +64,12 @@ async def hurried(made, plug=lambda: None, unplug=lambda: None) -> None:
     assert descriptors() <= before[1]
 
 
-async def test_of_mqtt(monkeypatch):
-    monkeypatch.setattr("dxad.sources.mqtt.open_link", partial(open_link, coalesce_s=0.0))
+async def test_of_mqtt():
     async with listening(broker) as port:
         made = source(
             "mqtt", url=f"mqtt://127.0.0.1:{port}", topic="t", qos=0, period="10ms", channels={"a": {}}
         )
+        made.coalesce_s = 0.0
         await hurried(made)
         with pytest.raises(NotConnected):
             await made.read()

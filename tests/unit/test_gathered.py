@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dxad import plugin
@@ -65,6 +65,7 @@ async def seen(inbox):
 @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest", "thin"])
 def test_gathered_they_are_what_they_are_alone(timed, queue, overflow):
     @given(st.lists(st.tuples(st.integers(0, 2), PAYLOADS), max_size=80))
+    @example([(0, b'{"a": 0.0, "b": 0.0, "t": 99999999999999992}')])  # an integer that is no float
     def check(messages):
         section = config(queue=queue, overflow=overflow)
         alone, together = Inbox(section), Inbox(section)

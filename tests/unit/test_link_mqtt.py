@@ -51,8 +51,8 @@ async def link():
 
     made = MqttLink(
         "mqtt://test", mqtt5.ConnectPacket(client_id="t", keep_alive=60), take, lambda _error: None,
-        on_looked=lambda: None, on_too_large=lambda _reason: None, version="5", sole=False,
-        session=None, coalesce_s=0.0,
+        on_looked=lambda _whole: None, on_too_large=lambda _reason: None, version="5", sole=False,
+        session=None, until_look=None,
     )  # fmt: skip
     made.connection_made(Wire())
     made.data_received(mqtt5.ConnAckPacket().write())
@@ -118,8 +118,8 @@ async def test_a_message_that_cannot_be_taken_in_ends_the_connection():
 
     made = MqttLink(
         "mqtt://test", mqtt5.ConnectPacket(client_id="t", keep_alive=60), take, lost.append,
-        on_looked=lambda: None, on_too_large=lambda _reason: None, version="5", sole=False,
-        session=None, coalesce_s=0.0,
+        on_looked=lambda _whole: None, on_too_large=lambda _reason: None, version="5", sole=False,
+        session=None, until_look=None,
     )  # fmt: skip
     made.connection_made(Wire())
     made.data_received(mqtt5.ConnAckPacket().write())

@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from dxad.errors import DecodeError, NotConnected
 from dxad.ingest import Ingest
-from dxad.links.mqtt import open_link
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import SystemClock
@@ -223,15 +221,13 @@ class TestPayloads:
                 await source.read()
 
 
-async def test_an_attempt_that_fails_leaves_no_descriptor(monkeypatch):
-    monkeypatch.setattr("dxad.sources.mqtt.open_link", partial(open_link, coalesce_s=0.0))
-
+async def test_an_attempt_that_fails_leaves_no_descriptor():
     async def hangs_up(_reader, _writer):
         pass
 
     async with listening(hangs_up) as port:
         source = Mqtt("s", config(port), clock=SystemClock())
-        before = 0
+        source.coalesce_s, before = 0.0, 0
         for turn in range(100):
             with pytest.raises(NotConnected):
                 await source.connect()

@@ -38,7 +38,7 @@ class Bench:
 
     def says(self, topic: str, payload: bytes = b"", *, retain: bool = False) -> None:
         self.source._message(mqtt5.PublishPacket(topic, payload, retain=retain))
-        self.source._looked()
+        self.source._looked(True)
 
     async def after(self, seconds: float) -> list[tuple[str, str | Reason]]:
         """Let time pass; the channels that came until then, with what is wrong with them."""

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import mqtt5
 
 from dxad.errors import DecodeError, NotConnected
+from dxad.links.looks import until_beat
 from dxad.links.mqtt import MqttLink, Version, VersionRefusedError, open_link
 from dxad.links.mqttsession import Session
 from dxad.plugin import Plugin
@@ -35,6 +36,8 @@ _EXACTLY_ONCE: Final = 2
 _HEADER_MAX: Final = 65_536
 """Bytes of a packet beside its payload: a topic and its properties."""
 _COALESCE_S: Final = 0.005
+_READ_AT_ONCE: Final = 1_000
+"""Values; so many do not wait for the rest of what came with them."""
 _ROUTES_MOST: Final = 10_000
 """Topics that are remembered."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
@@ -77,6 +80,7 @@ class Mqtt:
         """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
         """Messages that are staged."""
+        self._at_once = min(_READ_AT_ONCE, config.queue // 2)
         self._full = False
         """Whether as many of them wait as may, and the network keeps what else there is."""
         self._handed_over: list[int] = []
@@ -180,7 +184,7 @@ class Mqtt:
                     sole=len(self._versions) == 1,
                     session=self._session,
                     tls=self._config.secured,
-                    coalesce_s=self.coalesce_s,
+                    until_look=until_beat(self._clock, self.coalesce_s) if self.coalesce_s else None,
                 )
             except VersionRefusedError as error:
                 refusal = refusal or error
@@ -247,10 +251,12 @@ class Mqtt:
             else:
                 intake.take(now, packet.payload)
 
-    def _looked(self) -> None:
-        """That was all for now."""
-        self._arrival = 0
-        if self._inbox.gathered.messages:
+    def _looked(self, whole: bool) -> None:  # noqa: FBT001 - called by the link alone
+        """That was all for now; or not `whole`: there is more to be read together with it."""
+        if whole:
+            self._arrival = 0
+        gathered = self._inbox.gathered
+        if gathered.messages and (whole or len(gathered.values) >= self._at_once):
             self._inbox.note_gathered()
 
     def _bound(self) -> None:
