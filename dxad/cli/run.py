@@ -19,6 +19,9 @@ def run(config: Path) -> None:
     It tells systemd when it is ready, and stops on SIGTERM or Ctrl-C, with exit status 0. If the
     configuration is wrong, every mistake is a line, and the exit status is 2.
     """
+    from dxad.runtime.deferral import defer
+
+    defer()
     from dxad import daemon
 
     try:

@@ -1,12 +1,18 @@
-"""Between HTTP and the routes: bodies and JSON, permission, problems. It needs aiohttp: import it late."""
+"""Between HTTP and the routes: bodies and JSON, permission, problems. It needs aiohttp: import it late.
+
+It takes aiohttp's protocol and messages, not `aiohttp.web`: applications, their routes and files are 2 MiB.
+"""
 
 import asyncio
 import logging
 from typing import Any, Final
 
 import orjson
-from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_request import BaseRequest
+from aiohttp.web_response import Response, StreamResponse
+from aiohttp.web_server import Server
 
 from dxad.control.connection import Connection
 from dxad.control.limits import Limits
@@ -42,10 +48,10 @@ class Exchange:
         self._admin_group = admin_group
         self._limits = limits
 
-    def server(self) -> web.Server:
+    def server(self) -> Server:
         """What makes a protocol of HTTP for each connection; it wants a running loop."""
         limits = self._limits
-        return web.Server(
+        return Server(
             self._answer,
             access_log=None,
             logger=_bugs,
@@ -56,18 +62,18 @@ class Exchange:
             max_field_size=limits.line_bytes,
         )
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: BaseRequest) -> StreamResponse:
         try:
             answer = await self._routed(request)
         except Refusal as refusal:
             return _json(refusal.document(), refusal.status, CONTENT_TYPE, refusal.headers)
         if isinstance(answer.body, str):
-            return web.Response(
+            return Response(
                 body=answer.body.encode(), status=answer.status, headers={"Content-Type": answer.text_type}
             )
         return _json(answer.body, answer.status, "application/json")
 
-    async def _routed(self, request: web.BaseRequest) -> Answer:
+    async def _routed(self, request: BaseRequest) -> Answer:
         connection = _connection(request)
         connection.extend(self._limits.request_s)
         route, name = find(request.method, request.path)
@@ -80,7 +86,7 @@ class Exchange:
             log.info("%s %s, done: %s", _who(connection.peer), request.raw_path, said)
         return answer
 
-    def _admit(self, request: web.BaseRequest, peer: Peer) -> None:
+    def _admit(self, request: BaseRequest, peer: Peer) -> None:
         """Let nobody change anything who may not, nor a web page in the browser of somebody who may."""
         if not peer.may_change(self._admin_group):
             log.warning("%s %s, refused", _who(peer), request.raw_path)
@@ -93,7 +99,7 @@ class Exchange:
             log.warning("%s %s, refused: sent by a web page", _who(peer), request.raw_path)
             raise Refusal(403, "this changes something, and web pages may not: the request names an Origin")
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> Document:
+    async def _body(self, request: BaseRequest, route: Route) -> Document:
         if route.method == "GET":
             return {}
         try:
@@ -101,7 +107,7 @@ class Exchange:
                 raw = await _read(request, route.body_bytes)
         except TimeoutError as error:
             raise Refusal(408, f"the body did not come within {self._limits.body_s:g} s") from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
+        except (RequestPayloadError, HttpProcessingError) as error:
             raise Refusal(400, f"the body cannot be read: {error}") from error
         try:
             found: Any = orjson.loads(raw or b"{}")
@@ -112,7 +118,7 @@ class Exchange:
         return found
 
 
-def _connection(request: web.BaseRequest) -> Connection:
+def _connection(request: BaseRequest) -> Connection:
     if request.transport is None:
         raise Refusal(408, "the client has gone")  # nobody will read it
     found = request.transport.get_protocol()
@@ -120,7 +126,7 @@ def _connection(request: web.BaseRequest) -> Connection:
     return found
 
 
-async def _read(request: web.BaseRequest, most: int) -> bytes:
+async def _read(request: BaseRequest, most: int) -> bytes:
     found = bytearray()
     async for chunk in request.content.iter_any():
         found += chunk
@@ -138,8 +144,6 @@ def _who(peer: Peer) -> str:
     return f"uid {peer.uid}, pid {peer.pid}:"
 
 
-def _json(
-    body: Document, status: int, content_type: str, headers: dict[str, str] | None = None
-) -> web.Response:
+def _json(body: Document, status: int, content_type: str, headers: dict[str, str] | None = None) -> Response:
     raw = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-    return web.Response(body=raw, status=status, content_type=content_type, headers=headers)
+    return Response(body=raw, status=status, content_type=content_type, headers=headers)
