@@ -81,6 +81,7 @@ class Ingest:
         )
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *self._admission.holds_ns)
         self._promises = Promises(section, ring.channels)
+        self._advises = hasattr(type(source), "advice")
         self.connected = False
         self._task: asyncio.Task[None] | None = None
         self._overdue_at: int | None = None
@@ -160,7 +161,8 @@ class Ingest:
                         self._healed()
                     continue
                 self._count["timeouts"].add()
-                raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s") from error
+                why = f"; {self._advice}" if self._advice else ""
+                raise NotConnected(f"no data for {self._silence_ns / NS_PER_S:g} s{why}") from error
             except DecodeError as error:
                 self._count["messages_rejected"].add(error.rejected)
                 self._rejected_at = self._clock.now()
@@ -266,7 +268,7 @@ class Ingest:
             self._seal(now - self._lateness)
         self._note_overflow(now)
         self._note_skew(now)
-        if self._promises.any:
+        if self._promises.any or self._advises:
             self._note_silent(now)
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
@@ -277,8 +279,9 @@ class Ingest:
             self._task.cancel()
 
     def _note_silent(self, now: int) -> None:
-        """Say which channels are silent while the connection is there."""
-        silent = self._promises.broken(now) if self.connected and self._down_since is None else ""
+        """Say which channels are silent while the connection is there, or why all may be."""
+        heard_of = self.connected and self._down_since is None
+        silent = (self._promises.broken(now) or self._advice) if heard_of else ""
         if silent:
             self._health.raise_condition("source.silent", self.name, silent)
         else:
@@ -304,6 +307,12 @@ class Ingest:
     def lateness(self) -> int:
         """Nanoseconds that a slot waits after its end."""
         return self._lateness
+
+    @property
+    def _advice(self) -> str:
+        """Why nothing may come of a source that is connected, and what to do, where it knows; or nothing."""
+        advice: str = getattr(self.source, "advice", "")
+        return advice
 
     @property
     def _alive_until(self) -> int:

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dxad.errors import DecodeError, NotConnected
+from dxad.ingest import Ingest
 from dxad.links import mqtt311
-from dxad.runtime.clock import SystemClock
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.runtime.clock import SteppedClock, SystemClock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
 from dxad.sources.mqtt import Config, Mqtt
+from dxad.types import NS_PER_S, Channel
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
 from tests.peers import listening, silence
@@ -220,3 +225,41 @@ def test_what_no_broker_sends_is_no_packet(wire):
 def test_json_is_what_json_was():
     wire = message("t", json.dumps({"a": 1}).encode(), qos=1, packet_id=1)
     assert mqtt311.read(memoryview(wire))[0].payload == b'{"a": 1}'
+
+
+SHARED_ADVICE = "no message has come over the shared subscription"
+
+
+@pytest.mark.parametrize(
+    ("settings", "advises"),
+    [({"share": "gws"}, True), ({}, False), ({"share": "gws", "version": "5"}, False)],
+    ids=["shared", "not shared", "of MQTT 5, whose broker would refuse it"],
+)
+async def test_a_broker_that_takes_a_shared_subscription_for_a_topic_is_suspected(settings, advises):
+    clock = SteppedClock()
+    async with motor() as (port, _, station):
+        await station.break_("source_down", {"device": "motor"})
+        ring = RingBuffer((Channel("s.current"), Channel("s.speed")), period=NS_PER_S, slots=9, start=0)
+        health = Health(clock)
+        made = config(port, **{"period": "1s", **settings})
+        source = Mqtt("s", made, clock=clock)
+        ingest = Ingest("s", source, made, ring, clock=clock, health=health, metrics=Metrics())
+        serving = asyncio.create_task(ingest.run())
+        try:
+            for _ in range(500):
+                if ingest.connected:
+                    break
+                await asyncio.sleep(0.01)
+            ingest.tick(clock.now())
+            assert list(health.active) == []
+            await clock.step(6 * NS_PER_S)
+            ingest.tick(clock.now())
+            told = [(each.code, each.detail) for each in health.active]
+            assert [code for code, _ in told] == ["source.silent"] * advises
+            assert not advises or SHARED_ADVICE in told[0][1]
+            source._inbox.message(clock.now(), [0], [1.0])
+            ingest.tick(clock.now())
+            assert list(health.active) == []
+        finally:
+            serving.cancel()
+            await asyncio.wait([serving])

@@ -38,6 +38,8 @@ _HEADER_MAX: Final = 65_536
 _COALESCE_S: Final = 0.005
 _READ_AT_ONCE: Final = 1_000
 """Values; so many do not wait for the rest of what came with them."""
+_DOUBTFUL_NS: Final = 5 * NS_PER_S
+"""After so long without any message, a shared subscription may be none."""
 _ROUTES_MOST: Final = 10_000
 """Topics that are remembered."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
@@ -76,6 +78,9 @@ class Mqtt:
         """In the order in which they are tried."""
         self._session = Session() if config.qos == _EXACTLY_ONCE or config.session is not None else None
         self._link: MqttLink | None = None
+        self._subscribed_at = 0
+        self._came_before = 0
+        """Messages that had come when the subscription was granted."""
         self._known = False
         """Whether there has been a session that the broker should remember."""
         self._unacknowledged: list[int] = []
@@ -135,6 +140,22 @@ class Mqtt:
         return refused if self._liveness is None else {**refused, **self._liveness.ends}
 
     @property
+    def advice(self) -> str:
+        """Why nothing may come over a connection that is well, and what to do; nothing where something comes.
+
+        MQTT 3.1.1 has no shared subscriptions. Many of its brokers know them all the same; others grant
+        `$share/…` as if it were a topic like any other, to which nobody ever publishes.
+        """
+        if self._config.share is None or self._versions[0] != "3.1.1" or self._link is None:
+            return ""
+        if self._inbox.came > self._came_before or self._clock.now() - self._subscribed_at < _DOUBTFUL_NS:
+            return ""
+        return (
+            "no message has come over the shared subscription: the broker speaks MQTT 3.1.1, and may not know"
+            " those; leave out `share`, or have a broker of MQTT 5"
+        )
+
+    @property
     def alive_until(self) -> int:
         """Up to when the session is proved alive, on the stream clock."""
         if self._link is None:
@@ -165,6 +186,7 @@ class Mqtt:
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
         await self._link.subscribe(self._config.filters(), self._config.qos)
+        self._subscribed_at, self._came_before = self._clock.now(), self._inbox.came
         self._known = True
 
     async def _opened(self, host: str, port: int, hello: mqtt5.ConnectPacket) -> MqttLink:
