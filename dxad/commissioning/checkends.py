@@ -66,8 +66,21 @@ _MENDS: Final = (
 """What errors have in them, and what helps."""
 
 
-def _mend(told: str, otherwise: str = "compare the section with what the device says of itself") -> str:
-    return next((mend for mark, mend in _MENDS if mark in told), otherwise)
+_FILE_MENDS: Final = (
+    ("No such file", "path, or url: the file is not there; a relative one begins where dxad is started"),
+    ("unable to open database file", "url: the file, or its folder, is not there, or dxad may not read it"),
+    ("ermission denied", "the file's owner, group and mode: dxad's user must be able to read it"),
+    ("Is a directory", "path: name a file in it"),
+)
+"""The same, of sources that read a file."""
+_OF_FILES: Final = ("replay", "sql")
+
+
+def _mend(
+    told: str, otherwise: str = "compare the section with what the device says of itself", *, kind: str = ""
+) -> str:
+    mends = (*_FILE_MENDS, *_MENDS) if kind in _OF_FILES else _MENDS
+    return next((mend for mark, mend in mends if mark in told), otherwise)
 
 
 def as_daemon_sees(name: str, status: Document) -> Finding | None:
@@ -92,12 +105,13 @@ async def source(
 ) -> list[Finding]:
     """Connect and read for so long at most, until every channel has shown a value."""
     async with _copied(section, state_dir) as kept:
+        kind = section.model_dump()["type"]
         try:
-            found = plugin.load("sources", section.model_dump()["type"])
+            found = plugin.load("sources", kind)
             node: Source = found.build(name, _unnoticed(section), clock=clock, **kept)
         except ConfigError as error:
-            return [failed("source", name, str(error), _mend(str(error)))]
-        trial = _Trial(name, section, node)
+            return [failed("source", name, str(error), _mend(str(error), kind=kind))]
+        trial = _Trial(name, section, node, kind)
         try:
             return await trial.run(seconds)
         finally:
@@ -142,8 +156,9 @@ async def _copied(section: SourceSection, state_dir: Path) -> AsyncIterator[dict
 
 
 class _Trial:
-    def __init__(self, name: str, section: SourceSection, node: Source) -> None:
+    def __init__(self, name: str, section: SourceSection, node: Source, kind: str) -> None:
         self._name = name
+        self._kind = kind
         self._node = node
         self._good: set[int] = set()
         self._bad: dict[int, Reason] = {}
@@ -165,11 +180,11 @@ class _Trial:
         except TimeoutError:
             if not connected:
                 told = f"no connection within {seconds + _CLOSE_S:g} s"
-                return [failed("source", self._name, told, _mend(told))]
+                return [failed("source", self._name, told, _mend(told, kind=self._kind))]
         except (NotConnected, Backoff, ConfigError) as error:
             if not self._samples:
                 told = f"{error}"
-                return [failed("source", self._name, told, _mend(told))]
+                return [failed("source", self._name, told, _mend(told, kind=self._kind))]
         except EndOfStream:
             pass
         return list(self._findings(seconds))

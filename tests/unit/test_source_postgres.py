@@ -126,6 +126,32 @@ async def test_a_time_may_be_cursor_and_sample_time_and_is_kept_over_a_restart(s
         assert await values(source, 1) == [(3.0, 4.0)]
 
 
+@pytest.mark.parametrize("cursor", ["id", "at"])
+async def test_a_row_that_is_committed_after_its_successors_is_read_once_within_the_overlap(
+    server, database, cursor
+):
+    with admin(server[0]) as slow:
+        slow.autocommit = False
+        async with (
+            connected(server[0], overlap="1s", cursor=cursor) as patient,
+            connected(server[0], cursor=cursor) as hasty,
+        ):
+            slow.execute(ROW, ("2026-03-01 12:00:00+00", 1, 1))  # it has its id, and nobody sees it
+            database.cursor().executemany(
+                ROW, [("2026-03-01 12:00:01+00", 2, 2), ("2026-03-01 12:00:02+00", 3, 3)]
+            )
+            for source in (patient, hasty):
+                assert await values(source, 2) == [(2.0, 2.0), (3.0, 3.0)]
+            slow.commit()
+            assert await values(patient, 1) == [(1.0, 1.0)]
+            database.execute(ROW, ("2026-03-01 12:00:03+00", 4, 4))
+            for source in (patient, hasty):
+                assert await values(source, 1) == [(4.0, 4.0)]
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await source.read()
+
+
 @pytest.mark.parametrize(
     "query", ["DELETE FROM samples RETURNING *", "SELECT nextval('samples_id_seq') AS id"]
 )

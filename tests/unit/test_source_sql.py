@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from dxad.errors import ConfigError, NotConnected
-from dxad.runtime.clock import SystemClock
+from dxad.runtime.clock import SteppedClock, SystemClock
 from dxad.sources.sql import Config, Sql
+from dxad.sources.sql.overlap import Overlap
 from dxad.types import NS_PER_S, Quality, Reason
 
 QUERY = "SELECT id, at, ph, salt FROM samples"
@@ -200,3 +201,97 @@ def test_a_clock_of_the_device_wants_a_column_of_times():
 def test_refuses_what_is_no_address(url):
     with pytest.raises(ValidationError, match="is neither sqlite:///path nor postgresql"):
         config("/x", url=url)
+
+
+def ids(table, *numbers):
+    """Rows with ids of their own."""
+    with table.database:
+        table.database.executemany(
+            "INSERT INTO samples (id, ph, salt) VALUES (?, ?, ?)", [(each, each, 0) for each in numbers]
+        )
+
+
+async def read(source, count):
+    return [int(ph) for ph, _ in await values(source, count)]
+
+
+async def nothing(source):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await source.read()
+
+
+async def test_with_an_overlap_rows_before_the_last_are_found_for_a_while_each_once(table):
+    clock = SteppedClock()
+    source = Sql("lims", config(table.path, overlap="2s", period="1s", rows=3), clock=clock)
+
+    async def asked(count):
+        reading = asyncio.create_task(read(source, count))
+        for _ in range(200):
+            if reading.done():
+                break
+            await asyncio.sleep(0.005)
+            await clock.step(NS_PER_S // 2)
+        return await reading
+
+    ids(table, 10)
+    try:
+        await source.connect()
+        ids(table, 12, 14, 16, 18, 20)
+        assert await asked(5) == [12, 14, 16, 18, 20]
+        ids(table, 9, 11, 13, 19)
+        assert await asked(3) == [11, 13, 19], "what stood before it began is none of its own"
+        ids(table, 17, 21)
+        assert await asked(2) == [17, 21]
+        await clock.step(4 * NS_PER_S)
+        ids(table, 30)
+        assert await asked(1) == [30]
+        await clock.step(4 * NS_PER_S)
+        ids(table, 15, 31)
+        assert await asked(1) == [31], "too late"
+        assert len(source._overlap) <= 2
+    finally:
+        await source.close()
+
+
+def test_an_overlap_remembers_no_more_than_it_may():
+    overlap = Overlap(NS_PER_S, 100)
+    overlap.begin(None)
+    for turn in range(50):
+        values = list(range(10 * turn, 10 * turn + 10))
+        assert overlap.unread(values) == list(range(10))
+        overlap.read(values, values[-1], turn)
+        assert len(overlap) <= 100
+        begins = overlap.begins(turn)
+        assert begins is None or values[-1] - begins >= 40, "what came last is asked for again"
+    assert overlap.begins(2 * NS_PER_S) == 499
+    assert len(overlap) == 0
+
+
+async def test_with_an_overlap_the_place_is_kept_over_a_loss_and_a_table_made_anew_is_all_new(table):
+    async with connected(table.path, overlap="1min") as source:
+        ids(table, 10, 12)
+        assert await read(source, 2) == [10, 12]
+        await source.close()
+        ids(table, 11, 13)
+        await source.connect()
+        assert await read(source, 2) == [11, 13]
+        await source.close()
+        with table.database:
+            table.database.execute("DELETE FROM samples")
+        ids(table, 1, 2, 10)
+        await source.connect()
+        assert await read(source, 3) == [1, 2, 10]
+        await nothing(source)
+
+
+async def test_rows_without_a_cursor_are_read_but_lead_nowhere(table):
+    async with connected(table.path, cursor="at", start="begin", overlap="1min") as source:
+        table((None, 1.0, 0.0), (5, 2.0, 0.0))
+        assert sorted(await read(source, 2)) == [1, 2]
+        table((6, 3.0, 0.0))
+        assert await read(source, 1) == [3]
+
+
+def test_a_url_with_one_slash_more_is_the_same_file(tmp_path):
+    assert config(f"/{tmp_path}/a.db").file == f"{tmp_path}/a.db"

@@ -40,6 +40,13 @@ class Config(SourceSection):
         "end", description="whether the very first query skips the rows that are there already"
     )
     rows: int = Field(1_000, gt=0, le=100_000, description="that one query fetches at most")
+    overlap: Duration | None = Field(
+        None,
+        gt=0,
+        le=3600 * NS_PER_S,
+        description="for so long a row may be committed after others whose cursor is greater: each query "
+        "asks again for what came within it, and drops what it knows; without it, such rows are never seen",
+    )
     timeout: Duration = Field(
         5 * NS_PER_S, gt=0, description="how long a query may take, or wait for a writer's lock"
     )
@@ -79,7 +86,8 @@ class Config(SourceSection):
     @property
     def file(self) -> str:
         """The path of the SQLite file."""
-        return unquote(urlsplit(self.url).path)
+        path = unquote(urlsplit(self.url).path)
+        return "/" + path.lstrip("/")  # some write sqlite:////path
 
     @property
     def where(self) -> str:

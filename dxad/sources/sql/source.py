@@ -16,6 +16,7 @@ from dxad.ring.stage import Stage
 from dxad.runtime.clock import Clock
 from dxad.runtime.worker import Worker
 from dxad.sources.sql.cursor import CursorFile
+from dxad.sources.sql.overlap import Overlap
 from dxad.sources.sql.section import Config
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
 
@@ -23,6 +24,8 @@ __all__ = ["Sql"]
 
 _KEEP_EVERY: Final = 10 * NS_PER_S
 """Flash wears: the cursor is written so often at most."""
+_AGAIN_MOST: Final = 10
+"""So many times the rows of one query may be asked for again, with each query."""
 _GRACE_S: Final = 1.0
 """So long after its timeout, a database that has not even said so is given up."""
 
@@ -54,6 +57,7 @@ class Sql:
         self._stamp: Stamp | None = None
         self._cursor: Any = None
         """The last value of the cursor's column that has been read; stays over a new connection."""
+        self._overlap = None if config.overlap is None else Overlap(config.overlap, _AGAIN_MOST * config.rows)
         self._known = False
         """Whether it has been found out where the first query begins."""
         self._kept = None
@@ -138,11 +142,18 @@ class Sql:
         if not self._known and self._kept is not None:
             self._cursor = self._kept.read()
             self._known = self._cursor is not None
+            self._go_on_from(self._cursor)
         if not self._known:
             self._cursor = last if self._config.start == "end" else None
+            self._go_on_from(self._cursor)
         elif self._cursor is not None and (last is None or _before(last, self._cursor)):
             self._cursor = None
+            self._go_on_from(None)
         self._known = True
+
+    def _go_on_from(self, cursor: Any) -> None:
+        if self._overlap is not None:
+            self._overlap.begin(cursor)
 
     async def read(self) -> Block:
         """Wait for rows that are new; what is left over one query's limit comes at once.
@@ -167,7 +178,15 @@ class Sql:
             raise NotConnected("not connected")
         if self._clock.now() - self._kept_at >= _KEEP_EVERY:
             self._keep()
-        return self._table.since(self._cursor, self._config.rows)
+        if self._overlap is None:
+            return self._table.since(self._cursor, self._config.rows)
+        begins = self._overlap.begins(self._clock.now())
+        rows = self._table.since(begins, self._config.rows + len(self._overlap))
+        return [rows[place] for place in self._overlap.unread(self._cursors(rows))][: self._config.rows]
+
+    def _cursors(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        place = self._places[self._config.cursor]
+        return [row[place] for row in rows]
 
     def _keep(self) -> None:
         """Write down where the rows that have been read end; blocking."""
@@ -191,7 +210,12 @@ class Sql:
                     self._stage.put(column, float(value))
                 else:
                     self._stage.put(column, math.nan, Quality.BAD, Reason.TYPE)
-        self._cursor = rows[-1][self._places[self._config.cursor]]
+        cursors = self._cursors(rows)
+        known = [each for each in cursors if each is not None]
+        if known and (self._cursor is None or _before(self._cursor, known[-1])):
+            self._cursor = known[-1]
+        if self._overlap is not None:
+            self._overlap.read(cursors, self._cursor, now)
         return self._stage.take()
 
     def _stamps(self, rows: Sequence[Sequence[Any]]) -> Sequence[int]:

@@ -351,3 +351,28 @@ def test_a_full_or_worn_disk_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     (found,) = checkmachine.sync_rate(tmp_path, SystemClock())
     assert (found.state, found.found) == ("fail", "nothing can be written: No space left on device")
+
+
+FILES = """state_dir = "{folder}/state"
+control.socket = "{folder}/c.sock"
+[sources.week]
+type = "replay"
+path = "{folder}/week.csv"
+period = "100ms"
+channels = {{ a = {{}} }}
+[sources.lims]
+type = "sql"
+url = "sqlite://{folder}/lims.db"
+query = "SELECT id, a FROM t"
+cursor = "id"
+period = "1s"
+channels = {{ a = {{}} }}
+"""
+
+
+async def test_a_file_that_is_not_there_is_no_device_that_is_unplugged(tmp_path):
+    _, found = await looked(written(tmp_path, FILES), "--for=100ms")
+    for name in ("week", "lims"):
+        assert found["source", name]["state"] == "fail"
+        assert "file" in found["source", name]["mend"]
+        assert "plugged" not in found["source", name]["mend"]
