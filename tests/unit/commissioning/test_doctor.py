@@ -353,9 +353,7 @@ def test_a_full_or_worn_disk_is_a_failure(tmp_path, monkeypatch):
     assert (found.state, found.found) == ("fail", "nothing can be written: No space left on device")
 
 
-FILES = """state_dir = "{folder}/state"
-control.socket = "{folder}/c.sock"
-[sources.week]
+FILES = """[sources.week]
 type = "replay"
 path = "{folder}/week.csv"
 period = "100ms"
