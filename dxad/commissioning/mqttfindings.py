@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from dxad.commissioning.fragment import fragment, name_for
+from dxad.commissioning.mqttshapes import Alike, alike
+from dxad.commissioning.payloads import Found
 from dxad.commissioning.topics import Topic, period_text
 from dxad.types import Document
 
@@ -34,7 +36,10 @@ def mqtt_fragment(
         version: of the protocol that the broker spoke.
     """
     usable = [each for each in topics if each.payload.decode and each.payload.numbers]
-    groups = _groups(usable)
+    fleets, single = alike(usable, most=_SOURCES)
+    groups: list[Alike | list[Topic]] = sorted(
+        [*fleets, *_groups(single)], key=lambda group: -sum(each.count for each in _topics_of(group))
+    )
     left = [each for each in topics if each not in usable]
     head = [f"nothing can be read of {each.name}: {each.payload.kind}" for each in left[:_TOLD]]
     if len(groups) > _SOURCES:
@@ -45,20 +50,29 @@ def mqtt_fragment(
     names: list[str] = []
     parts = []
     for group in groups[:_SOURCES]:
-        called = name if len(groups) == 1 else name_for(f"{name}_{_common(group)}".rstrip("_"), names)
+        after = group.called if isinstance(group, Alike) else _common(group)
+        called = name if len(groups) == 1 else name_for(f"{name}_{after}".rstrip("_"), names)
         names.append(called)
-        made = _one(called, settings, group[0]) if len(group) == 1 else _many(called, settings, group)
-        parts.append(made)
+        if isinstance(group, Alike):
+            parts.append(_fleet(called, settings, group))
+        elif len(group) == 1:
+            parts.append(_one(called, settings, group[0]))
+        else:
+            parts.append(_many(called, settings, group))
     remarks = "".join(f"# {line}\n" for line in head)
     return remarks + ("\n".join(parts) or "# no message with numbers came\n")
 
 
 def _groups(topics: Iterable[Topic]) -> list[list[Topic]]:
-    """Topics that one source can read: bare numbers; others have one of their own. The busiest come first."""
+    """Topics that one source can read: bare numbers; others have one of their own."""
     found: dict[str, list[Topic]] = {}
     for each in topics:
         found.setdefault("" if each.payload.kind == "number" else each.name, []).append(each)
-    return sorted(found.values(), key=lambda group: -sum(each.count for each in group))
+    return list(found.values())
+
+
+def _topics_of(group: Alike | Sequence[Topic]) -> Sequence[Topic]:
+    return group.topics if isinstance(group, Alike) else group
 
 
 def _common(group: Sequence[Topic]) -> str:
@@ -73,11 +87,41 @@ def _leaf(topic: Topic) -> str:
     return topic.name.rpartition("/")[2] or topic.name
 
 
-def _one(name: str, settings: Mapping[str, Any], topic: Topic) -> str:
-    """The source of one topic."""
+def _fleet(name: str, settings: Mapping[str, Any], group: Alike) -> str:
+    """The source of many devices."""
+    place = {"topic": group.template, "devices": group.listed}
+    if not group.channels:
+        return _one(name, settings, group.topics[0], place=place, like=group.topics)
+    keys = {**settings, **place, **_period(group.topics), "decode": group.topics[0].payload.decode}
+    remarks = _doubt(group.topics)
+    shortest_s = _shortest_s(group.topics)
+    channels: dict[str, dict[str, Any]] = {}
+    for channel in group.channels[:_CHANNELS]:
+        mine = [each for each in group.topics if _leaf(each) == channel]
+        own_s = max(each.period_s or _RARE_S for each in mine)
+        channels[channel] = {"hold": period_text(3 * own_s)} if own_s > _SLOW * shortest_s else {}
+        remarks[channel] = _range(each.payload.numbers[0] for each in mine)
+    return fragment(name, keys, channels, remarks=remarks)
+
+
+def _range(found: Iterable[Found]) -> str:
+    bounds = [(each.low, each.high) for each in found]
+    return f"{min(low for low, _ in bounds):.6g} to {max(high for _, high in bounds):.6g}"
+
+
+def _one(
+    name: str,
+    settings: Mapping[str, Any],
+    topic: Topic,
+    *,
+    place: Mapping[str, Any] | None = None,
+    like: Sequence[Topic] = (),
+) -> str:
+    """The source of one topic; or of those that are `like` it, which is then the first of them."""
     payload = topic.payload
-    keys: dict[str, Any] = {**settings, "topic": topic.name, **_period([topic])}
-    remarks = _doubt([topic])
+    group = like or [topic]
+    keys: dict[str, Any] = {**settings, **(place or {"topic": topic.name}), **_period(group)}
+    remarks = _doubt(group)
     if payload.samples > 1:
         keys["clock"] = "device" if payload.time else "counted"
         keys |= {"time": payload.time} if payload.time else {}
@@ -91,7 +135,8 @@ def _one(name: str, settings: Mapping[str, Any], topic: Topic) -> str:
     if payload.kind == "number":
         channels = {name_for(_leaf(topic)): {}}
     for channel, found in zip(channels, payload.numbers, strict=False):
-        remarks[channel] = f"{found.low:.6g} to {found.high:.6g}"
+        same = (each for other in group for each in other.payload.numbers if each.path == found.path)
+        remarks[channel] = _range(same)
     return fragment(name, keys, channels, remarks=remarks)
 
 
@@ -109,8 +154,7 @@ def _many(name: str, settings: Mapping[str, Any], group: Sequence[Topic]) -> str
         channels[channel] = {"topic": each.name}
         if own_s > _SLOW * shortest_s:
             channels[channel]["hold"] = period_text(3 * own_s)
-        found = each.payload.numbers[0]
-        remarks[channel] = f"{found.low:.6g} to {found.high:.6g}"
+        remarks[channel] = _range(each.payload.numbers[:1])
     return fragment(name, keys, channels, remarks=remarks)
 
 

@@ -8,8 +8,11 @@ from dataclasses import replace
 
 import pytest
 
+from dxad.commissioning.mqttfindings import mqtt_fragment
 from dxad.commissioning.mqttlisten import broker_of
+from dxad.commissioning.topics import Tally
 from dxad.errors import ConfigError
+from dxad.types import NS_PER_S
 from hw_sim.ports import free_port as a_free_port
 from hw_sim.scenario import load
 from hw_sim.station import station
@@ -96,9 +99,8 @@ async def test_retained_numbers_of_a_broker_that_is_not_ours_are_one_source(tmp_
         await process.wait()
     assert done.code == 0, done.err
     (tanks,) = accepted(done.out[done.out.index("# nothing") :], tmp_path).sources.values()
-    assert {name: each.topic for name, each in tanks.channels.items()} == {
-        "level": "plant/tank1/level", "tank2_level": "plant/tank2/level",
-    }  # fmt: skip
+    assert tanks.topic == "plant/{device}/{channel}"
+    assert set(tanks.channel_sections()) == {"tank1.level", "tank2.level"}
     assert "nothing can be read of plant/note: text" in done.out
     assert "a guess: no two messages came" in done.out
     assert json.loads(old.out)["messages_without_room"] == 2
@@ -126,3 +128,61 @@ def test_what_is_no_broker_is_told(url):
 async def test_nobody_there_is_told_by_the_exit_status(free_port):
     done = await dxad("sniff", f"mqtt://127.0.0.1:{free_port}")
     assert (done.code, "Connection refused" in done.err) == (3, True)
+
+
+def heard(**topics):
+    """What came: by topic, its payloads."""
+    tally = Tally(topics_most=1000, bytes_most=2**20)
+    for place, (topic, payloads) in enumerate(topics.items()):
+        for number, payload in enumerate(payloads):
+            tally.message(topic, payload, retained=False, now=number + place / 1000)
+    return mqtt_fragment("m", "mqtt://h:1", {}, tally.judged(), version="5")
+
+
+def test_topics_that_share_a_shape_are_one_source_with_a_template(tmp_path):
+    text = heard(
+        **{
+            f"plant/pump{pump}/{channel}": [b"1.5", b"%d" % pump, b"2.5"]
+            for pump in (1, 2, 3)
+            for channel in ("flow", "power")
+        }
+    )
+    ((name, source),) = accepted(text, tmp_path).sources.items()
+    assert (name, source.topic) == ("m", "plant/{device}/{channel}")
+    assert source.devices == {f"pump{pump}": f"plant/pump{pump}".split("/")[1] for pump in (1, 2, 3)}
+    assert set(source.channels) == {"flow", "power"}
+    assert source.period == NS_PER_S
+    assert "# 1 to 3" in text, "of all devices"
+    assert source.filters()[0] == "plant/pump1/flow"
+
+
+def test_each_kind_of_payload_has_its_own_template_and_what_is_alone_its_own_source(tmp_path):
+    document = [b'{"t": 20.5, "rh": 40}', b'{"t": 21.5, "rh": 41}']
+    text = heard(
+        **{
+            "site/hall 1/state": document, "site/hall 2/state": document, "site/hall 3/state": [b'{"p": 1}'],
+            "site/hall 1/door": [b"0", b"1"], "site/hall 2/door": [b"1", b"0"],
+            "other": [b"7", b"8"], "site/hall 1/note": [b"shut", b"open"],
+        }
+    )  # fmt: skip
+    sources = accepted(text, tmp_path).sources
+    assert {each.topic for each in sources.values()} == {
+        "site/{device}/state", "site/hall 3/state", "site/{device}/{channel}", "other",
+    }  # fmt: skip
+    halls = next(each for each in sources.values() if each.topic == "site/{device}/state")
+    assert halls.devices == {"hall_1": "hall 1", "hall_2": "hall 2"}
+    assert set(halls.channel_sections()) == {
+        f"hall_{hall}.{channel}" for hall in (1, 2) for channel in ("t", "rh")
+    }
+    assert "nothing can be read of site/hall 1/note: text" in text
+
+
+def test_a_device_that_has_little_of_what_the_others_have_is_none_of_them(tmp_path):
+    topics = {f"p/{device}/{channel}": [b"1", b"2"] for device in "abc" for channel in "uvwx"}
+    del topics["p/c/x"]  # which may be sent seldom
+    topics |= {"p/gateway/load": [b"1", b"2"], "p/gateway/disk": [b"1", b"2"]}
+    sources = accepted(heard(**topics), tmp_path).sources
+    template = next(each for each in sources.values() if each.topic)
+    assert (template.topic, list(template.devices)) == ("p/{device}/{channel}", ["a", "b", "c"])
+    (rest,) = [each for each in sources.values() if not each.topic]
+    assert {each.topic for each in rest.channels.values()} == {"p/gateway/load", "p/gateway/disk"}
