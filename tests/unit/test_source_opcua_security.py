@@ -1,7 +1,11 @@
 """The OPC-UA source and whom it trusts, against the simulator's server with every policy and login."""
 
 import asyncio
+import io
+import shutil
+import threading
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -103,6 +107,32 @@ async def test_our_certificate_is_made_once_and_kept_and_says_who_we_are(served,
     assert first.uri.endswith(":dxad")
     await reads(served, tmp_path, security="Aes256_Sha256_RsaPss")
     assert load_certificate(files["own.der"]) == first.certificate
+
+
+async def test_no_certificate_key_or_secret_is_read_or_written_on_the_event_loop(
+    served, state, pki, tmp_path, monkeypatch
+):
+    loop, opened = threading.current_thread(), []
+    really = io.open
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+
+    def seen(file, *rest, **more):
+        path = str(file)
+        if path.endswith((".pem", ".der", ".new")) or path == str(secret):
+            opened.append((Path(path).name, threading.current_thread() is loop))
+        return really(file, *rest, **more)
+
+    monkeypatch.setattr(io, "open", seen)  # which pathlib opens files by
+    shutil.copytree(state, tmp_path / "state", ignore=shutil.ignore_patterns("trusted"))
+    opened.clear()
+    login = {"username": "gw", "password": {"file": str(secret)}}
+    await reads(served, tmp_path / "state", **BASIC, **login)
+    given = {"certificate": str(pki / "client.pem"), "key": str(pki / "client-key.pem")}
+    await reads(served, tmp_path / "state", **BASIC, **given)
+    assert {name for name, _ in opened} >= {"own.pem", "own-key.pem", "client.pem", "client-key.pem"}
+    assert [name for name, on_loop in opened if on_loop] == []
+    assert len([name for name, _ in opened if name.endswith(".new")]) == 1, "pinned once"
 
 
 async def test_a_damaged_key_of_ours_is_not_replaced_but_told(served, tmp_path):

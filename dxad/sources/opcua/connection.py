@@ -58,7 +58,10 @@ _SESSION_MS: Final = 60_000
 
 
 class Credentials:
-    """Who we are, and whom we expect: read anew for each connection, so that what was mended is seen."""
+    """Who we are, and whom we expect: read anew for each connection, so that what was mended is seen.
+
+    Made on a thread, as everything is here that reads a file: a card may take seconds.
+    """
 
     def __init__(self, config: Config, identity: Identity | None, pin: Pin | None) -> None:
         """`identity` and `pin` are of a secure connection; both are None without security."""
@@ -157,8 +160,8 @@ class Connection:
         if given.user is not None:
             client.user_certificate, client.user_private_key = given.user.certificate, given.user.key
         await client.activate_session(self._config.username, given.password, client.user_certificate)
-        if given.pin is not None and self._seen is not None and given.pin.read() is None:
-            given.pin.keep(self._seen)
+        if given.pin is not None and self._seen is not None:
+            await asyncio.to_thread(given.pin.keep_first, self._seen)
         self.uris = await client.get_namespace_array()
 
     def _guard_password(self) -> None:
@@ -186,7 +189,7 @@ class Connection:
         given = self._credentials
         if given.pin is None or given.identity is None:
             return
-        self._seen = given.pin.read() or await self._offered()
+        self._seen = await asyncio.to_thread(given.pin.read) or await self._offered()
         policy = self._policy(self._seen, given.identity.certificate, given.identity.key, self._mode)
         self._client.application_uri = given.identity.uri
         client: Any = self._client  # asyncua gives it the type of its default
@@ -224,7 +227,7 @@ class Connection:
         """
         pin = self._credentials.pin
         assert pin is not None
-        pinned = pin.read()
+        pinned = await asyncio.to_thread(pin.read)
         try:
             async with asyncio.timeout(self._timeout_s):
                 offered = await self._offered()

@@ -123,10 +123,10 @@ async def own(folder: Path) -> Identity:
             since servers trust this one.
     """
     certificate, key = _files(folder)
-    if not (certificate.exists() and key.exists()):
+    if not await asyncio.to_thread(lambda: certificate.exists() and key.exists()):
         await _made(folder)
     try:
-        return Identity.load(certificate, key)
+        return await asyncio.to_thread(Identity.load, certificate, key)
     except ConfigError as error:
         raise ConfigError(
             f"our own certificate cannot be used: {error}. Remove {certificate} and {key} for new ones, "

@@ -1,5 +1,6 @@
 """The source: what its connection brings, as samples, and what there is to say of it."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -170,15 +171,17 @@ class Opcua:
     async def _credentials(self) -> Credentials:
         config = self._config
         if config.security == "none":
-            return Credentials(config, None, None)
+            return await asyncio.to_thread(Credentials, config, None, None)
         if self._identity is None:
             if config.certificate is not None and config.key is not None:
-                self._identity = Identity.load(config.certificate, config.key)
+                self._identity = await asyncio.to_thread(Identity.load, config.certificate, config.key)
             else:
                 self._identity = await identity.own(self._state())
         if config.server_certificate is not None:
-            return Credentials(config, self._identity, Pin(config.server_certificate, given=True))
-        return Credentials(config, self._identity, Pin.kept(self._state(), *config.address))
+            pin = Pin(config.server_certificate, given=True)
+        else:
+            pin = Pin.kept(self._state(), *config.address)
+        return await asyncio.to_thread(Credentials, config, self._identity, pin)
 
     def _state(self) -> Path:
         if self._folder is None:

@@ -50,6 +50,15 @@ class Pin:
             return None
         return load_certificate(self.path)
 
+    def keep_first(self, certificate: x509.Certificate) -> None:
+        """Pin this one unless the server has been seen before.
+
+        Raises:
+            ConfigError: as `read` and `keep`.
+        """
+        if self.read() is None:
+            self.keep(certificate)
+
     def keep(self, certificate: x509.Certificate) -> None:
         """From now on the server must have this one.
 

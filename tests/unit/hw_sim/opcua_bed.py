@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from asyncua import Client, ua
@@ -129,6 +130,9 @@ async def until(true, within_s: float = 2.0) -> None:
 
 @asynccontextmanager
 async def bed(**changes) -> AsyncIterator[Bed]:
+    # One thread for whatever reads files, from now on: so that no test finds one more than before.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "files"))
+    await asyncio.to_thread(lambda: None)
     chosen = settings(**changes)
     made = Bed(chosen)
     try:
