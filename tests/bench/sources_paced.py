@@ -23,7 +23,7 @@ from typing import Final
 from tests.bench.report import Metric
 from tests.bench.sources_gateway import Run, daemon, load, process
 
-__all__ = ["paced"]
+__all__ = ["broker_in", "free_port", "paced"]
 
 _RATES: Final = (2_000, 5_000, 20_000)
 """Messages a second."""
@@ -60,17 +60,16 @@ def paced(for_s: float) -> dict[str, Metric]:
 
 def _run(rate: int, for_s: float, *, timed: bool) -> Run:
     channels = rate // _RATE_HZ * _PER_MESSAGE
-    with TemporaryDirectory(prefix="dxad-bench-") as name, _broker(Path(name)) as broker:
+    with TemporaryDirectory(prefix="dxad-bench-") as name, broker_in(Path(name)) as broker:
         asked = ("--channels", str(channels), "--rate", str(_RATE_HZ), "--broker", broker)
         with load(Path(name), "mqtt", *asked) as offered:
             return daemon(Path(name), offered, for_s, profile="low_latency", timed=timed)
 
 
 @contextmanager
-def _broker(folder: Path) -> Iterator[str]:
+def broker_in(folder: Path) -> Iterator[str]:
     """A mosquitto on a port of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
     command = ["mosquitto", "-c", str(folder / "mosquitto.conf")]
     with process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
@@ -83,3 +82,10 @@ def _broker(folder: Path) -> Iterator[str]:
             else:
                 break
         yield f"127.0.0.1:{port}"
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
