@@ -60,8 +60,8 @@ def measure(peers: Sequence[Contender], *, rounds: int, for_s: float) -> dict[st
             found = cost(each, for_s)
             costs[each.name].append(found)
             _say(
-                f"{turn + 1} of {rounds}  {each.name:18} {found.per_100k:6.2f} s a 100,000 of {found.sent:,}, "
-                f"{found.astray} astray, {found.resident_mib:.0f} MiB  {found.version}"
+                f"{turn + 1} of {rounds}  {each.name:18} {found.per_100k:6.2f} s per 100,000; "
+                f"{found.sent:,} sent, {found.astray} astray; {found.resident_mib:.0f} MiB; {found.version}"
             )
     per = {name: statistics.median(each.per_100k for each in found) for name, found in costs.items()}
     metrics: dict[str, Metric] = {}
