@@ -34,7 +34,7 @@ from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.modeldesk import ModelDesk
 from dxad.nodes import Builder, Built, Nodes, Run
-from dxad.outbox import Outbox
+from dxad.outbox import Limits, Outbox
 from dxad.pipeline import BATCH, Pipeline
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -341,7 +341,10 @@ class Assembly:
         _coalesce(nodes, profile)
         self.scoring.replace(nodes.pipelines.values())
         self.ticker.adjust(period=profile.tick_ns, calls=self._beats(nodes))
-        self.outbox.adjust(max_bytes=nodes.config.outbox.max_size, commit_window_s=profile.commit_window_s)
+        outbox = nodes.config.outbox
+        self.outbox.adjust(
+            max_bytes=outbox.max_size, commit_window_s=profile.commit_window_s, limits=Limits.of(outbox)
+        )
         return events
 
     async def _tidy_up(self, old: Nodes) -> None:

@@ -32,6 +32,7 @@ from dxad.fields import (
     TransformSection,
     matching,
 )
+from dxad.outboxsection import OutboxSection
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
 from dxad.sharing import mistaken
@@ -81,15 +82,6 @@ class ControlSection(Section):
         if len(os.fsencode(path)) > _SOCKET_BYTES:
             raise ValueError(f"{path}: a socket's path has {_SOCKET_BYTES} bytes at most")
         return path
-
-
-class OutboxSection(Section):
-    """Store and forward."""
-
-    path: Path = Field(Path("outbox.db"), strict=False, description="the database, in the state directory")
-    max_size: Size = Field(
-        256 * 2**20, ge=1 << 20, description="the oldest of the least important goes first"
-    )
 
 
 class LearnSection(Section):

@@ -28,7 +28,7 @@ from dxad.control import Control
 from dxad.errors import ConfigError
 from dxad.gateway import Gateway
 from dxad.keeping import Keeping
-from dxad.outbox import Outbox
+from dxad.outbox import Limits, Outbox
 from dxad.reloading import Reloading
 from dxad.runtime import logs, systemd
 from dxad.runtime.clock import Clock, SystemClock, boot_id
@@ -88,6 +88,8 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         health=health,
         metrics=metrics,
         clock=clock,
+        limits=Limits.of(config.outbox),
+        gateway=config.gateway.id,
     )
     async with AsyncExitStack() as stack:
         assembly = Assembly(

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
+from dxad.outboxsection import OutboxSection
 from dxad.types import Lane
 
 __all__ = ["LaneLimits", "Limits"]
@@ -25,5 +27,13 @@ class Limits:
     lanes: Mapping[Lane, LaneLimits] = field(default_factory=dict)
     reserve_bytes: int = 0
     """How much of the disk the file takes hold of at start, so that others cannot fill it."""
-    wear_budget_bytes: int | None = None
-    """How much may be written in a day before `outbox.wear` is raised."""
+    wear_budget_bytes: int = 0
+    """How much may be written in a day before `outbox.wear` is raised; 0: any."""
+
+    @classmethod
+    def of(cls, section: OutboxSection) -> Self:
+        """Those of a configuration."""
+        lanes = {
+            lane: LaneLimits(each.max_size, each.max_age) for lane, each in section.lanes.by_lane().items()
+        }
+        return cls(section.keep, lanes, section.reserve, section.wear_budget)

@@ -1,33 +1,43 @@
-"""What the outbox tells about itself: counters, conditions, a snapshot."""
+"""What the outbox tells about itself: counters, conditions, a snapshot, an event about what was lost."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from dxad.event import Event, identity, rfc3339, to_record
+from dxad.outbox.drops import Drop, merged
+from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.store import Status
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
-from dxad.types import Lane
+from dxad.types import Lane, Record
 
 __all__ = ["Report"]
 
 _ROOM: Final = 0.9
-"""The share of the quota below which the outbox is full no more."""
+"""The share of a quota below which it is full no more."""
+_QUIET_NS: Final = 3600 * 10**9
+"""Losses that are so long ago are an episode that is over, even if there is no room yet."""
+_DAY_NS: Final = 86400 * 10**9
+"""An episode that lasts is told of once a day."""
 _SUBJECT: Final = "outbox"
 
 
 class Report:
     """Counts what happens to records, and says what is wrong while it is."""
 
-    def __init__(self, *, max_bytes: int, health: Health, metrics: Metrics, clock: Clock) -> None:
-        self.status = Status({}, {}, 0, 0, 0, None)
+    def __init__(
+        self, *, max_bytes: int, limits: Limits, health: Health, metrics: Metrics, clock: Clock
+    ) -> None:
+        self.status = Status({}, {}, {}, 0, 0, 0, None, ())
         self.max_bytes = max_bytes
+        self.limits = limits
         self._health = health
         self._metrics = metrics
         self._clock = clock
-        self._lost: Counter[str] = Counter()  # since the outbox is full
+        self._lost: list[Drop] = []  # in the episode that lasts
+        self._lost_at = 0
 
     def adopt(self, status: Status) -> None:
         """This is how the store is now."""
@@ -44,17 +54,60 @@ class Report:
         if n:
             self._metrics.counter("dxad_records_dead_total", sink=sink, reason=reason).add(n)
 
-    def count_lost(self, lost: Mapping[str, int]) -> None:
-        """So many were dropped, by lane or as `dead_letter`; if none was, see whether there is room again."""
-        for what, n in lost.items():
-            self._metrics.counter("dxad_records_dropped_total", lane=what).add(n)
-        self._lost.update(lost)
-        told = "dropped " + ", ".join(f"{n} {what}" for what, n in self._lost.items())
+    def count_lost(self, lost: Sequence[Drop]) -> None:
+        """These were dropped; if none was, see whether the episode is over."""
+        for each in lost:
+            counter = self._metrics.counter("dxad_records_dropped_total", lane=each.what, reason=each.reason)
+            counter.add(each.records)
         if lost:
-            self._health.raise_condition("outbox.full", _SUBJECT, told)
-        elif self._lost and self.status.bytes < _ROOM * self.max_bytes:
-            self._health.clear("outbox.full", _SUBJECT, told)
+            self._lost = merged([*self._lost, *lost])
+            self._lost_at = self._clock.now()
+            self._health.raise_condition("outbox.full", _SUBJECT, _told(self._lost))
+        elif self._lost and self._over():
+            self._health.clear("outbox.full", _SUBJECT, _told(self._lost))
             self._lost.clear()
+
+    def telling(self, gateway: str) -> tuple[Record, Sequence[Drop]] | None:
+        """The event about what was lost and is not told of, when it is time, and what it tells of.
+
+        It is time when the episode is over, and once a day while it lasts. The id depends on the numbers, so
+        that the same report is not stored twice.
+        """
+        untold = self.status.untold
+        if not untold:
+            return None
+        now = self._clock.now()
+        now_utc = self._clock.utc(now)
+        since_utc = min(each.since_utc for each in untold)
+        if self._lost and now_utc - since_utc < _DAY_NS:
+            return None
+        event = Event(
+            id=identity(gateway, "outbox.dropped", *untold),
+            type="dxad.outbox.dropped",
+            source=f"/{gateway}/outbox",
+            time_utc=now_utc,
+            subject=_SUBJECT,
+            lane=Lane.CRITICAL,  # or the quota might take it, too
+            data={
+                "records": sum(each.records for each in untold),
+                "bytes": sum(each.bytes for each in untold),
+                "since": rfc3339(since_utc),
+                "lasting": bool(self._lost),
+                "dropped": [
+                    {
+                        "lane": each.what,
+                        "reason": each.reason,
+                        "records": each.records,
+                        "bytes": each.bytes,
+                        "oldest": rfc3339(each.oldest_utc),
+                        "newest": rfc3339(each.newest_utc),
+                    }
+                    for each in untold
+                ],
+            },
+        )
+        record = to_record(event)
+        return Record(record.id, record.lane, record.body, at_ns=now), untold
 
     def degraded(self, reason: str) -> None:
         """The disk does not take records."""
@@ -67,15 +120,37 @@ class Report:
     def snapshot(self) -> dict[str, Any]:
         """The store as a JSON object."""
         status = self.status
+        dropped = self._metrics.sums("dxad_records_dropped_total", "lane", "reason")
+        by_lane: dict[str, int] = {}
+        for (lane, _), n in dropped.items():
+            by_lane[lane] = by_lane.get(lane, 0) + n
         return {
             "stored": {lane.name.lower(): status.stored.get(lane, 0) for lane in Lane},
+            "lane_bytes": {lane.name.lower(): status.sizes.get(lane, 0) for lane in Lane},
             "sinks": {name: self._backlog(each) for name, each in status.sinks.items()},
             "bytes": status.bytes,
             "max_bytes": self.max_bytes,
-            "dropped": self._metrics.by_label("dxad_records_dropped_total", "lane"),
+            "dropped": by_lane,
+            "dropped_for": [
+                {"lane": lane, "reason": reason, "records": n} for (lane, reason), n in dropped.items()
+            ],
             "dead_letters": status.dead_letters,
             "set_aside": None if status.set_aside is None else str(status.set_aside),
         }
+
+    def _over(self) -> bool:
+        if self._clock.now() - self._lost_at >= _QUIET_NS:
+            return True
+        return not any(each.reason == "age" for each in self._lost) and self._is_room()
+
+    def _is_room(self) -> bool:
+        """Whether the file, and each lane with a quota of its own, is well below it."""
+        fills = [(self.status.bytes, self.max_bytes)] + [
+            (self.status.sizes.get(lane, 0), limits.max_bytes)
+            for lane, limits in self.limits.lanes.items()
+            if limits.max_bytes is not None
+        ]
+        return all(size < _ROOM * most for size, most in fills)
 
     def _backlog(self, backlog: Backlog) -> dict[str, Any]:
         now_utc = self._clock.utc(self._clock.now())
@@ -85,3 +160,7 @@ class Report:
             "refused": backlog.refused,
             "oldest_s": None if oldest is None else max(0, now_utc - oldest) / 1e9,
         }
+
+
+def _told(drops: Sequence[Drop]) -> str:
+    return "dropped " + ", ".join(f"{each.records} {each.what} ({each.reason})" for each in drops)

@@ -1,130 +1,247 @@
-"""What leaves the file: what is delivered, too old, or too much; none of these ends a transaction."""
+"""What leaves the file: what is delivered, too old, or too much. None of these ends a transaction.
+
+The order, when the file is full: first what every sink has and is kept for replay only, then dead letters,
+then the oldest of the least important lane. Only the last two are losses.
+"""
 
 import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from dxad.outbox import segments, tables
 from dxad.outbox.database import used_bytes
-from dxad.types import UNKNOWN_BOOT, Lane
+from dxad.outbox.drops import Drop, Why
+from dxad.outbox.limits import Limits
+from dxad.types import UNKNOWN_BOOT, Boot, Lane
 
-__all__ = ["Dropped", "Span", "apply_quota", "trim"]
+__all__ = ["Gone", "Retention", "Span"]
 
 _CHUNK: Final = 256
-"""How many rows one step of the quota looks at."""
+"""How many rows one step looks at, so that none is long."""
+_END: Final = 2**63 - 1
+_SPARED: Final = " AND seq NOT IN (SELECT seq FROM refusals) AND seq NOT IN (SELECT seq FROM leases)"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """Records that went, with all seqs between two; a single one is a span, too."""
 
     first: int
     last: int
 
-    def __len__(self) -> int:
+    @property
+    def records(self) -> int:
+        """How many."""
         return self.last - self.first + 1
 
 
+class _Item(NamedTuple):
+    """A row or a segment."""
+
+    first: int
+    last: int
+    bytes: int
+    boot: int
+    at_ns: int
+
+
 @dataclass(slots=True)
-class Dropped:
-    """What the quota took, and what is left."""
+class Gone:
+    """What left the file in one commit."""
 
-    records: dict[Lane, list[Span]] = field(default_factory=dict)
-    """By lane; those in one segment are one span."""
+    records: dict[Lane, int] = field(default_factory=dict)
+    """How many of each lane, for whatever reason."""
     bytes: dict[Lane, int] = field(default_factory=dict)
-    dead_letters: int = 0
+    spans: dict[Lane, list[Span]] = field(default_factory=dict)
+    """Those of them that not every sink had."""
+    drops: list[Drop] = field(default_factory=list)
+    """The losses, dead letters with them."""
     used_bytes: int = 0
+    more: bool = False
+    """Whether another look may find more that is too old."""
+
+    def note(self, lane: Lane, records: int, size: int) -> None:
+        """So many more."""
+        self.records[lane] = self.records.get(lane, 0) + records
+        self.bytes[lane] = self.bytes.get(lane, 0) + size
 
 
-def trim(connection: sqlite3.Connection, lane: Lane, floor: int) -> tuple[int, int]:
-    """Delete the records of a lane up to a seq, but for those that were refused or are out on lease.
+@dataclass(slots=True)
+class Retention:
+    """One look at what has to leave: before the commit that it is part of."""
 
-    Returns:
-        How many went, and how many bytes.
-    """
-    gone = connection.execute(
-        "DELETE FROM records WHERE lane = ? AND seq <= ? AND seq NOT IN (SELECT seq FROM refusals)"
-        " AND seq NOT IN (SELECT seq FROM leases) RETURNING size",
-        (lane, floor),
-    ).fetchall()
-    records, size = len(gone), sum(each for (each,) in gone) + len(gone) * tables.ROW_BYTES
-    if lane is Lane.BULK:
-        left = _delete_segments(connection, floor)
-        records, size = records + left.records, size + left.bytes
-    return records, size
+    connection: sqlite3.Connection
+    boots: Mapping[int, Boot]
+    floors: Mapping[Lane, int]
+    """By lane, the seq up to which every sink has everything, but for what it refused or has on lease."""
+    now_utc: int
+    gone: Gone = field(default_factory=Gone)
 
+    def trim(self, lane: Lane) -> None:
+        """Delete what is delivered."""
+        self._delete(lane, self.floors[lane], spare=True)
 
-def _delete_segments(connection: sqlite3.Connection, floor: int) -> segments.Totals:
-    """Delete the segments that end at or before a seq; refused and leased records in them stay, as rows.
+    def expire(self, limits: Limits) -> None:
+        """Delete what was delivered and kept for long enough, and what is too old for its lane."""
+        for lane in Lane:
+            if self.floors[lane]:
+                self._take(lane, self.floors[lane], self._older_than(limits.keep_ns))
+            of_lane = limits.lanes.get(lane)
+            if of_lane is not None and of_lane.max_age_ns is not None:
+                self._take(lane, _END, self._older_than(of_lane.max_age_ns), why="age")
 
-    Returns:
-        What went.
-    """
-    oldest = segments.oldest(connection)
-    if oldest is None or oldest.last > floor:
-        return segments.Totals(0, 0)
-    (last,) = connection.execute("SELECT max(last) FROM segments WHERE last <= ?", (floor,)).fetchone()
-    spared = connection.execute(
-        "SELECT seq FROM refusals WHERE seq BETWEEN ?1 AND ?2"
-        " UNION SELECT seq FROM leases WHERE seq BETWEEN ?1 AND ?2",
-        (oldest.first, last),
-    ).fetchall()
-    kept = [size for (seq,) in spared if (size := _take_out(connection, seq))]
-    gone = segments.through(connection, last)
-    connection.execute("DELETE FROM segments WHERE last <= ?", (last,))
-    return segments.Totals(gone.records - len(kept), gone.bytes - sum(kept))
+    def fit(self, sizes: Mapping[Lane, int], limits: Limits, max_bytes: int) -> None:
+        """Delete until each lane and the file are within their quotas.
 
+        Args:
+            sizes: by lane, how many bytes it took before this look.
+            limits: of the lanes.
+            max_bytes: of the file.
+        """
+        for lane, of_lane in limits.lanes.items():
+            if of_lane.max_bytes is not None:
+                while (excess := self._size(lane, sizes) - of_lane.max_bytes) > 0:
+                    if not self._free(lane, excess, "lane_quota"):
+                        break
+        while (used := used_bytes(self.connection)) > max_bytes:
+            excess = used - max_bytes
+            if not (
+                any(self._free_delivered(lane, excess) for lane in reversed(Lane))
+                or self._bury_for_good()
+                or any(self._free(lane, excess, "quota") for lane in reversed(Lane))
+            ):
+                break
+        self.gone.used_bytes = used
 
-def _take_out(connection: sqlite3.Connection, seq: int) -> int:
-    """Make one record of a segment a row; returns how many bytes that takes, 0 if it is in none."""
-    segment = segments.covering(connection, seq)
-    if segment is None or seq < segment.first or not segment.sound:
-        return 0
-    (record,) = segment.opened(UNKNOWN_BOOT).following(seq - 1, 1)
-    tables.insert(connection, [record], seq, segment.boot)
-    return len(record.body) + tables.ROW_BYTES
+    def _older_than(self, age_ns: int) -> Callable[[_Item, int], bool]:
+        return lambda item, _: self._utc(item) < self.now_utc - age_ns
 
+    def _size(self, lane: Lane, sizes: Mapping[Lane, int]) -> int:
+        return sizes.get(lane, 0) - self.gone.bytes.get(lane, 0)
 
-def apply_quota(connection: sqlite3.Connection, max_bytes: int) -> Dropped:
-    """Delete the oldest of the least important until the rest fits: dead letters, bulk, normal, critical."""
-    dropped = Dropped()
-    while (used := used_bytes(connection)) > max_bytes:
-        found = connection.execute(
+    def _free_delivered(self, lane: Lane, excess: int) -> bool:
+        floor = self.floors[lane]
+        return bool(floor) and self._take(lane, floor, lambda _, freed: freed < excess)
+
+    def _free(self, lane: Lane, excess: int, why: Why) -> bool:
+        return self._free_delivered(lane, excess) or self._take(
+            lane, _END, lambda _, freed: freed < excess, why=why
+        )
+
+    def _bury_for_good(self) -> bool:
+        letters = self.connection.execute(
             "DELETE FROM dead_letters"
-            " WHERE number IN (SELECT number FROM dead_letters ORDER BY number LIMIT ?)",
+            " WHERE number IN (SELECT number FROM dead_letters ORDER BY number LIMIT ?)"
+            " RETURNING length(body), boot, at_ns, records",
             (_CHUNK,),
-        ).rowcount
-        dropped.dead_letters += found
-        if not found and not any(
-            _drop_oldest(connection, lane, used - max_bytes, dropped) for lane in reversed(Lane)
-        ):
-            break
-    dropped.used_bytes = used
-    return dropped
+        ).fetchall()
+        if letters:
+            times = [self._at(boot, at_ns) for _, boot, at_ns, _ in letters]
+            size = sum(each[0] for each in letters)
+            records = sum(each[3] for each in letters)
+            self._note_drop("dead_letter", "quota", records, size, times)
+        return bool(letters)
 
+    def _take(
+        self, lane: Lane, through: int, more: Callable[[_Item, int], bool], *, why: Why | None = None
+    ) -> bool:
+        """Delete the oldest of a lane, up to a seq, as long as `more` says so of each and what was freed.
 
-def _drop_oldest(connection: sqlite3.Connection, lane: Lane, excess: int, dropped: Dropped) -> bool:
-    """Delete about `excess` bytes of a lane, the oldest first; False if it has none."""
-    segment = segments.oldest(connection) if lane is Lane.BULK else None
-    rows = connection.execute(
-        "SELECT seq, size FROM records WHERE lane = ? AND seq < ? ORDER BY seq LIMIT ?",
-        (lane, segment.last if segment else 2**63 - 1, _CHUNK),
-    ).fetchall()
-    if not rows and segment is None:
-        return False
-    spans = dropped.records.setdefault(lane, [])
-    freed = 0
-    for seq, size in rows:
-        spans.append(Span(seq, seq))
-        freed += size + tables.ROW_BYTES
-        if freed >= excess:
-            break
-    if rows:
-        connection.execute("DELETE FROM records WHERE lane = ? AND seq <= ?", (lane, spans[-1].last))
-    elif segment is not None:
-        spans.append(Span(segment.first, segment.last))
-        freed = segment.bytes
-        segments.remove(connection, segment.last)
-    tables.delete_orphans(connection)
-    dropped.bytes[lane] = dropped.bytes.get(lane, 0) + freed
-    return True
+        Without `why` they are delivered: no loss, and what was refused or leased is spared.
+        """
+        taken: list[_Item] = []
+        freed = 0
+        for item in self._oldest(lane, through, spare=why is None):
+            if not more(item, freed):
+                break
+            taken.append(item)
+            freed += item.bytes
+        if not taken:
+            return False
+        self.gone.more |= len(taken) == _CHUNK
+        self._delete(lane, taken[-1].last, spare=why is None)
+        if why is not None:
+            spans = [Span(each.first, each.last) for each in taken]
+            self.gone.spans.setdefault(lane, []).extend(spans)
+            times = [self._utc(each) for each in taken]
+            self._note_drop(lane.name.lower(), why, sum(each.records for each in spans), freed, times)
+        return True
+
+    def _oldest(self, lane: Lane, through: int, *, spare: bool) -> Sequence[_Item]:
+        items = [
+            _Item(*row)
+            for row in self.connection.execute(
+                f"SELECT seq, seq, size + ?, boot, at_ns FROM records WHERE lane = ? AND seq <= ?"  # noqa: S608
+                f"{_SPARED if spare else ''} ORDER BY seq LIMIT ?",
+                (tables.ROW_BYTES, lane, through, _CHUNK),
+            )
+        ]
+        if lane is not Lane.BULK:
+            return items
+        items += [
+            _Item(*row)
+            for row in self.connection.execute(
+                "SELECT last - count + 1, last, length(body) + ?, boot, at_ns FROM segments"
+                " WHERE last <= ? ORDER BY last LIMIT ?",
+                (segments.SEGMENT_BYTES, through, _CHUNK),
+            )
+        ]
+        return sorted(items, key=lambda item: item.last)[:_CHUNK]
+
+    def _delete(self, lane: Lane, through: int, *, spare: bool) -> None:
+        rows = self.connection.execute(
+            f"DELETE FROM records WHERE lane = ? AND seq <= ?{_SPARED if spare else ''}"  # noqa: S608
+            " RETURNING size",
+            (lane, through),
+        ).fetchall()
+        self.gone.note(lane, len(rows), sum(size for (size,) in rows) + len(rows) * tables.ROW_BYTES)
+        if lane is Lane.BULK:
+            self._delete_segments(through, spare=spare)
+        if not spare:
+            tables.delete_orphans(self.connection)
+
+    def _delete_segments(self, through: int, *, spare: bool) -> None:
+        """Delete the segments that end at or before a seq; what is spared stays, as rows."""
+        oldest = segments.oldest(self.connection)
+        if oldest is None or oldest.last > through:
+            return
+        (last,) = self.connection.execute(
+            "SELECT max(last) FROM segments WHERE last <= ?", (through,)
+        ).fetchone()
+        kept = [self._take_out(seq) for seq in self._spared(oldest.first, last)] if spare else []
+        gone = segments.through(self.connection, last)
+        self.connection.execute("DELETE FROM segments WHERE last <= ?", (last,))
+        self.gone.note(Lane.BULK, gone.records - sum(map(bool, kept)), gone.bytes - sum(kept))
+
+    def _spared(self, first: int, last: int) -> list[int]:
+        rows = self.connection.execute(
+            "SELECT seq FROM refusals WHERE seq BETWEEN ?1 AND ?2"
+            " UNION SELECT seq FROM leases WHERE seq BETWEEN ?1 AND ?2",
+            (first, last),
+        )
+        return [seq for (seq,) in rows]
+
+    def _take_out(self, seq: int) -> int:
+        """Make one record of a segment a row; returns how many bytes that takes, 0 if it is in none."""
+        segment = segments.covering(self.connection, seq)
+        if segment is None or seq < segment.first or not segment.sound:
+            return 0
+        (record,) = segment.opened(UNKNOWN_BOOT).following(seq - 1, 1)
+        tables.insert(self.connection, [record], seq, segment.boot)
+        return len(record.body) + tables.ROW_BYTES
+
+    def _utc(self, item: _Item) -> int:
+        return self._at(item.boot, item.at_ns)
+
+    def _at(self, boot: int, at_ns: int) -> int:
+        return self.boots.get(boot, UNKNOWN_BOOT).offset_ns + at_ns
+
+    def _note_drop(
+        self,
+        what: str,
+        why: Why,
+        records: int,
+        size: int,
+        times: Sequence[int],
+    ) -> None:
+        self.gone.drops.append(Drop(what, why, records, size, min(times), max(times), self.now_utc))

@@ -131,25 +131,29 @@ class Totals:
     records: int
     bytes: int
 
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(self.records + other.records, self.bytes + other.bytes)
+
     def __sub__(self, other: "Totals") -> "Totals":
         return Totals(self.records - other.records, self.bytes - other.bytes)
 
 
 def insert(connection: sqlite3.Connection, bulk: Bulk, first: int, boot: int) -> int:
-    """Insert a segment whose first record has seq `first`; returns the seq of its last."""
+    """Insert a segment whose first record has seq `first`; returns how many bytes it takes."""
     count = len(bulk.bodies)
     last = first + count - 1
     at_ns = bulk.at_ns[0]
     alike = bulk.at_ns.count(at_ns) == count
-    body = msgpack.packb(([] if alike else bulk.at_ns, bulk.bodies))
+    body: bytes = msgpack.packb(([] if alike else bulk.at_ns, bulk.bodies))
+    size = len(body) + SEGMENT_BYTES
     head = (last, count, boot, at_ns, bulk.stream, bulk.ordinal)
     before = _through(connection, None)
     connection.execute(
         "INSERT INTO segments (last, count, boot, at_ns, stream, ordinal, records_through, bytes_through,"
         " crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*head, before.records + count, before.bytes + len(body) + SEGMENT_BYTES, _crc(head, body), body),
+        (*head, before.records + count, before.bytes + size, _crc(head, body), body),
     )
-    return last
+    return size
 
 
 def covering(connection: sqlite3.Connection, seq: int) -> Segment | None:
@@ -186,8 +190,8 @@ def count_between(connection: sqlite3.Connection, after: int, through: int | Non
     return _through(connection, through).records - _through(connection, after).records
 
 
-def remove(connection: sqlite3.Connection, last: int) -> None:
-    """Delete one segment from among the others."""
+def remove(connection: sqlite3.Connection, last: int) -> int:
+    """Delete one segment from among the others; returns how many bytes it took."""
     count, size = connection.execute(
         "SELECT count, length(body) FROM segments WHERE last = ?", (last,)
     ).fetchone()
@@ -197,6 +201,7 @@ def remove(connection: sqlite3.Connection, last: int) -> None:
         " WHERE last > ?",
         (count, size + SEGMENT_BYTES, last),
     )
+    return int(size) + SEGMENT_BYTES
 
 
 def _through(connection: sqlite3.Connection, seq: int | None) -> Totals:

@@ -7,24 +7,23 @@ with the next commit: if that is lost in a power cut, the sink is offered the sa
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from dxad.errors import NotConnected
-from dxad.outbox import database, retention, segments, tables
+from dxad.outbox import database, drops, segments, tables
 from dxad.outbox.boots import Boots
+from dxad.outbox.disk import Disk
+from dxad.outbox.drops import Drop
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog, Place, Places
 from dxad.outbox.reading import Reading
-from dxad.outbox.retention import Dropped, Span
-from dxad.outbox.segments import Bulk, Segment
-from dxad.outbox.tables import Found, Letter
+from dxad.outbox.retention import Gone, Retention, Span
+from dxad.outbox.segments import Bulk, Segment, Totals
+from dxad.outbox.tables import ROW_BYTES, Found, Letter
 from dxad.runtime.clock import Clock
 from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 
@@ -41,6 +40,8 @@ class Status:
     """The store in numbers."""
 
     stored: Mapping[Lane, int]
+    sizes: Mapping[Lane, int]
+    """By lane, how many bytes its records take."""
     sinks: Mapping[str, Backlog]
     bytes: int
     dead_letters: int
@@ -48,6 +49,8 @@ class Status:
     """How many records this run found damaged."""
     set_aside: Path | None
     """Where this run put a damaged file."""
+    untold: Sequence[Drop]
+    """What was lost and no durable event tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +63,10 @@ class Committed:
     """The place of the last record in the segment, likewise; 0 without one."""
     fresh: Mapping[Lane, int] = field(default_factory=dict)
     """How many rows were not stored before."""
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    """What went by quota: by lane, and `dead_letter`."""
+    dropped: Sequence[Drop] = ()
+    """What went by quota or for its age."""
+    more: bool = False
+    """Whether another look may find more that is too old."""
 
 
 class Store:
@@ -70,14 +75,12 @@ class Store:
     def __init__(
         self, path: Path | None, *, max_bytes: int, clock: Clock, boot: Boot, limits: Limits
     ) -> None:
-        self._path = path
         self.max_bytes = max_bytes
         """The quota, from the next commit on."""
         self.limits = limits
         """Likewise."""
         self._clock = clock
-        self._connection: sqlite3.Connection | None = None
-        self._broken = False
+        self._disk = Disk(path, clock=clock, on_open=self._load, on_fresh=self._start_afresh)
         self._loaded = False
         self._next_seq = 1
         self._places = Places()
@@ -89,39 +92,54 @@ class Store:
         self._changes: list[Callable[[sqlite3.Connection], None]] = []  # refusals, dead letters: likewise
         self._trimmed: dict[Lane, int] = {}
         self._stored: Counter[Lane] = Counter()
+        self._sizes: Counter[Lane] = Counter()
+        self._untold: list[Drop] = []
         self._dead_letters = 0
         self._damaged = 0
         self._bytes = 0
-        self._set_aside: Path | None = None
 
     def status(self) -> Status:
         """Everything in numbers, from memory."""
         return Status(
             dict(self._stored),
+            dict(self._sizes),
             {name: place.backlog() for name, place in self._places.items()},
             self._bytes,
             self._dead_letters,
             self._damaged,
-            self._set_aside,
+            self._disk.set_aside,
+            self._untold,
         )
 
     def close(self) -> None:
         """Let go of the file, its log folded in."""
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            self._connection.close()
-            self._connection = None
+        self._disk.close()
 
-    def commit(self, records: Sequence[Record], bulk: Bulk | None = None) -> Committed:
+    def commit(
+        self,
+        records: Sequence[Record],
+        bulk: Bulk | None = None,
+        *,
+        lost: Sequence[Drop] = (),
+        told: Sequence[Drop] = (),
+        tidy: bool = False,
+    ) -> Committed:
         """Make the records durable, and what the sinks did since the last commit; open the file if need be.
+
+        Args:
+            records: are stored as rows.
+            bulk: is stored as a segment.
+            lost: what was dropped before it came here.
+            told: of these drops, one of the records tells.
+            tidy: look for what is too old as well.
 
         Raises:
             NotConnected: the disk does not take it; everything is as it was before.
             ConfigError: the file is of a newer dxad.
         """
-        with self._file(reopen=True) as connection:
-            if not (records or bulk or self._moved or self._changes or not self._boot_saved):
+        with self._disk.use(reopen=True) as connection:
+            noted = self._moved or self._changes or not self._boot_saved or lost
+            if not (records or bulk or noted or tidy):
                 return Committed()
             connection.execute("BEGIN IMMEDIATE")
             boot = self._boots.number(self._boot)
@@ -129,41 +147,69 @@ class Store:
                 boot = self._boots.save(connection, self._boot)
             seqs = tables.insert(connection, records, self._next_seq, boot)
             next_seq = max(self._next_seq, max(seqs, default=0) + 1)
-            bulk_seq = 0 if bulk is None else segments.insert(connection, bulk, next_seq, boot)
+            fresh = _fresh(records, seqs, self._next_seq)
+            if bulk is not None:
+                size = segments.insert(connection, bulk, next_seq, boot)
+                fresh[Lane.BULK] = fresh.get(Lane.BULK, Totals(0, 0)) + Totals(len(bulk.bodies), size)
+                next_seq += len(bulk.bodies)
             for change in self._changes:
                 change(connection)
             for sink in self._moved:
                 place = self._places.get(sink)
                 tables.save_place(connection, sink, None if place is None else place.passed)
             floors = {lane: self._places.floor(lane) for lane in Lane}
-            trimmed = {
-                lane: retention.trim(connection, lane, floor)[0]
-                for lane, floor in floors.items()
-                if floor > self._trimmed.get(lane, 0)
-            }
-            dropped = retention.apply_quota(connection, self.max_bytes)
-            if self._changes or dropped.dead_letters:
+            gone = self._retain(connection, floors, fresh, tidy=tidy)
+            drops.note(connection, [*lost, *gone.drops])
+            drops.told(connection, told)
+            if self._changes or gone.drops:
                 self._dead_letters = tables.count_dead_letters(connection)
+            if told or lost or gone.drops:
+                self._untold = drops.load(connection)
             connection.execute("COMMIT")
 
-            fresh = Counter(
-                each.lane for each, seq in zip(records, seqs, strict=True) if seq >= self._next_seq
-            )
-            if bulk is not None:
-                fresh[Lane.BULK] += len(bulk.bodies)
-            self._next_seq = max(next_seq, bulk_seq + 1)
+            self._next_seq = next_seq
             self._boot_saved = True
-            self._stored.update(fresh)
-            self._stored.subtract(trimmed)
             self._trimmed = floors
-            self._places.came(fresh)
-            for lane, gone in dropped.records.items():
-                self._forget(lane, gone)
-            self._bytes = dropped.used_bytes
+            self._bytes = gone.used_bytes
+            for lane, each in fresh.items():
+                self._stored[lane] += each.records
+                self._sizes[lane] += each.bytes
+            self._places.came({lane: each.records for lane, each in fresh.items()})
+            self._stored.subtract(gone.records)
+            self._sizes.subtract(gone.bytes)
+            for lane, spans in gone.spans.items():
+                self._places.went(lane, spans)
             self._moved.clear()
             self._changes.clear()
             self._find_oldest(connection)
-        return _committed(seqs, bulk_seq, fresh, dropped)
+        return _committed(seqs, 0 if bulk is None else next_seq - 1, fresh, gone)
+
+    def tidy(self) -> Committed:
+        """Let go of what is too old.
+
+        Raises:
+            NotConnected: the disk does not take it.
+        """
+        return self.commit((), tidy=True)
+
+    def _retain(
+        self,
+        connection: sqlite3.Connection,
+        floors: Mapping[Lane, int],
+        fresh: Mapping[Lane, Totals],
+        *,
+        tidy: bool,
+    ) -> Gone:
+        retention = Retention(connection, self._boots, floors, self._utc())
+        if not self.limits.keep_ns:
+            for lane, floor in floors.items():
+                if floor > self._trimmed.get(lane, 0):
+                    retention.trim(lane)
+        if tidy:
+            retention.expire(self.limits)
+        sizes = {lane: self._sizes[lane] + fresh.get(lane, Totals(0, 0)).bytes for lane in Lane}
+        retention.fit(sizes, self.limits, self.max_bytes)
+        return retention.gone
 
     def note_clock(self, boot: Boot) -> None:
         """This is known now of the boot that the records come from."""
@@ -182,7 +228,7 @@ class Store:
         place = Place({lane: old.passed.get(lane, 0) for lane in sorted(lanes)}, refused=old.refused)
         self._places[sink] = place
         self._moved.add(sink)
-        with self._file() as connection:
+        with self._disk.use() as connection:
             self._count_waiting(connection, place)
             self._find_oldest(connection)
 
@@ -195,7 +241,7 @@ class Store:
     def fetch(self, sink: str, limit: int) -> list[Record]:
         """The next records for a sink: lane by lane, in order within each."""
         records: list[Record] = []
-        with self._file() as connection:
+        with self._disk.use() as connection:
             for lane, passed in self._places[sink].passed.items():
                 records += self._sound(
                     connection,
@@ -206,7 +252,7 @@ class Store:
     def refused(self, sink: str, limit: int) -> list[Record]:
         """What a sink refused and has to be offered again, the longest refused first."""
         seqs = list(islice(self._places[sink].refused, limit))
-        with self._file() as connection:
+        with self._disk.use() as connection:
             return self._sound(connection, partial(self._reading.these, seqs=seqs))
 
     def ack(self, sink: str, records: Sequence[Record]) -> None:
@@ -251,7 +297,7 @@ class Store:
         stretches = place.advance(records)
         if stretches:
             self._moved.add(sink)
-            with self._file() as connection:
+            with self._disk.use() as connection:
                 for lane, (after, through) in stretches.items():
                     place.waiting[lane] -= _count_between(connection, lane, after, through)
 
@@ -273,33 +319,30 @@ class Store:
                 row = (head.last, head.boot, head.at_ns)
         return None if row is None else self._boots.get(row[1], UNKNOWN_BOOT).offset_ns + row[2]
 
-    def _forget(self, lane: Lane, spans: Sequence[Span]) -> None:
-        self._stored[lane] -= sum(map(len, spans))
-        self._places.went(lane, spans)
-
     def _sound(
         self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], Found]
     ) -> list[Record]:
         """The records of a query; damaged ones go to the dead letters, and others come in their place."""
         while (found := query(connection)).damaged:
-            spans: list[tuple[Lane, Span]] = []
+            damaged = 0
             connection.execute("BEGIN IMMEDIATE")
             for each in found.damaged:
                 record = _as_record(each) if isinstance(each, Segment) else each
                 count = each.count if isinstance(each, Segment) else 1
+                damaged += count
                 boot = each.boot if isinstance(each, Segment) else self._boots.number(each.boot)
                 letter = Letter(_DAMAGED, self._utc(), boot, records=count)
                 tables.bury(connection, "", record, letter)
                 if isinstance(each, Segment):
-                    segments.remove(connection, each.last)
+                    size = segments.remove(connection, each.last)
                 else:
                     tables.delete(connection, [each.seq])
-                spans.append((record.lane, Span(record.seq - count + 1, record.seq)))
+                    size = len(each.body) + ROW_BYTES
+                self._stored[record.lane] -= count
+                self._sizes[record.lane] -= size
+                self._places.went(record.lane, [Span(record.seq - count + 1, record.seq)])
             tables.delete_orphans(connection)
             connection.execute("COMMIT")
-            for lane, span in spans:
-                self._forget(lane, [span])
-            damaged = sum(len(span) for _, span in spans)
             self._dead_letters += len(found.damaged)
             self._damaged += damaged
             log.error("%d records were damaged on disk: see the dead letters", damaged)
@@ -310,55 +353,15 @@ class Store:
 
     # -- the file -----------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _file(self, *, reopen: bool = False) -> Iterator[sqlite3.Connection]:
-        """The open database; its errors become NotConnected, and no transaction outlives the block."""
-        try:
-            if self._connection is None and reopen:
-                self._connection = self._open_and_load()
-            if self._connection is None:
-                raise NotConnected("the outbox's file is closed")
-            yield self._connection
-        except (sqlite3.Error, OSError) as error:
-            self._broken = self._broken or database.is_damage(error)
-            if not database.is_passing(error):
-                self._drop_connection()
-            raise NotConnected(str(error)) from error
-        finally:
-            if self._connection is not None and self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+    @property
+    def _connection(self) -> sqlite3.Connection | None:
+        return self._disk.connection
 
-    def _open_and_load(self) -> sqlite3.Connection:
-        with ExitStack() as undo:
-            connection = self._open()
-            undo.callback(connection.close)
-            self._load(connection)
-            undo.pop_all()
-        return connection
-
-    def _drop_connection(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-            self._connection = None
-
-    def _open(self) -> sqlite3.Connection:
-        if self._path is None:
-            return database.memory()
-        if not self._broken:
-            try:
-                return database.open_file(self._path)
-            except sqlite3.DatabaseError as error:
-                if not database.is_damage(error):
-                    raise
-        now = datetime.fromtimestamp(self._clock.utc(self._clock.now()) / 1e9, UTC)
-        self._set_aside = database.set_aside(self._path, now.strftime("%Y%m%dT%H%M%SZ"))
-        self._broken = False
-        log.error("%s is damaged; it was set aside as %s", self._path, self._set_aside)
+    def _start_afresh(self) -> None:
+        """What the file held was set aside: what was refused is not in the new one."""
         for place in self._places.values():
             place.refused.clear()
         self._changes.clear()
-        return database.open_file(self._path)
 
     def _load(self, connection: sqlite3.Connection) -> None:
         """Learn what the file holds; how far the sinks are, memory knows better once it has learnt it."""
@@ -372,9 +375,11 @@ class Store:
         self._trimmed.clear()
         passed = (seq for each in self._places.values() for seq in each.passed.values())
         self._next_seq = max(self._next_seq, 1 + max(passed, default=0), 1 + tables.newest(connection))
-        in_segments = segments.totals(connection)
-        self._stored = Counter({lane: n for lane, (n, _) in tables.totals(connection).items()})
-        self._stored[Lane.BULK] += in_segments.records
+        contents = {lane: Totals(*each) for lane, each in tables.totals(connection).items()}
+        contents[Lane.BULK] = contents.get(Lane.BULK, Totals(0, 0)) + segments.totals(connection)
+        self._stored = Counter({lane: each.records for lane, each in contents.items()})
+        self._sizes = Counter({lane: each.bytes for lane, each in contents.items()})
+        self._untold = drops.load(connection)
         self._dead_letters = tables.count_dead_letters(connection)
         self._bytes = database.used_bytes(connection)
         for place in self._places.values():
@@ -405,13 +410,25 @@ def _as_record(segment: Segment) -> Record:
     return Record(id_, Lane.BULK, segment.body, segment.last, at_ns=segment.at_ns)
 
 
-def _committed(seqs: Iterable[int], bulk_seq: int, fresh: Mapping[Lane, int], dropped: Dropped) -> Committed:
-    spans = [span for each in dropped.records.values() for span in each]
-    lost = {lane.name.lower(): sum(map(len, each)) for lane, each in dropped.records.items()}
-    if dropped.dead_letters:
-        lost["dead_letter"] = dropped.dead_letters
+def _fresh(records: Sequence[Record], seqs: Sequence[int], first: int) -> dict[Lane, Totals]:
+    """What of these was not stored before."""
+    found: dict[Lane, Totals] = {}
+    for each, seq in zip(records, seqs, strict=True):
+        if seq >= first:
+            found[each.lane] = found.get(each.lane, Totals(0, 0)) + Totals(1, len(each.body) + ROW_BYTES)
+    return found
+
+
+def _committed(seqs: Sequence[int], bulk_seq: int, fresh: Mapping[Lane, Totals], gone: Gone) -> Committed:
+    spans = [span for each in gone.spans.values() for span in each]
 
     def left(seq: int) -> int | None:
         return None if any(each.first <= seq <= each.last for each in spans) else seq
 
-    return Committed([*map(left, seqs)] if spans else list(seqs), left(bulk_seq), fresh, lost)
+    return Committed(
+        [*map(left, seqs)] if spans else list(seqs),
+        left(bulk_seq),
+        {lane: each.records for lane, each in fresh.items()},
+        gone.drops,
+        gone.more,
+    )

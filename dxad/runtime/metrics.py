@@ -39,7 +39,7 @@ METRICS: Final = {
     "dxad_alarms_withheld_total": "alarms that would have been raised, but were shelved",
     "dxad_records_stored_total": "records durable in the outbox",
     "dxad_records_delivered_total": "records a sink has acknowledged",
-    "dxad_records_dropped_total": "records dropped by quota",
+    "dxad_records_dropped_total": "records lost, by lane and reason: a quota, their age, memory",
     "dxad_records_dead_total": "records a sink refused for good",
     "dxad_states_rejected_total": "saved states that were damaged, or of another model, and not taken up",
     "dxad_reloads_total": "configurations that were read anew, by result",
@@ -106,14 +106,23 @@ class Metrics:
             each.value for (key, has), each in self._counters.items() if key == name and asked <= set(has)
         )
 
+    def sums(self, name: str, *labels: str) -> dict[tuple[str, ...], int]:
+        """The counters of this name, summed up by the values of these labels."""
+        found: dict[tuple[str, ...], int] = {}
+        for (key, has), each in self._counters.items():
+            if key == name:
+                values = tuple(dict(has).get(label, "") for label in labels)
+                found[values] = found.get(values, 0) + each.value
+        return found
+
     def by_label(self, name: str, label: str, **labels: str) -> dict[str, int]:
         """The counters of this name that have at least these labels, by the value of one further label."""
         asked = set(labels.items())
-        return {
-            dict(has)[label]: each.value
-            for (key, has), each in self._counters.items()
-            if key == name and asked <= set(has) and label in dict(has)
-        }
+        found: dict[str, int] = {}
+        for (key, has), each in self._counters.items():
+            if key == name and asked <= set(has) and label in dict(has):
+                found[dict(has)[label]] = found.get(dict(has)[label], 0) + each.value
+        return found
 
     def samples(self) -> Iterable[Sample]:
         """All counters now."""

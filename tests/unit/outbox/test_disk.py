@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, closing
 import pytest
 
 from dxad.errors import ConfigError, NotConnected, OutboxFull
-from dxad.outbox import Outbox, database, front, schema
+from dxad.outbox import Outbox, commits, database, schema
 from dxad.types import Lane
 from tests.unit.outbox.records import codes, file_size_limit, ids, overwrite, pragma, record, sql, until
 
@@ -127,7 +127,7 @@ class TestBrokenDisk:
 
     async def test_memory_is_bounded(self, make, tmp_path, monkeypatch, metrics, health):
         async with self.without_disk(make, tmp_path) as box:
-            monkeypatch.setattr(front, "_MEMORY_MAX", 10_000)
+            monkeypatch.setattr(commits, "_MEMORY_MAX", 10_000)
             bulk = [box.append(record(f"b{n}", Lane.BULK, 1000)) for n in range(5)]
             critical = [box.append(record(f"c{n}", Lane.CRITICAL, 1000)) for n in range(12)]
             assert all(isinstance(each.exception(), OutboxFull) for each in bulk)
