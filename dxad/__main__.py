@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "query": "Score the last rows of PIPELINE, now.",
     "alarms": "Show all alarms, or do something about one of them.",
     "incidents": "Show what was found, with its evidence.",
+    "outbox": "Show what waits to be delivered and why; look into it, replay, retry, export.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "models": "Make, list, show and try bundles of models, and say which of them counts.",

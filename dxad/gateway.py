@@ -11,6 +11,7 @@ from dxad.assembly import Assembly, memory
 from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.excerpt import excerpt
+from dxad.outboxdesk import OutboxDesk
 from dxad.query import answer
 from dxad.reloading import Reloading
 from dxad.ring.ringbuffer import RingBuffer
@@ -44,6 +45,8 @@ class Gateway:
         self._health = health
         self._metrics = metrics
         self._config_path = config_path
+        self.outbox = OutboxDesk(assembly.outbox, clock)
+        """Looks into the outbox, and offers again."""
         self._since = clock.now()
         self._measured: tuple[Config | None, int] = (None, 0)
 

@@ -11,7 +11,17 @@ import click
 
 from dxad.errors import ConfigError, ResourceUnavailableError
 
-__all__ = ["MISTAKE", "REFUSED", "UNREACHABLE", "as_json", "hand_down", "of_config", "tell", "to_daemon"]
+__all__ = [
+    "MISTAKE",
+    "REFUSED",
+    "UNREACHABLE",
+    "as_json",
+    "hand_down",
+    "of_config",
+    "socket_of",
+    "tell",
+    "to_daemon",
+]
 
 REFUSED: Final = 1
 """The daemon answers, but something is wrong: with it, or with what was asked."""
@@ -42,7 +52,7 @@ def to_daemon(command: Callable[..., None]) -> Callable[..., None]:
         from dxad.errors import RequestRefusedError
 
         try:
-            command(*args, socket=_socket(socket, config), **others)
+            command(*args, socket=socket_of(socket, config), **others)
         except ConfigError as error:
             tell(error)
             sys.exit(MISTAKE)
@@ -60,7 +70,12 @@ def hand_down(context: click.Context, socket: Path) -> None:
         context.default_map = {name: {"socket": str(socket)} for name in context.command.commands}
 
 
-def _socket(socket: Path | None, config: Path | None) -> Path:
+def socket_of(socket: Path | None, config: Path | None) -> Path:
+    """The control socket that is meant: named, of a configuration, or the usual one.
+
+    Raises:
+        ConfigError: the configuration has mistakes.
+    """
     if socket is not None:
         return socket
     if config is not None:

@@ -6,7 +6,7 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
 
@@ -35,8 +35,60 @@ ModelVerb = Literal["install", "shadow", "promote", "rollback", "dismiss"]
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class OutboxDesk(Protocol):
+    """What the outbox lets others see and do.
+
+    Each may raise NotConnected: its disk fails.
+    """
+
+    def wanted(
+        self,
+        *,
+        lanes: Sequence[str] = (),
+        types: Sequence[str] = (),
+        since: int | None = None,
+        until: int | None = None,
+        sink: str = "",
+    ) -> Any:
+        """Which records are meant; a time is UTC ns or, below 0, so long ago."""
+
+    def wanted_letters(
+        self, *, numbers: Sequence[int] = (), sink: str | None = None, reason: str = ""
+    ) -> Any:
+        """Which dead letters are meant."""
+
+    async def overview(self) -> Document:
+        """Everything in numbers."""
+
+    async def page(self, wanted: Any, *, after: int, limit: int, whole: bool) -> Document:
+        """The next of the records that are wanted."""
+
+    async def record(self, id_: str) -> Document | None:
+        """One record, whole."""
+
+    async def letters(self, wanted: Any, *, after: int, limit: int, whole: bool) -> Document:
+        """The next of the dead letters that are wanted."""
+
+    async def replay(self, sink: str, wanted: Any, *, dry_run: bool) -> Document:
+        """Offer a sink again what it has had.
+
+        Raises:
+            ConfigError: there is no such sink.
+        """
+
+    async def retry(self, wanted: Any) -> Document:
+        """Offer dead letters to their sinks again."""
+
+    async def drop(self, wanted: Any) -> Document:
+        """Delete dead letters for good."""
+
+
 class Gateway(Protocol):
     """What the daemon lets others see and do."""
+
+    @property
+    def outbox(self) -> OutboxDesk:
+        """What waits to be delivered."""
 
     def status(self) -> Document:
         """Everything there is to see."""

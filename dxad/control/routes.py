@@ -12,6 +12,7 @@ from pydantic import Field
 from dxad.alarmsection import Action
 from dxad.control import openapi
 from dxad.control.limits import QUERY_BYTES
+from dxad.control.outbox import OUTBOX_ROUTES
 from dxad.control.problem import Refusal
 from dxad.control.route import Answer, Call, Handler, ModelVerb, Route, asked_of, body_of, known, listed
 from dxad.errors import ConfigError, ModelError
@@ -332,7 +333,7 @@ ROUTES: Final = (
         "POST", "/v1/pipelines/{name}/models/dismiss", _model("dismiss"), "Let go of the model beside the "
         "live one.", admin=True,
     ),
-    Route("GET", "/v1/outbox", _part("outbox", "sinks"), "What waits, for whom, and what was dropped."),
+    *OUTBOX_ROUTES,
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
     Route("GET", "/v1/openapi.json", _openapi, "This table, as OpenAPI."),
 )  # fmt: skip

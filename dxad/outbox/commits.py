@@ -310,10 +310,21 @@ class Commits:
     async def ask(self, ask: Callable[[], T]) -> T | None:
         """Ask the store; None while the disk fails."""
         try:
+            return await self.ask_or_raise(ask)
+        except NotConnected:
+            return None
+
+    async def ask_or_raise(self, ask: Callable[[], T]) -> T:
+        """Ask the store.
+
+        Raises:
+            NotConnected: the disk fails.
+        """
+        try:
             answer, status = await self.in_thread(ask)
         except NotConnected as error:
             self.degrade(str(error))
-            return None
+            raise
         self._report.adopt(status)
         return answer
 

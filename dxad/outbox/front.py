@@ -14,6 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 from dxad.errors import ConfigError
 from dxad.outbox.commits import Commits
+from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.report import Report
@@ -232,6 +233,43 @@ class Outbox:
         self._report.count_dead(buried or 0, sink=sink, reason="refused")
         return buried or 0
 
+    # -- looking, and offering again ----------------------------------------------------------------------
+
+    async def look(self, ask: Callable[[Inspection], T]) -> T:
+        """What an inspection says, in the store thread.
+
+        Raises:
+            NotConnected: the disk fails; so for the following.
+        """
+        return await self._commits.ask_or_raise(partial(self._store.look, ask))
+
+    async def replay(self, sink: str, wanted: Wanted, *, dry_run: bool = False) -> int:
+        """Offer a sink again what it has had of the records wanted, after all that is new to it.
+
+        Returns:
+            How many they are, those between them included.
+        """
+        records = await self._commits.ask_or_raise(partial(self._store.replay, sink, wanted, dry_run=dry_run))
+        if records and not dry_run:
+            await self._commits.commit()
+            self._tell_sink(sink)
+        return records
+
+    async def retry_letters(self, wanted: LetterWanted) -> tuple[int, dict[int, str]]:
+        """Offer dead letters to their sinks again, as if they had never refused them.
+
+        Returns:
+            How many, and by number why others stay.
+        """
+        back, stay = await self._commits.ask_or_raise(partial(self._store.retry_letters, wanted))
+        for sink in back:
+            self._tell_sink(sink)
+        return sum(back.values()), stay
+
+    async def drop_letters(self, wanted: LetterWanted) -> int:
+        """Delete dead letters for good; returns how many."""
+        return await self._commits.ask_or_raise(partial(self._store.drop_letters, wanted))
+
     # -- numbers ------------------------------------------------------------------------------------------
 
     @property
@@ -256,6 +294,10 @@ class Outbox:
         self._commits.window_s = commit_window_s
 
     # -- inside -------------------------------------------------------------------------------------------
+
+    def _tell_sink(self, sink: str) -> None:
+        if sink in self._news:
+            self._news[sink].set()
 
     def _tell_sinks(self, lanes: set[Lane]) -> None:
         for sink, carried in self._lanes.items():

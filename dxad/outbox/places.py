@@ -20,6 +20,8 @@ class Backlog:
     """Those that it refused and that will be offered again."""
     oldest_utc: int | None
     """When the oldest that it was not offered yet was appended."""
+    replayed: int = 0
+    """Those that it has had and is offered once more; not among the pending."""
 
 
 @dataclass(slots=True)
@@ -33,6 +35,10 @@ class Place:
     refused: dict[int, int] = field(default_factory=dict)
     """By seq of those put by: how often they were refused."""
     oldest_utc: int | None = None
+    replays: dict[Lane, Span] = field(default_factory=dict)
+    """Stretches that it has had, and is offered once more."""
+    replaying: int = 0
+    """How many records there are in them."""
 
     def advance(self, records: Iterable[Record]) -> dict[Lane, tuple[int, int]]:
         """Pass these records; returns by lane the stretch that was passed: after which seq, through which."""
@@ -44,9 +50,26 @@ class Place:
                 self.passed[each.lane] = each.seq
         return stretches
 
+    def advance_replays(self, records: Iterable[Record]) -> None:
+        """Pass these records where they are offered once more."""
+        for each in records:
+            stretch = self.replays.get(each.lane)
+            if stretch is not None and stretch.first <= each.seq <= stretch.last:
+                if each.seq < stretch.last:
+                    self.replays[each.lane] = Span(each.seq + 1, stretch.last)
+                else:
+                    del self.replays[each.lane]
+
+    def floor(self, lane: Lane) -> int:
+        """The seq up to which it will ask for nothing of a lane that it carries."""
+        stretch = self.replays.get(lane)
+        passed = self.passed[lane]
+        return passed if stretch is None else min(passed, stretch.first - 1)
+
     def backlog(self) -> Backlog:
         """In numbers."""
-        return Backlog(self.waiting.total() + len(self.refused), len(self.refused), self.oldest_utc)
+        waiting = self.waiting.total() + len(self.refused)
+        return Backlog(waiting, len(self.refused), self.oldest_utc, self.replaying)
 
 
 class Places(dict[str, Place]):
@@ -54,7 +77,7 @@ class Places(dict[str, Place]):
 
     def floor(self, lane: Lane) -> int:
         """The seq up to which every sink that carries the lane is done; 0 if there is none."""
-        return min((each.passed[lane] for each in self.values() if lane in each.passed), default=0)
+        return min((each.floor(lane) for each in self.values() if lane in each.passed), default=0)
 
     def came(self, fresh: Mapping[Lane, int]) -> None:
         """So many new records are stored."""

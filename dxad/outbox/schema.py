@@ -140,6 +140,17 @@ def m002_segments_boots_consumers(database: sqlite_utils.Database) -> None:
     )
 
 
+@migrations()
+def m003_replays(database: sqlite_utils.Database) -> None:
+    """Add what a sink is to be offered once more."""
+    _create(
+        database,
+        "replays",
+        {"sink": str, "lane": int, "first": int, "last": int},
+        pk=("sink", "lane"),
+    )
+
+
 def _create(
     database: sqlite_utils.Database, name: str, columns: dict[str, type], *, pk: str | tuple[str, str]
 ) -> Table:

@@ -12,15 +12,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
-from dxad.outbox import database, drops, segments, tables
+from dxad.outbox import database, drops, replays, segments, tables
 from dxad.outbox.boots import Boots
 from dxad.outbox.disk import Disk
 from dxad.outbox.drops import Drop
+from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog, Place, Places
 from dxad.outbox.reading import Reading
+from dxad.outbox.replays import Replays
 from dxad.outbox.retention import Gone, Retention, Span
 from dxad.outbox.segments import Bulk, Segment, Totals
 from dxad.outbox.tables import ROW_BYTES, Found, Letter
@@ -30,6 +32,8 @@ from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 __all__ = ["Committed", "Status", "Store"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _DAMAGED: Final = "damaged"
 """The reason, in the dead letters, of a record whose checksum does not fit."""
@@ -88,6 +92,7 @@ class Store:
         self._boot_saved = False
         self._boots = Boots()
         self._reading = Reading(self._boots)
+        self._replays = Replays(self._places, self._reading)
         self._moved: set[str] = set()  # sinks whose place is not saved yet
         self._changes: list[Callable[[sqlite3.Connection], None]] = []  # refusals, dead letters: likewise
         self._trimmed: dict[Lane, int] = {}
@@ -157,6 +162,7 @@ class Store:
             for sink in self._moved:
                 place = self._places.get(sink)
                 tables.save_place(connection, sink, None if place is None else place.passed)
+                replays.save(connection, sink, {} if place is None else place.replays)
             floors = {lane: self._places.floor(lane) for lane in Lane}
             gone = self._retain(connection, floors, fresh, tidy=tidy)
             drops.note(connection, [*lost, *gone.drops])
@@ -226,11 +232,13 @@ class Store:
         """Keep for this sink what comes in these lanes, and give it all of them that is stored."""
         old = self._places.get(sink, Place({}))
         place = Place({lane: old.passed.get(lane, 0) for lane in sorted(lanes)}, refused=old.refused)
+        place.replays = {lane: each for lane, each in old.replays.items() if lane in lanes}
         self._places[sink] = place
         self._moved.add(sink)
         with self._disk.use() as connection:
             self._count_waiting(connection, place)
             self._find_oldest(connection)
+            self._replays.passed(connection, sink, ())
 
     def unsubscribe(self, sink: str) -> None:
         """The sink is no more: nothing is kept for it."""
@@ -247,6 +255,9 @@ class Store:
                     connection,
                     partial(self._reading.following, lane=lane, after=passed, limit=limit - len(records)),
                 )
+            if not records and self._places[sink].replays:
+                records = self._sound(connection, partial(self._replays.fetch, sink=sink, limit=limit))
+                self._moved.add(sink)
         return records
 
     def refused(self, sink: str, limit: int) -> list[Record]:
@@ -282,6 +293,48 @@ class Store:
         self._advance(sink, records)
         return buried
 
+    # -- looking, and offering again ----------------------------------------------------------------------
+
+    def look(self, ask: Callable[[Inspection], T]) -> T:
+        """What an inspection says of the file."""
+        with self._disk.use() as connection:
+            return ask(Inspection(connection))
+
+    def replay(self, sink: str, wanted: Wanted, *, dry_run: bool) -> int:
+        """Offer a sink again what it has had of the records wanted; returns how many they are."""
+        with self._disk.use() as connection:
+            records = self._replays.offer(connection, sink, wanted, dry_run=dry_run)
+        if records and not dry_run:
+            self._moved.add(sink)
+        return records
+
+    def retry_letters(self, wanted: LetterWanted) -> tuple[dict[str, int], dict[int, str]]:
+        """Offer dead letters to their sinks again; durable when it returns.
+
+        Returns:
+            By sink how many, and by number why others stay.
+        """
+        with self._disk.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            back, stay, returned = replays.retry_letters(connection, self._places, wanted)
+            connection.execute("COMMIT")
+            for sink, seqs in back.items():
+                self._places[sink].refused |= dict.fromkeys(seqs, 0)
+            for each in returned:
+                self._stored[each.lane] += 1
+                self._sizes[each.lane] += len(each.body) + ROW_BYTES
+            self._dead_letters = tables.count_dead_letters(connection)
+        return {sink: len(seqs) for sink, seqs in back.items()}, stay
+
+    def drop_letters(self, wanted: LetterWanted) -> int:
+        """Delete dead letters for good; durable when it returns."""
+        with self._disk.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            dropped = replays.drop_letters(connection, wanted)
+            connection.execute("COMMIT")
+            self._dead_letters -= dropped
+        return dropped
+
     def _bury(self, sink: str, record: Record, reason: str, attempts: int) -> None:
         letter = Letter(reason, self._utc(), self._boots.number(record.boot), attempts)
         self._changes.append(partial(tables.bury, sink=sink, record=record, letter=letter))
@@ -294,6 +347,10 @@ class Store:
 
     def _advance(self, sink: str, records: Sequence[Record]) -> None:
         place = self._places[sink]
+        if place.replays:
+            with self._disk.use() as connection:
+                self._replays.passed(connection, sink, records)
+            self._moved.add(sink)
         stretches = place.advance(records)
         if stretches:
             self._moved.add(sink)
@@ -394,6 +451,7 @@ class Store:
                 self._places.setdefault(sink, Place({})).passed[lane] = seq
             elif sink in self._places and lane in self._places[sink].passed:
                 self._places[sink].passed[lane] = seq
+        replays.load(connection, self._places)
         for sink, seq, attempts in tables.refusals(connection):
             if sink in self._places:
                 self._places[sink].refused[seq] = attempts

@@ -18,6 +18,45 @@ from dxad.errors import ConfigError, ModelRefusedError
 CURL = shutil.which("curl")
 
 
+class RememberingDesk:
+    """An outbox with one event and one dead letter."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Any]] = []
+
+    def wanted(self, **asked: Any) -> dict[str, Any]:
+        return asked
+
+    def wanted_letters(self, **asked: Any) -> dict[str, Any]:
+        return asked
+
+    async def overview(self) -> dict[str, Any]:
+        return {"lanes": {}, "sinks": {}, "dead_letters": []}
+
+    async def page(self, wanted: Any, *, after: int, limit: int, whole: bool) -> dict[str, Any]:
+        return {"records": [wanted], "next": after + limit, "damaged": int(whole)}
+
+    async def record(self, id_: str) -> dict[str, Any] | None:
+        return {"id": id_} if id_ == "pump" else None
+
+    async def letters(self, wanted: Any, *, after: int, limit: int, whole: bool) -> dict[str, Any]:
+        return {"letters": [wanted], "next": after + limit + whole}
+
+    async def replay(self, sink: str, wanted: Any, *, dry_run: bool) -> dict[str, Any]:
+        if sink != "reasoning":
+            raise ConfigError(f"no sink {sink!r}; there are reasoning")
+        self.done.append(("replay", (sink, wanted)))
+        return {"sink": sink, "records": 1, "dry_run": dry_run}
+
+    async def retry(self, wanted: Any) -> dict[str, Any]:
+        self.done.append(("retry", wanted))
+        return {"retried": 1, "stay": []}
+
+    async def drop(self, wanted: Any) -> dict[str, Any]:
+        self.done.append(("drop", wanted))
+        return {"dropped": 1}
+
+
 class Remembering:
     """A gateway with one pipeline, unless told otherwise."""
 
@@ -31,6 +70,7 @@ class Remembering:
         self.models_changed: list[tuple[str, str, str, str]] = []
         self.reloaded: list[bool] = []
         self.mistakes: str | None = None
+        self.outbox = RememberingDesk()
         self.busy = asyncio.Event()
         self.busy.set()
 

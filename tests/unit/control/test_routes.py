@@ -33,7 +33,6 @@ class TestWhatIsRead:
             ("/v1/conditions", ["conditions"]),
             ("/v1/sources", ["sources"]),
             ("/v1/pipelines", ["pipelines"]),
-            ("/v1/outbox", ["outbox", "sinks"]),
         ],
     )
     async def test_parts_of_it_have_the_names_they_have_there(self, gateway, path, target, keys):

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import orjson
 
+from dxad.client.outbox import OutboxClient
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 from dxad.types import Document
 
@@ -42,6 +43,8 @@ class Client:
         self.path = _path(address)
         self._timeout_s = timeout_s
         self._session: aiohttp.ClientSession | None = None
+        self.outbox = OutboxClient(self._document, patience_s=_QUERY_TIMEOUT_S)
+        """What waits to be delivered."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -223,55 +226,55 @@ class SyncClient:
 
     def status(self) -> Document:
         """Everything there is to see."""
-        return self._run(lambda client: client.status())
+        return self.run(lambda client: client.status())
 
     def metrics(self) -> str:
         """Counters and gauges as Prometheus text."""
-        return self._run(lambda client: client.metrics())
+        return self.run(lambda client: client.metrics())
 
     def query(self, pipeline: str, request: Document) -> Document:
         """Ask a pipeline."""
-        return self._run(lambda client: client.query(pipeline, request))
+        return self.run(lambda client: client.query(pipeline, request))
 
     def learn(self, pipeline: str, span: str | None = None) -> Document:
         """Have a pipeline learn anew what is normal."""
-        return self._run(lambda client: client.learn(pipeline, span))
+        return self.run(lambda client: client.learn(pipeline, span))
 
     def models(self, pipeline: str) -> Document:
         """The versions of a pipeline's model, and which of them does what."""
-        return self._run(lambda client: client.models(pipeline))
+        return self.run(lambda client: client.models(pipeline))
 
     def model(self, pipeline: str, verb: str, *, path: str = "", version: str = "") -> Document:
         """Change which model counts: install, shadow, promote, rollback or dismiss."""
-        return self._run(lambda client: client.model(pipeline, verb, path=path, version=version))
+        return self.run(lambda client: client.model(pipeline, verb, path=path, version=version))
 
     def alarms(self) -> list[Document]:
         """Every alarm, as it stands."""
-        return self._run(lambda client: client.alarms())
+        return self.run(lambda client: client.alarms())
 
     def act(self, alarm: str, action: str, *, for_: str | None = None) -> Document:
         """Do to an alarm what somebody has decided."""
-        return self._run(lambda client: client.act(alarm, action, for_=for_))
+        return self.run(lambda client: client.act(alarm, action, for_=for_))
 
     def incidents(self) -> list[Document]:
         """The incidents that are open, and the last that are over."""
-        return self._run(lambda client: client.incidents())
+        return self.run(lambda client: client.incidents())
 
     def incident(self, incident: str) -> Document:
         """All that was told of an incident."""
-        return self._run(lambda client: client.incident(incident))
+        return self.run(lambda client: client.incident(incident))
 
     def window(self, incident: str, *, rows: int = 500) -> Document:
         """The rows around an incident that is over."""
-        return self._run(lambda client: client.window(incident, rows=rows))
+        return self.run(lambda client: client.window(incident, rows=rows))
 
     def window_csv(self, incident: str) -> str:
         """All rows that are stored, as CSV."""
-        return self._run(lambda client: client.window_csv(incident))
+        return self.run(lambda client: client.window_csv(incident))
 
     def reload(self, *, dry_run: bool = False) -> Document:
         """Have the daemon take up its configuration as it is on disk now."""
-        return self._run(lambda client: client.reload(dry_run=dry_run))
+        return self.run(lambda client: client.reload(dry_run=dry_run))
 
     def rows(
         self,
@@ -282,9 +285,11 @@ class SyncClient:
         limit: int = 10_000,
     ) -> Document:
         """Rows of a source or a pipeline from slot `start` on."""
-        return self._run(lambda client: client.rows(kind, name, start=start, limit=limit))
+        return self.run(lambda client: client.rows(kind, name, start=start, limit=limit))
 
-    def _run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+    def run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
+        """What `ask` returns: for all that a `Client` can do and this class has no method for."""
+
         async def asked() -> T:
             async with Client(self.path, timeout_s=self._timeout_s) as client:
                 return await ask(client)

@@ -1,0 +1,75 @@
+"""The file of a daemon that does not run is looked at, and nothing is written beside it."""
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from dxad.errors import ConfigError
+from dxad.outbox import schema
+from dxad.outbox.inspection import Wanted
+from dxad.outbox.offline import looking
+from dxad.types import Lane
+from tests.unit.outbox.records import record, sql
+
+
+def seen(path: Path) -> list[str]:
+    with looking(path) as inspection:
+        return [each["id"] for each in inspection.page(Wanted()).found]
+
+
+async def test_a_file_that_was_closed_is_read_and_nothing_is_made_beside_it(make, path):
+    async with make() as box:
+        await box.append(record("a", Lane.NORMAL))
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    assert seen(path) == ["a"]
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("left", [("-wal",), ("-wal", "-shm")])
+async def test_what_stands_in_the_log_of_a_daemon_that_was_killed_is_read_too(make, path, tmp_path, left):
+    killed = tmp_path / "killed" / path.name
+    killed.parent.mkdir()
+    async with make() as box:
+        await box.append(record("a", Lane.NORMAL))
+        for suffix in ("", *left):
+            shutil.copy(f"{path}{suffix}", f"{killed}{suffix}")
+    before = {each.name: each.stat().st_size for each in killed.parent.iterdir()}
+    assert before[f"{path.name}-wal"] > 0
+    assert seen(killed) == ["a"]
+    assert {each.name: each.stat().st_size for each in killed.parent.iterdir()} == before
+
+
+def test_a_file_of_an_older_dxad_is_read_by_way_of_a_copy(tmp_path):
+    old = tmp_path / "old.db"
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        schema.migrations.apply(Database(connection), stop_before="m002_segments_boots_consumers")
+        connection.execute("PRAGMA user_version=1")
+        connection.execute("INSERT INTO records VALUES (1, 1, 'a', 5, 0, x'80')")
+    before = old.read_bytes()
+    with looking(old) as inspection:
+        assert inspection.page(Wanted()).damaged == 1  # its checksum was made up
+        assert inspection.overview()["lanes"]["normal"]["stored"] == 1
+    assert old.read_bytes() == before
+
+
+def test_what_is_no_outbox_is_told(tmp_path):
+    for name, content, told in (
+        ("none.db", None, "there is no such file"),
+        ("text.db", b"hello, this is no database at all" * 40, "not a database"),
+        ("other.db", b"", "this is no outbox"),
+    ):
+        file = tmp_path / name
+        if content is not None:
+            file.write_bytes(content)
+        with pytest.raises(ConfigError, match=told), looking(file):
+            pass
+
+
+def test_a_file_of_a_newer_dxad_is_not_read(path):
+    sql(path, "PRAGMA user_version=99")
+    with pytest.raises(ConfigError, match="update dxad"), looking(path):
+        pass
