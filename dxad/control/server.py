@@ -45,7 +45,7 @@ class Control:
         Raises:
             ConfigError: another daemon does, or the socket cannot be made.
         """
-        from dxad.control.http import Exchange  # noqa: PLC0415 - aiohttp: 80 ms and 5 MiB
+        from dxad.control.http import Exchange  # noqa: PLC0415 - aiohttp: 95 ms and 5 MiB
 
         path = self._section.socket
         listener = unixsocket.listen(path, group=self._section.group)
