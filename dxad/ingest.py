@@ -21,7 +21,7 @@ from dxad.ring.promises import Promises
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
-from dxad.runtime.deadline import within
+from dxad.runtime.deadline import Patience, within
 from dxad.runtime.health import Health
 from dxad.runtime.ledger import Ledger
 from dxad.runtime.metrics import Metrics
@@ -87,6 +87,7 @@ class Ingest:
         self._overdue_at: int | None = None
         """When the read that is under way will be cancelled again."""
         self._recancelled = False
+        self._patience = Patience()
         self._down_since: int | None = None
         self._well_since: int | None = None
         """When data began to come over this connection."""
@@ -118,6 +119,7 @@ class Ingest:
         finally:
             self.connected = False
             self._task = self._overdue_at = None
+            self._patience.close()
             await self._close(_LAST_CLOSE_TIMEOUT_S)
 
     async def _close(self, timeout_s: float) -> None:
@@ -181,7 +183,7 @@ class Ingest:
             return await self.source.read()
         self._overdue_at = self._clock.now() + self._silence_ns + _OVERDUE_NS
         try:
-            async with asyncio.timeout(self._silence_ns / NS_PER_S):
+            with self._patience.of(self._silence_ns / NS_PER_S):
                 return await self.source.read()
         except asyncio.CancelledError:
             if not self._recancelled or self._task is None:

@@ -57,7 +57,9 @@ class Json:
 
     def pick(self, payload: bytes) -> Sequence[Any]:
         """What stands at each path, whatever it is; see `Picking`."""
-        return self._picked(orjson.loads(bounded(payload, self._max)))
+        if len(payload) > self._max:  # as a rule it is not, and is asked for each message
+            bounded(payload, self._max)
+        return self._picked(orjson.loads(payload))
 
     def decode(self, payload: bytes) -> list[float | None]:
         """Each channel's number; None where it is missing, or is not a finite number.

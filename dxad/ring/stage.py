@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from dxad.types import F8, SAMPLE, Overflow, Quality, Reason
+from dxad.types import F8, SAMPLE, Bools, Overflow, Quality, Reason
 
 __all__ = ["Stage"]
 
@@ -125,30 +125,35 @@ class Stage:
         columns: Sequence[int],
         counts: Sequence[int],
         stamps: Sequence[int],
+        *,
+        wrong: Bools | None = None,
     ) -> bool:
         """Add messages of all shapes that arrived together; returns False, and has added none, if room lacks.
 
         Args:
             arrivals: of each message, on the stream clock.
-            values: (samples,), those of one message after the other; NaN makes a BAD sample.
+            values: (samples,), those of one message after the other.
             columns: of each sample.
             counts: of each message's samples.
             stamps: of each message, as in `begin`; or none at all.
+            wrong: (samples,) those that are NaN, which makes them BAD; None if there are none.
         """
         if self._every > 1 or len(values) * _SIZE > len(self._buffer) - self._used:
             return False
         samples = np.zeros(len(values), SAMPLE)
         messages = np.arange(self._messages, self._messages + len(counts))
-        samples["message"] = np.repeat(messages, counts)
-        samples["arrival"] = np.repeat(np.array(arrivals, dtype=np.int64), counts)
+        samples["message"] = messages.repeat(counts)
+        if arrivals[0] == arrivals[-1]:  # they ascend
+            samples["arrival"] = arrivals[0]
+        else:
+            samples["arrival"] = np.array(arrivals, dtype=np.int64).repeat(counts)
         samples["value"] = values
         samples["column"] = columns
         if stamps:
-            samples["stamp"] = np.repeat(np.array(stamps, dtype=np.int64), counts)
-        missing = np.isnan(values)
-        if missing.any():
-            samples["quality"][missing] = Quality.BAD
-            samples["reason"][missing] = Reason.TYPE
+            samples["stamp"] = np.array(stamps, dtype=np.int64).repeat(counts)
+        if wrong is not None:
+            samples["quality"][wrong] = Quality.BAD
+            samples["reason"][wrong] = Reason.TYPE
         self._append(samples.tobytes())
         self._messages += len(counts)
         return True

@@ -153,13 +153,16 @@ class Inbox:
             gathered.values = [each if type(each) in _NUMBERS else _NAN for each in gathered.values]
         values = np.fromiter(gathered.values, np.float64, len(gathered.values))
         finite = np.isfinite(values)
+        wrong = None
         if not finite.all():
-            values[~finite] = _NAN
+            wrong = ~finite
+            values[wrong] = _NAN
         self.gathered = Gathered()
         counts = [len(columns) for columns in gathered.columns]
         columns = list(itertools.chain.from_iterable(gathered.columns))
         arrivals = [arrival for _, arrival, _ in gathered.messages]
-        if not self._stage.put_gathered(arrivals, values, columns, counts, gathered.stamps):
+        put = self._stage.put_gathered
+        if not put(arrivals, values, columns, counts, gathered.stamps, wrong=wrong):
             for intake, arrival, payload in gathered.messages:  # not all find room: its policy says which
                 intake.take(arrival, payload)
 

@@ -249,7 +249,8 @@ class Mqtt:
 
     def _message(self, packet: mqtt5.PublishPacket) -> None:
         """Take in one message; most are staged when all that came with them is there."""
-        intakes = self._taking(packet.topic)
+        topic = packet.topic
+        intakes = self._routes.get(topic) or self._route(topic)
         now = self._arrival or self._arriving()
         if packet.retain or len(intakes) != 1 or not intakes[0].gather(now, packet.payload):
             self._take(now, packet, intakes)
@@ -292,10 +293,6 @@ class Mqtt:
             self._full = True
             self._inbox.hurry()
             self._link.hold(held=True)
-
-    def _taking(self, topic: str) -> Sequence[Intake]:
-        found = self._routes.get(topic)
-        return self._route(topic) if found is None else found
 
     def _route(self, topic: str) -> Sequence[Intake]:
         """Who takes messages of a topic; kept for the next one, unless a device has no place."""
