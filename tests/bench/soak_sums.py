@@ -12,7 +12,8 @@ From the wire to the source, by its own counts of what came (`wire` in its statu
                                    + silent + lost + the one under way; and no sound answer that is not taken
     opcua     values notified    = values that came + unsent; they and what was refused are its samples
     serial    bytes sent         = bytes that came, unless it was pulled or reopened; messages found in them
-                                   = samples of all channels + messages rejected
+                                   = samples of all channels + messages rejected; of an instrument that is
+                                   asked: requests heard = asked = answered + faults + the one under way
 """
 
 import time
@@ -136,6 +137,12 @@ def _opcua(source: Mapping[str, Any], sent: _Counted) -> Sums:
 def _serial(source: Mapping[str, Any], sent: _Counted) -> Sums:
     wire, channels = source["wire"], len(source["channels"])
     breaks = source["connects"] - 1 + source["disconnects"]
+    if "asked" in wire:
+        ended = wire["answered"] + sum(source["faults"].values())
+        return (
+            *_between("questions without an outcome", wire["asked"] - ended, breaks + 1),
+            *_between("questions that were not heard", wire["asked"] - sent["requests"], breaks),
+        )
     came = source["samples"] + source["overflowed"] + source["messages_rejected"] * channels
     found = wire["messages"] * channels
     return (

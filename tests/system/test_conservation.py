@@ -119,6 +119,11 @@ SETTINGS: dict[str, dict[str, str]] = {
     "modbus.late": {"by": "60ms"},
     "modbus.noise": {"period": "30ms"},
     "modbus.disconnect": {"every": "3"},
+    "mqtt.slow": {"rate": "50000", "delay": "20ms"},
+    "mqtt.disconnect": {"every": "60ms"},
+    "mqtt.takeover": {"every": "60ms"},
+    "mqtt.huge": {"size": "1", "every": "50ms"},
+    "mqtt.burst": {"hold": "50ms"},
     "opcua.slow": {"delay": "60ms"},
     "serial.bursts": {"every": "100ms"},
     "serial.half_frames": {"every": "2"},
@@ -126,6 +131,16 @@ SETTINGS: dict[str, dict[str, str]] = {
 }
 """Where a fault's own default would take longer than this test has, or leave nothing to be read."""
 BROKEN_S = 0.12
+PROTOCOLS = {
+    "tcp": "modbus", "rtu": "modbus", "opcua": "opcua", "serial": "serial", "asked": "serial", "mqtt": "mqtt",
+}  # fmt: skip
+OFF_BY = {
+    "mqtt": ("sent", -50),
+    "modbus": ("requests", -5),
+    "opcua": ("notified", -100),
+    "serial": ("bytes", -5),
+}
+"""What would be wrong if the simulator had counted less."""
 
 
 def wire(kind: str, folder: Path) -> dict[str, Any]:
@@ -136,6 +151,12 @@ def wire(kind: str, folder: Path) -> dict[str, Any]:
         case "rtu":
             device = {"id": 1, "registers": REGISTERS}
             return {"type": "modbus", "framing": "rtu", "link": str(folder / "bus"), "devices": {"d": device}}
+        case "mqtt":
+            device = {"topic": "t", "period": "20ms", "time": "ts", "fields": CHANNELS}
+            return {"type": "mqtt", "port": 0, "devices": {"d": device}}
+        case "asked":
+            device = {"fields": CHANNELS, "checksum": "xor", "query": "READ?\r\n", "error": "ERR\r\n"}
+            return {"type": "serial", "link": str(folder / "line"), "devices": {"d": device}}
         case "opcua":
             device = {"namespace": "urn:tests", "period": "20ms", "nodes": NODES}
             return {"type": "opcua", "port": 0, "devices": {"d": device}}
@@ -157,6 +178,13 @@ def section(kind: str, endpoint: str) -> dict[str, Any]:
                 "type": "modbus", "url": url, "timeout": "50ms", "quiet": "50ms", "retry": "100ms",
                 "channels": channels,
             }  # fmt: skip
+        case "mqtt":
+            channels = {name: {} for name in CHANNELS}
+            return {"type": "mqtt", "url": endpoint, "topic": "t", "channels": channels, "keep_alive": "5s"}
+        case "asked":
+            question = {"query": "READ?\r\n", "timeout": "30ms", "quiet": "20ms"}
+            decode = {"kind": "csv", "columns": list(CHANNELS)}
+            return {"type": "serial", "port": endpoint, "checksum": "xor", "decode": decode, **question}
         case "opcua":
             channels = {name: {"node": each["node"]} for name, each in NODES.items()}
             more = {"publish_interval": "20ms", "timeout": "500ms", "namespace": "urn:tests"}
@@ -182,9 +210,9 @@ async def running(kind: str, folder: Path):
             await asyncio.wait([stepping])
 
 
-@pytest.mark.parametrize("kind", ["tcp", "rtu", "opcua", "serial"])
+@pytest.mark.parametrize("kind", list(PROTOCOLS))
 async def test_every_fault_of_a_wire_leaves_all_that_was_sent_accounted_for(kind, tmp_path):
-    protocol = "modbus" if kind in {"tcp", "rtu"} else kind
+    protocol = PROTOCOLS[kind]
     faults = [each.name for each in CATALOGUE.values() if each.wire == protocol and each.where == "wire"]
     async with running(kind, tmp_path) as (bench, ingest):
         await well(ingest, 0)
@@ -201,15 +229,30 @@ async def test_every_fault_of_a_wire_leaves_all_that_was_sent_accounted_for(kind
         await balanced(protocol, ingest, bench)
         shown, sent = ingest.snapshot(), bench.wires[0].counts
     assert len(faults) > 10
+    count, by = ("requests", -20) if kind == "asked" else OFF_BY[protocol]
+    assert soak_sums.off(protocol, shown, sent) == []
+    sent[count] += by - (shown["connects"] * by_a_break(protocol))
+    assert soak_sums.off(protocol, shown, sent) != [], "it would be told"
     if protocol == "modbus":
         assert min(shown["wire"][each] for each in ("answered", "refused", "unfitting", "silent")) > 0
         assert shown["rejected"]["modbus_illegal_address"] > 0 < shown["rejected"]["modbus_device_failure"]
+    elif protocol == "mqtt":
+        found = shown["samples"] + shown["overflowed"] + shown["messages_rejected"] * len(CHANNELS)
+        assert shown["wire"]["messages"] * len(CHANNELS) == found
+        assert shown["messages_rejected"] > 0 < shown["rejected"]["type"]
+    elif kind == "asked":
+        assert shown["wire"]["asked"] > shown["wire"]["answered"] > 0 < shown["faults"]["checksum"]
     elif protocol == "opcua":
         assert shown["wire"]["ticks"] > 0 < shown["rejected"]["device"]
         assert sent["notified"] > 0 < shown["disconnects"]
     else:
         assert shown["messages_rejected"] > 0 < shown["faults"]["checksum"]
         assert shown["wire"]["bytes"] > 0 < shown["disconnects"]
+
+
+def by_a_break(protocol: str) -> int:
+    """What each connection may have missed, or have seen twice."""
+    return {"mqtt": 5, "modbus": 50, "opcua": 0, "serial": 0}[protocol]
 
 
 async def well(ingest: Ingest, stored: int) -> None:
