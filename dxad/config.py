@@ -26,7 +26,6 @@ from dxad.fields import (
     Identifier,
     ModelSection,
     Section,
-    SinkSection,
     Size,
     SourceSection,
     TransformSection,
@@ -36,6 +35,7 @@ from dxad.outboxsection import OutboxSection
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
 from dxad.sharing import mistaken
+from dxad.sinksection import SinkSection
 from dxad.tomlines import Key
 from dxad.types import NS_PER_S, Channel, Schema
 

@@ -89,12 +89,19 @@ class ConfigError(DxadError):
 class NotConnected(DxadError):  # noqa: N818 - an instruction, worded as the benthos contract words it
     """The peer is not there (any more)."""
 
+    def __init__(self, message: str = "", *, taken: int = 0) -> None:
+        self.taken = taken
+        """Of a write: how many of its first records the peer has all the same."""
+        super().__init__(message)
+
 
 class Backoff(DxadError):  # noqa: N818 - an instruction
     """The peer asked to be left alone for `seconds`."""
 
-    def __init__(self, seconds: float, reason: str) -> None:
+    def __init__(self, seconds: float, reason: str, *, taken: int = 0) -> None:
         self.seconds = seconds
+        self.taken = taken
+        """Of a write: how many of its first records the peer has all the same."""
         super().__init__(reason)
 
 

@@ -27,7 +27,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
-from dxad.types import NS_PER_S, Channel, Columns, Fold, Lane, Overflow, Schema
+from dxad.types import NS_PER_S, Channel, Columns, Fold, Overflow, Schema
 
 __all__ = [
     "NOISE_SAMPLES",
@@ -43,7 +43,6 @@ __all__ = [
     "Moment",
     "Secret",
     "Section",
-    "SinkSection",
     "Size",
     "SourceSection",
     "TransformSection",
@@ -234,20 +233,28 @@ class Secret(Section):
             if self.env not in os.environ:
                 raise ConfigError(f"the environment has no variable {self.env}")
             return os.environ[self.env].rstrip("\r\n")
-        if self.credential is not None:
-            folder = os.environ.get("CREDENTIALS_DIRECTORY")
-            if folder is None:
-                raise ConfigError("no $CREDENTIALS_DIRECTORY: add LoadCredential= to the unit")
-            path = Path(folder) / self.credential
-        else:
-            assert self.file is not None
-            path = self.file
+        path = self.path()
         try:
             return path.read_text().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise ConfigError(f"secret {path}: is not UTF-8") from error
         except OSError as error:
             raise ConfigError(f"secret {path}: {error.strerror}") from error
+
+    def path(self) -> Path:
+        """The file that holds it.
+
+        Raises:
+            ConfigError: it is in none.
+        """
+        if self.file is not None:
+            return self.file
+        if self.credential is None:
+            raise ConfigError(f"the variable {self.env} is no file; give a credential or a file")
+        folder = os.environ.get("CREDENTIALS_DIRECTORY")
+        if folder is None:
+            raise ConfigError("no $CREDENTIALS_DIRECTORY: add LoadCredential= to the unit")
+        return Path(folder) / self.credential
 
 
 class ChannelSection(Section):
@@ -463,25 +470,6 @@ class ModelSection(Section):
     def bundles(self) -> tuple[Path, ...]:
         """The bundles it reads, relative to the state directory: each is tried before it is read."""
         return ()
-
-
-class SinkSection(Section):
-    """What is said of every sink."""
-
-    lanes: tuple[LaneName, ...] = Field(
-        ("critical", "normal"), strict=False, min_length=1, description="the lanes of the outbox it carries"
-    )
-    batch: int = Field(64, gt=0, le=1000, description="records per write at most")
-    max_attempts: int = Field(
-        10, gt=0, description="refusals after which a record goes to the dead letters; outages do not count"
-    )
-
-    in_process: ClassVar[bool] = False
-    """Whether it is of use to Python code alone, and has no place in a file."""
-
-    def lane_set(self) -> frozenset[Lane]:
-        """The lanes as the outbox names them."""
-        return frozenset(Lane[name.upper()] for name in self.lanes)
 
 
 def rows_in(duration: int, period: int, *, key: str, most: int) -> int:

@@ -18,7 +18,7 @@ from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.detector import Detector
 from dxad.errors import ConfigError, ModelError, Problem
-from dxad.fields import SinkSection, SourceSection
+from dxad.fields import SourceSection
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
 from dxad.incident.docket import Docket
@@ -31,6 +31,7 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.shape import FeatureShape, Shape, build, chain
+from dxad.sinksection import SinkSection
 from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
 from dxad.types import Model, Schema, Sink, Source
 
@@ -249,7 +250,9 @@ class Builder:
     def _deliver(self, config: Config, name: str, section: SinkSection) -> Deliver:
         sink = self._sinks.get(name)
         if sink is None:
-            sink = plugin.load("sinks", _kind(section)).build(name, section, state_dir=config.state_dir)
+            who = {"gateway": config.gateway.id} if section.names_gateway else {}
+            made = plugin.load("sinks", _kind(section))
+            sink = made.build(name, section, state_dir=config.state_dir, **who)
         return Deliver(
             name, sink, self._outbox, section, clock=self._clock, health=self._health, metrics=self._metrics
         )

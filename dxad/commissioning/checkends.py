@@ -22,9 +22,10 @@ from dxad import plugin
 from dxad.commissioning.checkfiles import validity
 from dxad.commissioning.checkup import Finding, failed, fine, warned
 from dxad.errors import Backoff, ConfigError, DecodeError, EndOfStream, NotConnected
-from dxad.fields import SinkSection, SourceSection
+from dxad.fields import SourceSection
 from dxad.links import words
 from dxad.runtime.clock import Clock
+from dxad.sinksection import SinkSection
 from dxad.types import NS_PER_S, Document, Quality, Reason, Source
 
 __all__ = ["KEPT", "as_daemon_sees", "server_certificate", "sink", "source"]

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
-from typing import Any, Final, Protocol, Self
+from typing import Annotated, Any, Final, Protocol, Self
 
 from pydantic import Field, model_validator
 
 from dxad.errors import ConfigError
-from dxad.fields import Section
+from dxad.fields import Secret, Section
 
-__all__ = ["TlsFilter", "TlsSection"]
+__all__ = ["TlsFilter", "TlsSection", "said"]
 
 _CHUNK: Final = 65_536
 _PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PACKET_LENGTH_TOO_LONG"}
@@ -33,7 +33,9 @@ class TlsSection(Section):
     certificate: Path | None = Field(
         None, strict=False, description="PEM file of our own certificate, for peers that want one"
     )
-    key: Path | None = Field(None, strict=False, description="PEM file of its private key")
+    key: Annotated[Path, Field(strict=False)] | Secret | None = Field(
+        None, description="PEM file of its private key: a path, or a secret by reference"
+    )
     server_name: str | None = Field(
         None, min_length=1, description="what the peer's certificate must be for; default: the url's host"
     )
@@ -55,11 +57,12 @@ class TlsSection(Section):
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"tls.ca: {self.ca}: {_words(error)}") from error
         if self.certificate is not None:
+            key = self.key.path() if isinstance(self.key, Secret) else self.key
             try:
-                context.load_cert_chain(self.certificate, self.key)
+                context.load_cert_chain(self.certificate, key)
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(
-                    f"tls.certificate, tls.key: {self.certificate}, {self.key}: {_words(error)}"
+                    f"tls.certificate, tls.key: {self.certificate}, {key}: {_words(error)}"
                 ) from error
         return context
 
@@ -118,7 +121,7 @@ class TlsFilter(asyncio.Protocol):
     def _refuse(self, error: ssl.SSLError) -> None:
         """Say in words what is wrong, and hang up."""
         self.flush()  # the alert, which tells the peer
-        self._inner.fail(_said(error, secured=self._secured))
+        self._inner.fail(said(error, secured=self._secured))
         if self._transport is not None:
             self._transport.abort()
 
@@ -175,7 +178,7 @@ class _Secured(asyncio.Transport):
         self._under.abort()
 
 
-def _said(error: ssl.SSLError, *, secured: bool) -> str:
+def said(error: ssl.SSLError, *, secured: bool) -> str:
     """What a person can do something with."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be trusted: {error.verify_message}"

@@ -39,6 +39,8 @@ METRICS: Final = {
     "dxad_alarms_withheld_total": "alarms that would have been raised, but were shelved",
     "dxad_records_stored_total": "records durable in the outbox",
     "dxad_records_delivered_total": "records a sink has acknowledged",
+    "dxad_records_filtered_total": "records that a sink is configured not to carry",
+    "dxad_records_refused_total": "times that a sink refused a record; it is offered again",
     "dxad_records_dropped_total": "records lost, by lane and reason: a quota, their age, memory",
     "dxad_records_dead_total": "records a sink refused for good",
     "dxad_states_rejected_total": "saved states that were damaged, or of another model, and not taken up",

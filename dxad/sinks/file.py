@@ -12,9 +12,10 @@ from pydantic import Field
 
 from dxad import event
 from dxad.errors import NotConnected, Rejected
-from dxad.fields import SinkSection, Size
+from dxad.fields import Size
 from dxad.plugin import Plugin
 from dxad.runtime.worker import Worker
+from dxad.sinksection import SinkSection
 from dxad.types import Record
 
 __all__ = ["PLUGIN", "Config", "File"]

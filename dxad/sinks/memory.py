@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from dxad.event import decode
-from dxad.fields import SinkSection
 from dxad.plugin import Plugin
+from dxad.sinksection import SinkSection
 from dxad.types import Document, Record
 
 __all__ = ["PLUGIN", "Config", "Memory"]

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from dxad import plugin
 from dxad.errors import NotConnected
 from dxad.event import Event, to_record
-from dxad.fields import SinkSection
+from dxad.sinksection import SinkSection
 from dxad.types import Lane, Record, Sink
 
 
@@ -64,7 +64,7 @@ class HttpRig(Rig):
         events = await request.json()
         pause_s, self.pause_s = self.pause_s, 0.0
         await asyncio.sleep(pause_s)
-        self.events += [each["id"] for each in events]
+        self.events += [each["id"] for each in (events if isinstance(events, list) else [events])]
         return web.Response(status=202)
 
     async def up(self) -> None:
@@ -107,7 +107,11 @@ class MemoryRig(Rig):
         return [(await self.sink.next_event())["id"] for _ in range(len(self.sink._events))]
 
 
-RIGS: dict[str, type[Rig]] = {"file": FileRig, "http": HttpRig, "memory": MemoryRig}
+class WebhookRig(HttpRig):
+    pass
+
+
+RIGS: dict[str, type[Rig]] = {"file": FileRig, "http": HttpRig, "memory": MemoryRig, "webhook": WebhookRig}
 
 remote = pytest.mark.parametrize("kind", sorted(RIGS.keys() - {"memory"}), indirect=True)
 """For what needs a far side that can be gone."""
@@ -129,7 +133,9 @@ def rig(kind, tmp_path, free_port) -> Rig:
 
 def build(kind: str, rig: Rig) -> Sink:
     found = plugin.load("sinks", kind)
-    rig.sink = found.build("s", found.config(type=kind, **rig.settings()), state_dir=rig.tmp_path)
+    config = found.config(type=kind, **rig.settings())
+    who = {"gateway": "gw"} if config.names_gateway else {}
+    rig.sink = found.build("s", config, state_dir=rig.tmp_path, **who)
     return rig.sink
 
 

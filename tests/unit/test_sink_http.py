@@ -1,8 +1,6 @@
 """What the HTTP sink makes of each answer, from servers on loopback."""
 
-import asyncio
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,53 +10,9 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from dxad.errors import Backoff, ConfigError, NotConnected, Rejected
-from dxad.event import Event, to_record
 from dxad.sinks.http import Config, Http
 from dxad.types import Record
-
-Handler = Callable[[web.Request], Awaitable[web.Response]]
-
-
-def record(id_: str, **data: object) -> Record:
-    return to_record(Event(id_, "dxad.test", "/gw/pipelines/p", 1_700_000_000_123_456_789, data))
-
-
-@asynccontextmanager
-async def answering(handler: Handler) -> AsyncIterator[str]:
-    """An HTTP server; gives its URL."""
-    app = web.Application()
-    app.router.add_post("/events", handler)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/events"
-    finally:
-        await runner.cleanup()
-
-
-@asynccontextmanager
-async def saying(
-    reply: bytes, *, after: bytes = b"\r\n\r\n", hang: bool = False, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[str]:
-    """A server that answers whatever comes with these bytes, and then hangs up, or does not."""
-    done = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(after)
-        writer.write(reply)
-        if hang:
-            await done.wait()
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/events"
-    finally:
-        done.set()
-        server.close()
-        await server.wait_closed()
+from tests.httppeers import always, answering, record, saying
 
 
 @asynccontextmanager
@@ -71,15 +25,6 @@ async def connected(url: str, **config: object) -> AsyncIterator[Http]:
         yield sink
     finally:
         await sink.close()
-
-
-def always(status: int, text: str = "", **headers: str) -> Handler:
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(
-            status=status, text=text, headers={name.replace("_", "-"): each for name, each in headers.items()}
-        )
-
-    return handler
 
 
 class TestTaken:
@@ -275,18 +220,13 @@ class TestTrouble:
             with pytest.raises(NotConnected, match=r"no answer within 0\.1 s"):
                 await sink.write([record("a")])
 
-    async def test_a_certificate_nobody_vouches_for(self, self_signed):
-        async with saying(b"", tls=self_signed) as url, connected(url) as sink:
-            with pytest.raises(NotConnected, match="certificate verify failed"):
-                await sink.write([record("a")])
-
     async def test_plain_http_where_tls_is_asked_for(self):
         hello = b"\x16"
         async with (
             saying(b"HTTP/1.1 400 Bad Request\r\n\r\n", after=hello) as url,
             connected(url.replace("http:", "https:")) as sink,
         ):
-            with pytest.raises(NotConnected, match=r"(?i)wrong.version"):
+            with pytest.raises(NotConnected, match="does not speak TLS on this port"):
                 await sink.write([record("a")])
 
 
@@ -307,34 +247,3 @@ class TestConfig:
     def test_refuses(self, wrong):
         with pytest.raises(ValidationError):
             Config.model_validate({"type": "http", "url": "http://host/", **wrong})
-
-
-@pytest.fixture(scope="session")
-def self_signed(tmp_path_factory) -> ssl.SSLContext:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
