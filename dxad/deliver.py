@@ -110,8 +110,7 @@ class Deliver:
         """The state as a JSON object."""
         backlog = self._outbox.backlog(self._name)
         coming, going = self._rates()
-        gaining = going - coming
-        left_s = 0.0 if not backlog.pending else backlog.pending / gaining if gaining > 0 else None
+        left_s = self._left_s(backlog.pending, going - coming)
         return {
             "up": self._down is None,
             "reason": self._down,
@@ -124,8 +123,20 @@ class Deliver:
             "batch": self._stride.size,
             "coming_per_s": round(coming, 3),
             "going_per_s": round(going, 3),
-            "drained_in_s": None if left_s is None or self._down is not None else round(left_s, 1),
+            "drained_in_s": None if left_s is None else round(left_s, 1),
         }
+
+    def _left_s(self, pending: int, gaining_per_s: float) -> float | None:
+        """In how many seconds nothing will be pending, as it goes; None where nobody can tell."""
+        if not pending:
+            return 0.0
+        if self._down is not None:
+            return None
+        waits_s = 0.0
+        if self._pace.active and not gaining_per_s:
+            waits_s = max(0, self._pace.due - self._clock.now()) / NS_PER_S
+            gaining_per_s = self._pace.rate_per_s
+        return waits_s + pending / gaining_per_s if gaining_per_s > 0 else None
 
     def _waits_for(self, pending: int, refused: int) -> str | None:
         """Why what is pending is not with the peer yet, in words; None if nothing is."""
@@ -169,11 +180,12 @@ class Deliver:
             if len(carried) > self._stride.size:
                 fetched = fetched[: carried[self._stride.size]]
                 carried = carried[: self._stride.size]
-            left = [each for place, each in enumerate(fetched) if place not in frozenset(carried)]
-            if carried:
-                left += await self._offer(fetched, carried)
-            await self._outbox.ack(self._name, left)
-            self._filtered.add(len(fetched) - len(carried))
+            taken = await self._offer(fetched, carried) if carried else []
+            offered = frozenset(carried)
+            left_out = [each for place, each in enumerate(fetched) if place not in offered]
+            await self._outbox.ack(self._name, left_out + taken)
+            self._delivered.add(len(taken))
+            self._filtered.add(len(left_out))
             self._note_flow()
 
     def _carried(self, records: Sequence[Record]) -> list[int]:
@@ -205,16 +217,15 @@ class Deliver:
             self._note_taken(records, started)
         finally:
             self._writing = None
-        self._delivered.add(len(records))
         return records
 
     def _note_taken(self, records: Sequence[Record], started: int) -> None:
         """The peer has answered."""
         now = self._clock.now()
-        self._note_up()
         self._stride.took(len(records), (now - started) / NS_PER_S)
         if self._pace.active:
             self._pace.spend(now, len(records), coming_per_s=self._rates()[0])
+        self._note_up()
 
     # -- what to offer ------------------------------------------------------------------------------------
 
@@ -315,10 +326,13 @@ class Deliver:
             self._answers = True
             if waiting > self._section.batch:
                 self._pace.begin(self._clock.now(), waiting)
+                self._flow.forget()
                 self._overtaking = False
         self._health.clear("sink.down", self._name, f"{waiting} records were waiting")
 
     def _note_flow(self) -> None:
+        if self._pace.active and not self._pace.started:  # its head start is no measure
+            return
         waiting = self._outbox.backlog(self._name).pending
         self._flow.note(self._clock.now(), gone=self._gone, waiting=waiting)
 

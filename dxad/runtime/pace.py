@@ -26,19 +26,22 @@ class Pace:
         self.rate_per_s = rate_per_s
         self.active = False
         """Whether there is a backlog to let go."""
+        self.started = False
+        """Whether some of it has gone."""
         self.due = 0
         """When the next may go, in nanoseconds."""
 
     def begin(self, now: int, backlog: int) -> None:
         """So many have gathered: their first goes at a random moment, the later the more there are."""
         if self._least_per_s:
-            self.active = True
+            self.active, self.started = True, False
             self.rate_per_s = self._least_per_s
             most_s = min(backlog / self._least_per_s, _HEAD_START_MOST_S)
             self.due = now + int(self._rng.uniform(0.0, most_s) * _NS_PER_S)
 
     def spend(self, now: int, count: int, *, coming_per_s: float) -> None:
         """So many have gone; the pace is twice that of those which come anew, if that is more."""
+        self.started = True
         self.rate_per_s = max(self._least_per_s, _TWICE * coming_per_s)
         pause_s = count / self.rate_per_s * self._rng.uniform(0.75, 1.25)
         self.due = max(now, self.due) + int(pause_s * _NS_PER_S)
