@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin, template, tomlfiles
+from dxad import plugin, template, tomlfiles, topics
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.errors import ConfigError, Problem
 from dxad.expression import compile_expression
@@ -338,6 +338,8 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
         if not source.channel_sections():
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
     yield from _alone(sources)
+    gateway = str(_tables(document, "gateway").get("id", GatewaySection().id))
+    yield from topics.mistaken(sources, _sound_sinks(document), gateway)
     pipelines = _tables(document, "pipelines").items()
     for name, raw in pipelines:
         if isinstance(raw, dict):
@@ -345,6 +347,12 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     sound = ((name, each) for name, raw in pipelines if (each := _valid(PipelineSection, raw)) is not None)
     for name, key, text in mistaken({name: (each.model, each.learn is not None) for name, each in sound}):
         yield ("pipelines", name, "model", *key), text
+
+
+def _sound_sinks(document: Mapping[str, Any]) -> dict[str, SinkSection]:
+    kind = Config.model_fields["sinks"].annotation
+    each = ({name: raw} for name, raw in _tables(document, "sinks").items())
+    return {name: sink for found in each for name, sink in (_valid(kind, found) or {}).items()}
 
 
 def _alone(sources: Mapping[str, SourceSection]) -> Iterator[tuple[Key, str]]:

@@ -1,4 +1,4 @@
-"""Brokers for the MQTT source to talk to: one that does as it is told, and mosquitto; neither knows dxad."""
+"""Brokers for MQTT sources and sinks: some that do as they are told, and mosquitto; none knows dxad."""
 
 import asyncio
 import os
@@ -6,8 +6,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from hw_sim.ports import free_port
 from tests.peers import packets_of
 
-__all__ = ["PASSWORD", "FakeBroker", "running_mosquitto"]
+__all__ = ["PASSWORD", "FakeBroker", "TakingBroker", "hearing", "running_mosquitto"]
 
 PASSWORD = "hush"
 
@@ -87,3 +87,94 @@ def _wait_for(port: int) -> None:
         else:
             return
     pytest.fail("mosquitto does not listen")
+
+
+class TakingBroker:
+    """A broker that speaks MQTT 5, keeps what is published, and answers each message as it is told to."""
+
+    def __init__(self) -> None:
+        self.connack = mqtt5.ConnAckPacket()
+        self.hellos: list[mqtt5.ConnectPacket] = []
+        self.published: list[mqtt5.PublishPacket] = []
+        self.goodbyes = 0
+        self.under_way = self.most_under_way = 0
+        self.answer: Callable[[mqtt5.PublishPacket], mqtt5.PubAckReasonCode | str] = lambda _: (
+            mqtt5.PubAckReasonCode.SUCCESS
+        )
+        """A reason code; or `hang up`, `say nothing`, `take and hang up`."""
+        self.delay_s = 0.0
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.under_way = 0
+        async for packet in packets_of(reader):
+            match packet:
+                case mqtt5.ConnectPacket():
+                    self.hellos.append(packet)
+                    writer.write(self.connack.write())
+                case mqtt5.PublishPacket():
+                    if not self._take(packet, writer):
+                        return
+                case mqtt5.PingReqPacket():
+                    writer.write(mqtt5.PingRespPacket().write())
+                case mqtt5.DisconnectPacket():
+                    self.goodbyes += 1
+
+    def _take(self, packet: mqtt5.PublishPacket, writer: asyncio.StreamWriter) -> bool:
+        """Answer; whether the connection goes on."""
+        said = self.answer(packet)
+        if said == "hang up":
+            return False
+        self.published.append(packet)
+        if said == "take and hang up":
+            return False
+        if isinstance(said, mqtt5.PubAckReasonCode):
+            assert packet.packet_id is not None
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            ack = mqtt5.PubAckPacket(packet.packet_id, reason_code=said)
+            asyncio.get_running_loop().call_later(self.delay_s, self._acknowledge, ack, writer)
+        return True
+
+    def _acknowledge(self, ack: mqtt5.PubAckPacket, writer: asyncio.StreamWriter) -> None:
+        self.under_way -= 1
+        if not writer.is_closing():
+            writer.write(ack.write())
+
+    @property
+    def events(self) -> list[mqtt5.PublishPacket]:
+        """What is no status."""
+        return [each for each in self.published if not each.topic.endswith("/status")]
+
+    @property
+    def status(self) -> list[bytes]:
+        return [each.payload for each in self.published if each.topic.endswith("/status")]
+
+
+@asynccontextmanager
+async def hearing(port: int, *filters: str) -> AsyncIterator[list[mqtt5.PublishPacket]]:
+    """Subscribe; what comes is in the list, retained messages first."""
+    heard: list[mqtt5.PublishPacket] = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(mqtt5.ConnectPacket("listener", clean_start=True, keep_alive=60).write())
+    packets = packets_of(reader)
+    assert isinstance(await anext(packets), mqtt5.ConnAckPacket)
+    topics = [mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_MOST_ONCE) for each in filters or ("#",)]
+    writer.write(mqtt5.SubscribePacket(1, topics).write())
+    assert isinstance(await anext(packets), mqtt5.SubAckPacket)
+
+    async def listen() -> None:
+        async for packet in packets:
+            if isinstance(packet, mqtt5.PublishPacket):
+                heard.append(packet)  # noqa: PERF401 - what has come is looked at meanwhile
+
+    task = asyncio.create_task(listen())
+    try:
+        yield heard
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await packets.aclose()
+        writer.transport.abort()
+        await asyncio.sleep(0)

@@ -77,16 +77,19 @@ class MqttLink(asyncio.Protocol):
         *,
         on_looked: Callable[[bool], None] = lambda _whole: None,
         on_too_large: Callable[[str], None],
+        on_receipt: Callable[[mqtt5.PubAckPacket], None] = lambda _packet: None,
         version: Version,
         sole: bool = True,
         session: Session | None = None,
         until_look: Callable[[], float] | None,
     ) -> None:
         """Introduce ourselves with `connect`; `on_closed` is called once, with the reason."""
-        self._version = version
+        self.version = version
         self._sole = sole
         self._session = session
         self._read, self._write = _CODECS[version]
+        self.answer = mqtt5.ConnAckPacket()
+        """What the broker has said of itself, once it has accepted us."""
         self.alive_at = 0.0
         """The loop's time of the last packet: the session's proof of life."""
         self.keep_alive_s = connect.keep_alive
@@ -103,6 +106,7 @@ class MqttLink(asyncio.Protocol):
         self._until_look = until_look
         self.front: asyncio.Protocol = self
         """Takes what the socket brings."""
+        self._on_receipt = on_receipt
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._tail: bytes | memoryview = b""
@@ -170,7 +174,7 @@ class MqttLink(asyncio.Protocol):
                 self._tail = bytes(view[at:])
                 break
             except ValueError as error:
-                told = f"the broker does not speak MQTT {self._version}: {error}"
+                told = f"the broker does not speak MQTT {self.version}: {error}"
                 self._give_up(self._not(told) if self._connack.done() else self._unspoken(told))
                 break
             at += used
@@ -244,6 +248,8 @@ class MqttLink(asyncio.Protocol):
                 # A server that says 0 wants no pings; we want to know whether it is there.
                 self.keep_alive_s = packet.server_keep_alive or self.keep_alive_s
                 self._next_ping = self._loop.call_later(self.keep_alive_s / 2, self._ping)
+            case mqtt5.PubAckPacket():
+                self._on_receipt(packet)
             case mqtt5.SubAckPacket():
                 waiting = self._subacks.pop(packet.packet_id, None)
                 if waiting is not None and not waiting.done():
@@ -286,6 +292,7 @@ class MqttLink(asyncio.Protocol):
                 raise self._unspoken(told)
             raise self._not(told)
         self.session_present = answer.session_present
+        self.answer = answer
 
     async def subscribe(self, filters: Sequence[str], qos: int) -> None:
         """Ask for all messages of these topic filters.
@@ -339,8 +346,16 @@ class MqttLink(asyncio.Protocol):
         return mqtt5.PubAckPacket(packet_id)
 
     def _send(self, packet: object) -> None:
+        self.transmit(self.encoded(packet))
+
+    def encoded(self, packet: object) -> bytes:
+        """The bytes of a packet in this link's version."""
+        return self._write(packet)
+
+    def transmit(self, data: bytes) -> None:
+        """Send packets that were encoded; nothing where the connection is over."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self._write(packet))
+            self._transport.write(data)
 
     def fail(self, reason: str) -> None:
         """Give the connection up."""
@@ -358,7 +373,7 @@ class MqttLink(asyncio.Protocol):
             reason = f"connection lost: {words(error) if isinstance(error, OSError) else error}"
         if not self._connack.done():
             certificate = ", or our certificate" if self._where.startswith("mqtts:") else ""
-            other = "3.1.1" if self._version == "5" else "5"
+            other = "3.1.1" if self.version == "5" else "5"
             other = f"speak MQTT {other} only, or " if self._sole else ""
             reason += f" before it answered CONNECT: it may {other}refuse the login{certificate}"
             self._end(self._unspoken(reason))
@@ -409,6 +424,7 @@ async def open_link(
     *,
     on_looked: Callable[[bool], None] = lambda _whole: None,
     on_too_large: Callable[[str], None] = lambda _reason: None,
+    on_receipt: Callable[[mqtt5.PubAckPacket], None] = lambda _packet: None,
     version: Version = "5",
     sole: bool = True,
     session: Session | None = None,
@@ -426,6 +442,7 @@ async def open_link(
         on_looked: is called when messages that came together were handed over; with False, more are to come
             when others had their turn.
         on_too_large: is told of messages that are larger than `connect` says.
+        on_receipt: is called for every acknowledgement of a message of ours.
         version: of the protocol.
         sole: no other version will be tried, so that one may tell of it.
         session: what outlives the connection, where messages of QoS 2 may come.
@@ -446,6 +463,7 @@ async def open_link(
         on_closed,
         on_looked=on_looked,
         on_too_large=on_too_large,
+        on_receipt=on_receipt,
         version=version,
         sole=sole,
         session=session,

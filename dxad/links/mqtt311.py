@@ -1,4 +1,4 @@
-"""MQTT 3.1.1 for a subscriber, in the packets of the MQTT 5 codec: the few that differ are put differently.
+"""MQTT 3.1.1 for a client, in the packets of the MQTT 5 codec: the few that differ are put differently.
 
 MQTT Version 3.1.1 (OASIS, 2014); sections are of that. Like the codec's, `read` raises IndexError where a
 packet has not fully come and ValueError where it is none.
@@ -45,6 +45,7 @@ class _Kind(IntEnum):
     CONNECT = 1
     CONNACK = 2
     PUBLISH = 3
+    PUBACK = 4
     PUBREL = 6
     SUBSCRIBE = 8
     SUBACK = 9
@@ -53,6 +54,7 @@ class _Kind(IntEnum):
 
 Outgoing = (
     mqtt5.ConnectPacket
+    | mqtt5.PublishPacket
     | mqtt5.SubscribePacket
     | mqtt5.PubAckPacket
     | mqtt5.PubRecPacket
@@ -67,6 +69,10 @@ def write(packet: Outgoing) -> bytes:
     match packet:
         case mqtt5.ConnectPacket():
             return _packet(_Kind.CONNECT << 4, _connect(packet))
+        case mqtt5.PublishPacket():
+            flags = packet.duplicate << 3 | packet.qos.value << 1 | packet.retain
+            number = b"" if packet.packet_id is None else packet.packet_id.to_bytes(2)
+            return _packet(_Kind.PUBLISH << 4 | flags, _text(packet.topic) + number + packet.payload)
         case mqtt5.SubscribePacket():
             filters = b"".join(
                 _text(each.pattern) + bytes([each.max_qos.value]) for each in packet.topic_filters
@@ -82,15 +88,18 @@ def write(packet: Outgoing) -> bytes:
 
 def _connect(packet: mqtt5.ConnectPacket) -> bytes:
     """Its variable header and payload (3.1.2, 3.1.3)."""
-    flags, login = packet.clean_start << 1, b""
+    flags, will, login = packet.clean_start << 1, b"", b""
+    if packet.will is not None:
+        flags |= 0x04 | packet.will.qos.value << 3 | packet.will.retain << 5
+        will = _text(packet.will.topic) + _bytes(packet.will.payload or b"")
     if packet.username is not None:
         flags |= 0x80
         login = _text(packet.username)
         if packet.password is not None:  # which 3.1.1 allows beside a name only (3.1.2.9)
             flags |= 0x40
-            login += len(packet.password).to_bytes(2) + packet.password
+            login += _bytes(packet.password)
     head = _text("MQTT") + bytes([_LEVEL, flags]) + packet.keep_alive.to_bytes(2)
-    return head + _text(packet.client_id or "") + login
+    return head + _text(packet.client_id or "") + will + login
 
 
 def read(view: memoryview) -> tuple[object, int]:
@@ -115,6 +124,8 @@ def _packet_of(kind: int, flags: int, body: memoryview) -> object:
     match kind:
         case _Kind.PUBLISH:
             return _publish(flags, body)
+        case _Kind.PUBACK:
+            return mqtt5.PubAckPacket(body[0] << 8 | body[1])
         case _Kind.PUBREL:
             return mqtt5.PubRelPacket(body[0] << 8 | body[1])
         case _Kind.CONNACK:
@@ -171,5 +182,9 @@ def _packet(first: int, body: bytes) -> bytes:
 
 def _text(text: str) -> bytes:
     """UTF-8 behind its length (1.5.3)."""
-    encoded = text.encode()
-    return len(encoded).to_bytes(2) + encoded
+    return _bytes(text.encode())
+
+
+def _bytes(data: bytes) -> bytes:
+    """Behind their length."""
+    return len(data).to_bytes(2) + data

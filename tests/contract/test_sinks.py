@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +17,8 @@ from dxad.errors import NotConnected
 from dxad.event import Event, to_record
 from dxad.sinksection import SinkSection
 from dxad.types import Lane, Record, Sink
+from tests.mqttbrokers import TakingBroker
+from tests.peers import listening
 
 
 class Rig:
@@ -111,7 +113,38 @@ class WebhookRig(HttpRig):
     pass
 
 
-RIGS: dict[str, type[Rig]] = {"file": FileRig, "http": HttpRig, "memory": MemoryRig, "webhook": WebhookRig}
+class MqttRig(Rig):
+    config: ClassVar = {"url": "mqtt://127.0.0.1:1"}
+
+    def __init__(self, tmp_path: Path, free_port: int) -> None:
+        super().__init__(tmp_path, free_port)
+        self.broker = TakingBroker()
+        self.listens = AsyncExitStack()
+
+    def settings(self) -> dict[str, Any]:
+        return {"url": f"mqtt://127.0.0.1:{self.port}", "timeout": "2s"}
+
+    async def up(self) -> None:
+        await self.listens.enter_async_context(listening(self.broker.serve, self.port))
+
+    async def down(self) -> None:
+        await self.listens.aclose()
+
+    async def slow(self) -> None:
+        self.broker.delay_s = 0.1
+
+    async def received(self) -> list[str]:
+        self.broker.delay_s = 0.0
+        return [json.loads(each.payload)["id"] for each in self.broker.events]
+
+
+RIGS: dict[str, type[Rig]] = {
+    "file": FileRig,
+    "http": HttpRig,
+    "memory": MemoryRig,
+    "mqtt": MqttRig,
+    "webhook": WebhookRig,
+}
 
 remote = pytest.mark.parametrize("kind", sorted(RIGS.keys() - {"memory"}), indirect=True)
 """For what needs a far side that can be gone."""

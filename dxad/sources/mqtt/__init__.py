@@ -17,7 +17,8 @@ import mqtt5
 
 from dxad.errors import DecodeError, NotConnected
 from dxad.links.looks import until_beat
-from dxad.links.mqtt import MqttLink, Version, VersionRefusedError, open_link
+from dxad.links.mqtt import MqttLink
+from dxad.links.mqttdial import Dial
 from dxad.links.mqttsession import Session
 from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
@@ -72,10 +73,7 @@ class Mqtt:
         widest = max((len(each.columns) for each in config.subscriptions()), default=1)
         self._most = max(1, min(_UNACKNOWLEDGED_MAX, config.queue // widest))
         """Messages that the broker may send unacknowledged: all of them find room."""
-        self._versions: tuple[Version, ...] = (
-            ("5", "3.1.1") if config.version == "auto" else (config.version,)
-        )
-        """In the order in which they are tried."""
+        self._dial = Dial(config.version)
         self._session = Session() if config.qos == _EXACTLY_ONCE or config.session is not None else None
         self._link: MqttLink | None = None
         self._subscribed_at = 0
@@ -146,7 +144,7 @@ class Mqtt:
         MQTT 3.1.1 has no shared subscriptions. Many of its brokers know them all the same; others grant
         `$share/…` as if it were a topic like any other, to which nobody ever publishes.
         """
-        if self._config.share is None or self._versions[0] != "3.1.1" or self._link is None:
+        if self._config.share is None or self._link is None or self._link.version != "3.1.1":
             return ""
         if self._inbox.came > self._came_before or self._clock.now() - self._subscribed_at < _DOUBTFUL_NS:
             return ""
@@ -182,42 +180,24 @@ class Mqtt:
         port = url.port or PORTS[url.scheme]
         if self._liveness is not None:
             self._liveness.begin()
-        self._link = await self._opened(url.hostname, port, hello)
+        self._link = await self._dial.open(
+            url.hostname,
+            port,
+            hello,
+            self._message,
+            self._closed,
+            on_again=self._inbox.open,
+            on_looked=self._looked,
+            on_too_large=self._reject,
+            session=self._session,
+            tls=self._config.secured,
+            until_look=until_beat(self._clock, self.coalesce_s) if self.coalesce_s else None,
+        )
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
         await self._link.subscribe(self._config.filters(), self._config.qos)
         self._subscribed_at, self._came_before = self._clock.now(), self._inbox.came
         self._known = True
-
-    async def _opened(self, host: str, port: int, hello: mqtt5.ConnectPacket) -> MqttLink:
-        """A link in the first of our versions that the broker does not refuse; the next begins with that."""
-        refusal: VersionRefusedError | None = None
-        for version in self._versions:
-            try:
-                link = await open_link(
-                    host,
-                    port,
-                    hello,
-                    self._message,
-                    self._closed,
-                    on_looked=self._looked,
-                    on_too_large=self._reject,
-                    version=version,
-                    sole=len(self._versions) == 1,
-                    session=self._session,
-                    tls=self._config.secured,
-                    until_look=until_beat(self._clock, self.coalesce_s) if self.coalesce_s else None,
-                )
-            except VersionRefusedError as error:
-                refusal = refusal or error
-                self._inbox.open()
-                continue
-            self._versions = (version, *(each for each in self._versions if each != version))
-            return link
-        assert refusal is not None
-        if len(self._versions) == 1:
-            raise refusal
-        raise NotConnected(f"{refusal}; nor does it take MQTT {self._versions[-1]}")
 
     def _hello(self) -> mqtt5.ConnectPacket:
         config = self._config
