@@ -1,11 +1,16 @@
-"""CloudEvents as JSON lines in a file that rotates by size: `events.jsonl`, `events.jsonl.1` and so on."""
+"""CloudEvents as JSON lines in a file that rotates by size: `events.jsonl`, `events.jsonl.1` and so on.
 
+With `compress`, those that were rotated are `events.jsonl.1.gz`; what was cut short stays as it was.
+"""
+
+import gzip
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import orjson
 from pydantic import Field
@@ -20,6 +25,9 @@ from dxad.types import Record
 
 __all__ = ["PLUGIN", "Config", "File"]
 
+_ZIPPED: Final = ".gz"
+_CHUNK: Final = 2**18
+
 
 class Config(SinkSection):
     """`{ type = "file", path = "events.jsonl", max_size = "16MiB", keep = 5 }`."""
@@ -28,6 +36,7 @@ class Config(SinkSection):
     path: Path = Field(strict=False, description="the file; relative to the state directory")
     max_size: Size = Field(16 * 2**20, gt=0, description="a file that would grow beyond it is rotated first")
     keep: int = Field(5, ge=0, le=999, description="how many rotated files are kept")
+    compress: Literal["none", "gzip"] = Field("none", description="of rotated files")
 
 
 class File:
@@ -38,6 +47,7 @@ class File:
         self._path = state_dir / config.path
         self._max_bytes = config.max_size
         self._keep = config.keep
+        self._compress = config.compress == "gzip"
         self._thread: Worker | None = None
 
     async def connect(self) -> None:
@@ -91,17 +101,44 @@ class File:
         _append_durably(self._path, data)
 
     def _rotate(self) -> None:
-        """Move each file one on; the oldest is overwritten."""
-        files = [
-            self._path,
-            *(self._path.with_name(f"{self._path.name}.{n}") for n in range(1, self._keep + 1)),
-        ]
+        """Move each file one on; the oldest goes."""
+        for n in range(self._keep, 0, -1):
+            for ending in ("", _ZIPPED):
+                newer = self._rotated(n - 1, ending)
+                if newer.exists():
+                    self._forget(n)
+                    newer.replace(self._rotated(n, ending))
         if not self._keep:
             self._path.unlink()
-        for older, newer in zip(reversed(files), reversed(files[:-1]), strict=False):
-            if newer.exists():
-                newer.replace(older)
         _sync_directory(self._path.parent)
+        if self._compress and self._keep:
+            _zip(self._rotated(1), self._rotated(1, _ZIPPED))
+
+    def _rotated(self, n: int, ending: str = "") -> Path:
+        number = f".{n}" if n else ""
+        return self._path.with_name(f"{self._path.name}{number}{ending}")
+
+    def _forget(self, n: int) -> None:
+        for ending in ("", _ZIPPED):
+            self._rotated(n, ending).unlink(missing_ok=True)
+
+
+def _zip(plain: Path, zipped: Path) -> None:
+    """Compress a file, which stays where the disk does not take that."""
+    part = zipped.with_name(f"{zipped.name}.part")
+    try:
+        with plain.open("rb") as source, part.open("wb") as file:
+            with gzip.GzipFile(plain.name, "wb", fileobj=file, mtime=0) as target:
+                shutil.copyfileobj(source, target, _CHUNK)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.copymode(plain, part)
+        part.replace(zipped)
+        plain.unlink()
+        _sync_directory(plain.parent)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
 
 
 def _append_durably(path: Path, data: bytes) -> None:

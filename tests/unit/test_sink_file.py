@@ -1,5 +1,6 @@
 """What the file sink does to files."""
 
+import gzip
 import json
 import resource
 from collections.abc import AsyncIterator
@@ -47,6 +48,45 @@ async def test_a_file_that_would_grow_too_large_is_rotated_first(tmp_path):
     kept = [each for file in reversed(newest_first) for each in file]
     assert kept == [str(n) for n in range(12 - len(kept), 12)]
     assert all((tmp_path / each).stat().st_size <= 3 * line for each in files)
+
+
+def lines_of(file: Path) -> list[str]:
+    text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
+    return [json.loads(line)["id"] for line in text.splitlines()]
+
+
+async def test_rotated_files_are_compressed_where_that_is_asked_for(tmp_path):
+    async with connected(tmp_path, max_size="300B", keep=3, compress="gzip") as sink:
+        for n in range(8):
+            await sink.write([record(str(n))])
+    names = sorted(each.name for each in tmp_path.iterdir())
+    assert names == ["events.jsonl", *(f"events.jsonl.{n}.gz" for n in (1, 2, 3))]
+    found = [each for name in reversed(names) for each in lines_of(tmp_path / name)]
+    assert found == [str(n) for n in range(8 - len(found), 8)]
+    modes = {(tmp_path / name).stat().st_mode & 0o777 for name in names}
+    assert len(modes) == 1
+
+
+async def test_plain_and_compressed_ones_age_together(tmp_path):
+    async with connected(tmp_path, max_size="100B", keep=3) as sink:
+        for n in range(3):
+            await sink.write([record(str(n))])
+    (tmp_path / "events.jsonl.1.gz.part").write_bytes(b"cut short by a crash")
+    async with connected(tmp_path, max_size="100B", keep=3, compress="gzip") as sink:
+        for n in range(3, 5):
+            await sink.write([record(str(n))])
+    names = sorted(each.name for each in tmp_path.iterdir())
+    assert names == ["events.jsonl", "events.jsonl.1.gz", "events.jsonl.2.gz", "events.jsonl.3"]
+    assert [lines_of(tmp_path / name) for name in names] == [["4"], ["3"], ["2"], ["1"]]
+
+
+async def test_what_the_disk_does_not_compress_stays_plain(tmp_path):
+    async with connected(tmp_path, max_size="100B", keep=2, compress="gzip") as sink:
+        await sink.write([record("a")])
+        (tmp_path / "events.jsonl.1.gz.part").mkdir()
+        await sink.write([record("b")])
+    assert lines_of(tmp_path / "events.jsonl.1") == ["a"]
+    assert lines_of(tmp_path / "events.jsonl") == ["b"]
 
 
 async def test_with_keep_0_there_is_one_file_only(tmp_path):
