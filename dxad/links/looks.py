@@ -75,6 +75,8 @@ class Looks:
     def later(self) -> None:
         """Let what comes wait for the next look."""
         if self._until is None:
+            if not self._transport.is_closing():  # else the peer's Nagle algorithm waits for up to 40 ms
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             self.listen()
         elif self._next is None and not self._transport.is_closing():
             self._decided = True
