@@ -213,7 +213,7 @@ class TestNeighbours:
             task = asyncio.create_task(other.run())
             await fill(world, 100)
             await world.until(lambda: deliver.snapshot()["delivered"] == 100, step_s=0.1)
-            assert deliver.snapshot()["pending"] == 0
+            await world.until(lambda: deliver.snapshot()["pending"] == 0)
             assert other.snapshot()["pending"] == 100
             task.cancel()
             await asyncio.wait([task])
