@@ -14,7 +14,7 @@ what is critical and new overtakes it.
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final, NoReturn, Protocol, runtime_checkable
+from typing import Any, Final, NoReturn
 
 from dxad import errors, event
 from dxad.errors import ConfigError, NotConnected, Rejected
@@ -24,10 +24,11 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.pace import Flow, Pace, Stride
+from dxad.runtime.turns import in_turns
 from dxad.sinksection import SinkSection
-from dxad.types import NS_PER_S, Document, Lane, Record, Sink
+from dxad.types import NS_PER_S, Document, Lane, Linked, Record, Sink
 
-__all__ = ["Deliver", "Linked"]
+__all__ = ["Deliver"]
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +38,6 @@ _WRITE_MOST_S: Final = 1.0
 """A batch that takes longer is followed by a smaller one: what is critical waits for its end."""
 _LOOK_NS: Final = 50_000_000
 """So often somebody who waits for its turn looks whether something critical has come."""
-
-
-@runtime_checkable
-class Linked(Protocol):
-    """A sink that knows at once when its link has ended, also while there is nothing to write."""
-
-    async def lost(self) -> None:
-        """Wait until it has.
-
-        Raises:
-            NotConnected: it has, and why.
-        """
 
 
 class Deliver:
@@ -176,7 +165,7 @@ class Deliver:
     async def _forward(self) -> NoReturn:
         while True:
             fetched = await self._next()
-            carried = self._carried(fetched)
+            carried = await self._carried(fetched)
             if len(carried) > self._stride.size:
                 fetched = fetched[: carried[self._stride.size]]
                 carried = carried[: self._stride.size]
@@ -188,11 +177,17 @@ class Deliver:
             self._filtered.add(len(left_out))
             self._note_flow()
 
-    def _carried(self, records: Sequence[Record]) -> list[int]:
+    async def _carried(self, records: Sequence[Record]) -> list[int]:
         """The places of those that the configuration does not leave out; the others are done."""
         if not self._section.picks:
             return list(range(len(records)))
-        return [place for place, each in enumerate(records) if self._section.carries(event.decode(each))]
+        return [place async for place, each in in_turns(enumerate(records)) if self._carries(each)]
+
+    def _carries(self, record: Record) -> bool:
+        try:
+            return self._section.carries(event.decode(record))
+        except (KeyError, TypeError, ValueError):  # no event: the sink says what is wrong with it
+            return True
 
     async def _offer(self, fetched: Sequence[Record], carried: Sequence[int]) -> list[Record]:
         """Write those that are carried of what was fetched; returns what the peer has."""

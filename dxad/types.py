@@ -36,6 +36,7 @@ __all__ = [
     "Forgiving",
     "Grouped",
     "Lane",
+    "Linked",
     "Model",
     "Overflow",
     "Paced",
@@ -448,11 +449,23 @@ class Detailed(Protocol):
         """What `dxad status` shows of it: JSON without NaN, from any thread."""
 
 
+@runtime_checkable
+class Linked(Protocol):
+    """A sink that knows at once when its link has ended, also while there is nothing to write."""
+
+    async def lost(self) -> None:
+        """Wait until it has.
+
+        Raises:
+            NotConnected: it has, and why.
+        """
+
+
 class Sink(Protocol):
     """Carries records out. It never queues and never retries: the outbox holds, `deliver` retries."""
 
     async def connect(self) -> None:
-        """Open the link.
+        """Open the link; one that is open may stay.
 
         Raises:
             NotConnected: try again later.
@@ -463,8 +476,8 @@ class Sink(Protocol):
         """Hand the records over; returns only once the peer has them all.
 
         Raises:
-            NotConnected: nobody knows what arrived; all are sent again.
-            Backoff: the same, after the time the peer asked for.
+            NotConnected: nobody knows what arrived; all are sent again, but for the first `taken`.
+            Backoff: the same, after the time the peer asked for; the link may stay.
             Rejected: the peer will never take these; it has the others.
         """
 

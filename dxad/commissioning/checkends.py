@@ -24,9 +24,10 @@ from dxad.commissioning.checkup import Finding, failed, fine, warned
 from dxad.errors import Backoff, ConfigError, DecodeError, EndOfStream, NotConnected
 from dxad.fields import SourceSection
 from dxad.links import words
+from dxad.links.tls import TlsSection
 from dxad.runtime.clock import Clock
 from dxad.sinksection import SinkSection
-from dxad.types import NS_PER_S, Document, Quality, Reason, Source
+from dxad.types import NS_PER_S, Document, Quality, Reason, Sink, Source
 
 __all__ = ["KEPT", "as_daemon_sees", "server_certificate", "sink", "source"]
 
@@ -250,7 +251,9 @@ async def sink(name: str, section: SinkSection, *, state_dir: Path, clock: Clock
     """Whether it could take an event: it is connected to, and sent none."""
     url = getattr(section, "url", "")
     if isinstance(url, str) and url.startswith(("http://", "https://")):
-        return await _http(name, url, clock)
+        return await _http(name, url, clock, getattr(section, "tls", None))
+    if isinstance(url, str) and url.startswith(("mqtt://", "mqtts://")):
+        return await _broker(name, url, section, state_dir)
     path = getattr(section, "path", None)
     if isinstance(path, Path):
         return [_file(name, state_dir / path, state_dir)]
@@ -268,16 +271,37 @@ def _file(name: str, path: Path, state_dir: Path) -> Finding:
     return fine("sink", name, f"{path}: its folder is there")
 
 
-async def _http(name: str, url: str, clock: Clock) -> list[Finding]:
+async def _broker(name: str, url: str, section: SinkSection, state_dir: Path) -> list[Finding]:
+    """Connect as somebody who says nothing: no status, no last will, and not the daemon's own name."""
+    quiet = section.model_copy(update={"status": "", "client_id": None})
+    try:
+        made = plugin.load("sinks", section.model_dump()["type"])
+        node: Sink = made.build(name, quiet, state_dir=state_dir, gateway="doctor")
+        try:
+            await node.connect()
+        finally:
+            await node.close()
+    except (NotConnected, ConfigError) as error:
+        return [
+            failed("sink", name, str(error), _mend(str(error), "events wait in the outbox until it answers"))
+        ]
+    return [fine("sink", name, f"{url} takes us; nothing was published")]
+
+
+async def _http(name: str, url: str, clock: Clock, tls: TlsSection | None) -> list[Finding]:
     split = urlsplit(url)
     secure = split.scheme == "https"
     host, port = split.hostname or "", split.port or (443 if secure else 80)
     where = f"{host}:{port}"
+    known_as = host if tls is None else tls.server_name or host
     try:
-        writer = await _connected(host, port, ssl.create_default_context() if secure else None)
+        context = (tls or TlsSection()).context() if secure else None
+        writer = await _connected(host, port, context, known_as)
+    except ConfigError as error:
+        return [failed("sink", name, str(error), "tls: name the files, and let dxad read them")]
     except ssl.SSLCertVerificationError as error:
         told = f"{where}: its certificate is not to be trusted: {error.verify_message}"
-        return [failed("sink", name, told, "install its authority: update-ca-certificates")]
+        return [failed("sink", name, told, "tls.ca: the authority that has signed it")]
     except (OSError, ssl.SSLError) as error:
         told = f"{where}: {words(error)}"
         return [failed("sink", name, told, _mend(told, "events wait in the outbox until it answers"))]
@@ -291,7 +315,7 @@ async def server_certificate(subject: str, host: str, port: int, clock: Clock) -
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        writer = await _connected(host, port, context)
+        writer = await _connected(host, port, context, host)
     except (OSError, ssl.SSLError):
         return []  # which is told by whoever wants to speak with it
     raw = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -300,9 +324,11 @@ async def server_certificate(subject: str, host: str, port: int, clock: Clock) -
     return [validity("certificate", f"{subject}, {host}:{port}", found, clock, "have the server's renewed")]
 
 
-async def _connected(host: str, port: int, context: ssl.SSLContext | None) -> asyncio.StreamWriter:
+async def _connected(
+    host: str, port: int, context: ssl.SSLContext | None, known_as: str
+) -> asyncio.StreamWriter:
     _, writer = await asyncio.open_connection(
-        host, port, ssl=context, server_hostname=host if context else None
+        host, port, ssl=context, server_hostname=known_as if context else None
     )
     return writer
 

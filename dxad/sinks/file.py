@@ -67,14 +67,8 @@ class File:
             NotConnected: the file system does not take them.
             Rejected: these cannot be written as JSON.
         """
-        lines: list[bytes] = []
         refused: dict[int, str] = {}
-        for index, record in enumerate(records):
-            try:
-                lines.append(orjson.dumps(event.decode(record), option=orjson.OPT_APPEND_NEWLINE))
-            except (TypeError, ValueError) as error:
-                refused[index] = f"cannot be written as JSON: {error}"
-        await self._in_thread(partial(self._append, b"".join(lines)))
+        await self._in_thread(partial(self._write, records, refused))
         if refused:
             raise Rejected(tuple(refused), next(iter(refused.values())))
 
@@ -92,6 +86,15 @@ class File:
             await self._thread.run(do)
         except OSError as error:
             raise NotConnected(f"{self._path}: {error.strerror}") from error
+
+    def _write(self, records: Sequence[Record], refused: dict[int, str]) -> None:
+        lines: list[bytes] = []
+        for index, record in enumerate(records):
+            try:
+                lines.append(orjson.dumps(event.decode(record), option=orjson.OPT_APPEND_NEWLINE))
+            except (TypeError, ValueError) as error:
+                refused[index] = f"cannot be written as JSON: {error}"
+        self._append(b"".join(lines))
 
     def _append(self, data: bytes) -> None:
         with suppress(FileNotFoundError):

@@ -22,6 +22,7 @@ from dxad.errors import Backoff, NotConnected, Rejected
 from dxad.links import binarymode
 from dxad.links.http import TOO_LARGE, Answer, HttpLink, PeerSection
 from dxad.plugin import Plugin
+from dxad.runtime.turns import in_turns
 from dxad.runtime.worker import Worker
 from dxad.sinksection import SinkSection
 from dxad.types import Record
@@ -92,7 +93,7 @@ class Http:
         """
         items: list[_Item] = []
         refused: dict[int, str] = {}
-        for place, record in enumerate(records):
+        async for place, record in in_turns(enumerate(records)):
             try:
                 items.append(self._item(place, record))
             except (TypeError, ValueError) as error:

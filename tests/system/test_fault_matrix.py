@@ -1,4 +1,4 @@
-"""Which tests prove what of the faults that dxad must survive at its sources and sinks: one line of the matrix each.
+"""Which tests prove what of the faults that dxad must survive at its sources and sinks, by line of matrix.
 
 N1  the broker is down at the start, or for an hour
 N2  the link is half open

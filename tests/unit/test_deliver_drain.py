@@ -153,6 +153,11 @@ class TestSections:
             await world.until(lambda: world.box.backlog("s").pending == 0, step_s=1)
             assert world.peer.taken == ["yes"]
 
+    async def test_one_that_is_no_event_is_left_to_the_sink_to_refuse(self, world):
+        async with world.delivering(types=["dxad.incident.*"]):
+            await world.append("no event")
+            await world.until(lambda: world.peer.taken == ["no event"])
+
     def test_types_are_patterns_and_all_are_carried_by_default(self):
         event = {"type": "dxad.incident.opened", "data": {"severity": "low"}}
         assert SinkSection().carries(event)

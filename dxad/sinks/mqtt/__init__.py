@@ -38,6 +38,7 @@ from dxad.links.mqttdial import Dial
 from dxad.links.mqttwindow import Window
 from dxad.placeholders import facts
 from dxad.plugin import Plugin
+from dxad.runtime.turns import in_turns
 from dxad.sinks.mqtt.section import PORTS, Config
 from dxad.sinks.mqtt.topic import TopicTemplate
 from dxad.types import NS_PER_S, Record
@@ -146,7 +147,7 @@ class Mqtt:
             raise NotConnected("not connected")
         refused: dict[int, str] = {}
         messages: dict[int, _Message] = {}
-        for place, record in enumerate(records):
+        async for place, record in in_turns(enumerate(records)):
             try:
                 messages[place] = self._message(record)
             except (TypeError, ValueError) as error:
