@@ -93,7 +93,8 @@ class Deliver:
                 await self._clock.sleep_until(self._again_at)
         finally:
             await self._sink.close()
-            self._health.clear("sink.down", self._name, "no longer tried")
+            for code in ("sink.down", "sink.refusing"):
+                self._health.clear(code, self._name, "no longer tried")
 
     def snapshot(self) -> Document:
         """The state as a JSON object."""
@@ -241,6 +242,7 @@ class Deliver:
             if not refused:
                 self._refused_waits.reset()
                 self._note_up()
+                self._health.clear("sink.refusing", self._name, "it has taken them, or they are dead letters")
             await self._more(refused)
 
     async def _in_turn(self, records: list[Record]) -> list[Record]:
@@ -293,6 +295,8 @@ class Deliver:
             log.warning("%s: %d records went to the dead letters: %s", self._name, buried, error.reason)
         if self._refused_at <= self._clock.now():
             self._schedule_refused()
+        if self._outbox.backlog(self._name).refused >= _REFUSED_MOST:
+            self._health.raise_condition("sink.refusing", self._name, error.reason)
         return [each for place, each in enumerate(records) if place not in indices]
 
     def _schedule_refused(self) -> None:

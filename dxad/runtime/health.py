@@ -48,6 +48,9 @@ CONDITIONS: Final = {
     "model.rolled_back": Kind("warning", "a new model did not do: the one before it scores again"),
     "model.slow": Kind("warning", "scoring a batch of rows took longer than the deadline allows"),
     "sink.down": Kind("warning", "a sink does not take records; they wait in the outbox"),
+    "sink.refusing": Kind(
+        "warning", "a sink refuses record after record; nothing new is offered until it takes them"
+    ),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
     "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),
     "config.rejected": Kind(

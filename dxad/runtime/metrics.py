@@ -47,6 +47,7 @@ METRICS: Final = {
     "dxad_reloads_total": "configurations that were read anew, by result",
     "dxad_source_up": "1 while the source is connected",
     "dxad_source_age_seconds": "how long ago the source's newest sample came",
+    "dxad_sink_up": "1 while the sink takes records, as far as is known",
     "dxad_pipeline_score": "the newest smoothed score",
     "dxad_pipeline_limit": "the score above which the alarm is pending",
     "dxad_alarms_active": "alarms that are active now",

@@ -148,6 +148,11 @@ async def test_a_peer_that_refuses_everything_is_not_flooded(world):
         await asyncio.sleep(0.02)
         assert world.box.backlog("s").refused <= 356
         assert world.box.backlog("s").pending == 1000
+        (condition,) = world.health.active
+        assert (condition.code, condition.detail) == ("sink.refusing", "not to my taste")
+        world.peer.refuses = lambda _: False
+        await world.until(lambda: world.box.backlog("s").pending == 0, step_s=1)
+        await world.until(lambda: not world.health.active, step_s=1)
 
 
 async def test_a_failing_disk_does_not_keep_an_alarm_from_getting_out(tmp_path, monkeypatch):
