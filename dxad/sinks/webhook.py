@@ -7,11 +7,11 @@ See `links.http` for what is made of which answer.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 from urllib.parse import quote, urlsplit
 
 import orjson
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
 from dxad import event
 from dxad.errors import Backoff, ConfigError, NotConnected, Rejected
@@ -48,16 +48,20 @@ class Config(SinkSection, PeerSection):
         None, pattern=r"^[ -~]+$", description="of the body; default: JSON's, or that of plain text"
     )
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
-        if "{" in urlsplit(self.url).netloc:
-            raise ValueError("url: its host is one for all events; {…} may stand behind it")
-        for at, text in [("url", self.url), *_strings(self.body, "body")]:
-            try:
-                _template(text)
-            except ConfigError as error:
-                raise ValueError(f"{at}: {error}") from error
-        return self
+    @field_validator("url")
+    @classmethod
+    def _one_host(cls, url: str) -> str:
+        if "{" in urlsplit(url).netloc:
+            raise ValueError("its host is one for all events; {…} may stand behind it")
+        _check("", url)
+        return url
+
+    @field_validator("body")
+    @classmethod
+    def _filled_by_events(cls, body: Any) -> Any:
+        for at, text in _strings(body, ""):
+            _check(at, text)
+        return body
 
 
 class Webhook:
@@ -124,6 +128,13 @@ class Webhook:
         return None if answer.taken() else answer.told
 
 
+def _check(at: str, text: str) -> None:
+    try:
+        _template(text)
+    except ConfigError as error:
+        raise ValueError(f"{at}: {error}" if at else str(error)) from error
+
+
 def _content_type(body: dict[str, Any] | str | None) -> str:
     match body:
         case None:
@@ -139,10 +150,10 @@ def _strings(value: Any, at: str) -> Iterator[tuple[str, str]]:
         yield at, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _strings(each, f"{at}.{key}")
+            yield from _strings(each, f"{at}.{key}".lstrip("."))
     elif isinstance(value, list):
         for place, each in enumerate(value):
-            yield from _strings(each, f"{at}.{place}")
+            yield from _strings(each, f"{at}.{place}".lstrip("."))
 
 
 def _compiled(value: Any) -> Any:

@@ -322,7 +322,7 @@ class TestConnecting:
         ({"topic": "a/+/b"}, "is no topic to publish on"),
         ({"topic": "$SYS/x"}, "begins with no $"),
         ({"topic": "a/{type"}, "a brace that is meant is written twice"),
-        ({"status": "a/{lane}/status"}, "status: 'a/{lane}/status': there is no {lane}; known: {gateway}"),
+        ({"status": "a/{lane}/status"}, "'a/{lane}/status': there is no {lane}; known: {gateway}"),
         ({"mode": "binary", "version": "3.1.1"}, "binary needs the user properties of MQTT 5"),
         ({"tls": {"ca": "/ca.pem"}}, "not encrypted; mqtts:// is"),
         ({"in_flight": 0}, "greater than or equal to 1"),

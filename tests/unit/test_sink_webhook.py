@@ -152,11 +152,11 @@ async def test_what_the_peer_finds_fault_with_is_rejected_and_its_neighbours_are
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"body": {"a": {"b": ["{pipelin}"]}}}, "body.a.b.0: '{pipelin}': there is no {pipelin}; known:"),
+        ({"body": {"a": {"b": ["{pipelin}"]}}}, "a.b.0: '{pipelin}': there is no {pipelin}; known:"),
         ({"body": "{severity"}, "a brace that is meant is written twice"),
         ({"body": {"x": "{severity:>5}"}}, "stands alone, without a format"),
         ({"url": "http://{gateway}.example/"}, "its host is one for all events"),
-        ({"url": "http://host/{nothing}"}, "url: "),
+        ({"url": "http://host/{nothing}"}, "there is no {nothing}"),
         ({"method": "GET"}, "'POST', 'PUT' or 'PATCH'"),
     ],
 )

@@ -1,15 +1,15 @@
 """What a configuration says of an MQTT sink."""
 
-from typing import Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dxad.errors import ConfigError
 from dxad.fields import Duration, Secret
 from dxad.links.mqttdial import Versions
 from dxad.links.tls import TlsSection
-from dxad.sinks.mqtt.topic import TopicTemplate
+from dxad.sinks.mqtt.topic import PLACES, TopicTemplate
 from dxad.sinksection import SinkSection
 from dxad.types import NS_PER_S
 
@@ -17,6 +17,18 @@ __all__ = ["PORTS", "Config"]
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 """By the scheme of the url."""
+
+
+def _topic(text: str, places: tuple[str, ...] = PLACES) -> str:
+    try:
+        TopicTemplate(text, places=places)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _status(text: str) -> str:
+    return _topic(text, ("gateway",)) if text else text
 
 
 class Config(SinkSection):
@@ -29,13 +41,13 @@ class Config(SinkSection):
     tls: TlsSection = Field(
         TlsSection(), validate_default=True, description="of mqtts: whom to trust, and who we are"
     )
-    topic: str = Field(
+    topic: Annotated[str, AfterValidator(_topic)] = Field(
         "dxad/{gateway}/{lane}/{type}",
         min_length=1,
         description="where events are published, with {gateway}, {lane}, {type}, {pipeline}, {severity} and "
         "{id}; a topic that a source reads is refused",
     )
-    status: str = Field(
+    status: Annotated[str, AfterValidator(_status)] = Field(
         "dxad/{gateway}/status",
         description="where the broker keeps whether the gateway is there: online, or offline, which is its "
         'last will as well; "" for nowhere',
@@ -85,15 +97,6 @@ class Config(SinkSection):
             raise ValueError("password: MQTT 3.1.1 has none without a username")
         if self.version == "3.1.1" and self.mode == "binary":
             raise ValueError("mode: binary needs the user properties of MQTT 5")
-        try:
-            TopicTemplate(self.topic)
-        except ConfigError as error:
-            raise ValueError(f"topic: {error}") from error
-        try:
-            if self.status:
-                TopicTemplate(self.status, places=("gateway",))
-        except ConfigError as error:
-            raise ValueError(f"status: {error}") from error
         return self
 
     def topics(self) -> tuple[str, ...]:
