@@ -25,7 +25,8 @@ Where things live, in the order of the data:
     incident/                   6  scores -> alarms (ISA-18.2) -> incidents with their evidence
     event.py                       what leaves, as CloudEvents
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
-    sinks/ deliver.py           8  carry records out; batch, retry, acknowledge
+    sinks/ deliver.py           8  carry records out; probe, batch, pace, retry, acknowledge
+    placeholders.py                texts that events fill: topics, bodies
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
     plausibility.py                channels that transforms have called implausible
     sightedness.py                 what is told of the gateway when rows are not scored
@@ -35,6 +36,7 @@ Where things live, in the order of the data:
     config.py fields.py octets.py  TOML -> one valid Config; field types
     plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
+    sinksection.py topics.py       … of every sink; and that none publishes what a source reads
     tomlfiles.py tomlines.py       files that go over each other; the line of every key
     template.py expression.py      for_each: one text for many machines; arithmetic over channels
     nodes.py sizes.py              sections -> nodes; the memory they take, known before
