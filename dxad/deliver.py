@@ -96,13 +96,18 @@ class Deliver:
             for code in ("sink.down", "sink.refusing"):
                 self._health.clear(code, self._name, "no longer tried")
 
+    @property
+    def up(self) -> bool:
+        """Whether the peer takes records, as far as is known."""
+        return self._down is None
+
     def snapshot(self) -> Document:
         """The state as a JSON object."""
         backlog = self._outbox.backlog(self._name)
         coming, going = self._rates()
         left_s = self._left_s(backlog.pending, going - coming)
         return {
-            "up": self._down is None,
+            "up": self.up,
             "reason": self._down,
             "waits_for": self._waits_for(backlog.pending, backlog.refused),
             "pending": backlog.pending,

@@ -221,7 +221,7 @@ class Gateway:
             yield Sample("dxad_alarms_active", snapshot["alarms"]["active"], label)
             yield Sample("dxad_alarms_shelved", snapshot["alarms"]["shelved"], label)
         for name, deliver in self._assembly.delivers.items():
-            yield Sample("dxad_sink_up", float(deliver.snapshot()["up"]), (("sink", name),))
+            yield Sample("dxad_sink_up", float(deliver.up), (("sink", name),))
         outbox = self._assembly.outbox.snapshot()
         for name, sink in outbox["sinks"].items():
             yield Sample("dxad_outbox_pending", sink["pending"], (("sink", name),))
