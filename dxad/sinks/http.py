@@ -98,14 +98,12 @@ class Http:
                 items.append(self._item(place, record))
             except (TypeError, ValueError) as error:
                 refused[place] = f"cannot be written as JSON: {error}"
-        done = 0
+        done: list[_Item] = []
         try:
-            while done < len(items):
-                part = self._portion(items[done:])
-                await self._deliver(part, refused)
-                done += len(part)
+            while len(done) < len(items):
+                await self._deliver(self._portion(items[len(done) :]), done, refused)
         except (NotConnected, Backoff) as error:
-            error.taken = min([*refused, items[done].place])
+            error.taken = min([*refused, items[len(done)].place])
             raise
         if refused:
             raise Rejected(sorted(refused), next(iter(refused.values())))
@@ -138,19 +136,21 @@ class Http:
                 return items[:count]
         return items
 
-    async def _deliver(self, items: Sequence[_Item], refused: dict[int, str]) -> None:
-        """Post these, or each half of them if the peer finds fault with the whole."""
+    async def _deliver(self, items: Sequence[_Item], done: list[_Item], refused: dict[int, str]) -> None:
+        """Post these, or each half of them if the peer finds fault with the whole; all that goes is `done`."""
         answer = await self._post(items)
         if answer.taken():
+            done += items
             return
         if len(items) == 1:
             refused[items[0].place] = answer.told
+            done += items
             return
         if answer.status == TOO_LARGE:
             self._body_max = min(self._body_max, sum(len(each.body) + 1 for each in items) // 2)
         middle = len(items) // 2
-        await self._deliver(items[:middle], refused)
-        await self._deliver(items[middle:], refused)
+        await self._deliver(items[:middle], done, refused)
+        await self._deliver(items[middle:], done, refused)
 
     async def _post(self, items: Sequence[_Item]) -> Answer:
         if self._alone:

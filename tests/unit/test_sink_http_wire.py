@@ -85,6 +85,13 @@ class TestModes:
                 await sink.write(many(5))
         assert told.value.taken == 1
 
+    async def test_what_was_taken_while_halves_were_tried_counts(self, peer):
+        peer.answers = [400, 200, 400, 200, 500]  # all; 0-3; 4-7; 4-5; 6-7
+        async with answering(peer.take) as url, connected(url) as sink:
+            with pytest.raises(NotConnected) as told:
+                await sink.write(many(8))
+        assert told.value.taken == 6
+
     async def test_a_limit_of_the_peer_s_in_the_middle_says_so_too(self):
         left = 3
 
