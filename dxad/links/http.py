@@ -13,6 +13,7 @@ anything else             not connected: trouble that may heal, and costs no rec
 ========================  =================================================================
 """
 
+import asyncio
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,19 +125,10 @@ class HttpLink:
         Raises:
             ConfigError: a secret, or a file of `tls`, is not there.
         """
+        await self.close()
+        headers, trust = await asyncio.to_thread(self._prepared)
         import aiohttp  # noqa: PLC0415 - 150 ms and 27 MB, for those who use it
 
-        await self.close()
-        headers = dict(self._section.headers)
-        if self._section.bearer is not None:
-            headers["Authorization"] = f"Bearer {self._section.bearer.read()}"
-        if self._section.basic is not None:
-            login = self._section.basic
-            pair = f"{login.username}:{login.password.read()}".encode()
-            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-        trust: ssl.SSLContext | bool = True
-        if self._section.tls is not None:
-            trust = self._section.tls.context()
         reused = aiohttp.TraceConfig()
         reused.on_connection_reuseconn.append(_note_reused)
         self._session = aiohttp.ClientSession(
@@ -146,6 +138,19 @@ class HttpLink:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[reused],
         )
+
+    def _prepared(self) -> "tuple[dict[str, str], ssl.SSLContext | bool]":
+        """Who we are and whom to trust, off the event loop: files may be on a slow card."""
+        import aiohttp  # noqa: F401, PLC0415 - so that the loop does not wait for it
+
+        headers = dict(self._section.headers)
+        if self._section.bearer is not None:
+            headers["Authorization"] = f"Bearer {self._section.bearer.read()}"
+        if self._section.basic is not None:
+            login = self._section.basic
+            pair = f"{login.username}:{login.password.read()}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        return headers, True if self._section.tls is None else self._section.tls.context()
 
     async def close(self) -> None:
         """Let go of the connections; safe twice."""

@@ -137,7 +137,7 @@ class Http:
         return items
 
     async def _deliver(self, items: Sequence[_Item], done: list[_Item], refused: dict[int, str]) -> None:
-        """Post these, or each half of them if the peer finds fault with the whole; all that goes is `done`."""
+        """Post these, or each half of them if the peer finds fault with the whole; what goes is `done`."""
         answer = await self._post(items)
         if answer.taken():
             done += items

@@ -117,11 +117,12 @@ class Mqtt:
         await self.close()
         url = urlsplit(self._config.url)
         assert url.hostname is not None
+        hello = await asyncio.to_thread(self._hello)  # a secret may be on a slow card
         self._begin()
         self._link = await self._dial.open(
             url.hostname,
             url.port or PORTS[url.scheme],
-            self._hello(),
+            hello,
             lambda _message: None,  # we have asked for none
             self._ended,
             on_again=self._begin,
