@@ -53,6 +53,7 @@ def test_the_socket_answers_status_metrics_and_the_query_of_the_specification(co
         metrics = curl(config, "/metrics")
         assert re.search(r'^dxad_samples_received_total\{source="motor"\} [1-9]', metrics, re.MULTILINE)
         assert re.search(r'^dxad_source_up\{source="motor"\} 1$', metrics, re.MULTILINE)
+        assert re.search(r'^dxad_sink_up\{sink="\w+"\} [01]$', metrics, re.MULTILINE)
         request = {"execute": True, "config": {"window_size": 100, "threshold": 0.95}}
         answer = json.loads(curl(config, "/v1/pipelines/pump/query", request))
         assert answer["success"], answer
