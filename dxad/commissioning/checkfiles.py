@@ -210,7 +210,17 @@ def certificates(config: Config) -> Iterator[tuple[str, Path, Path | None]]:
                 yield f"{key}.{name}", path, None
         for name, private in _PAIRS.items():
             if isinstance(path := getattr(each, name, None), Path):
-                yield f"{key}.{name}", path, getattr(each, private, None)
+                yield f"{key}.{name}", path, _file_of(getattr(each, private, None))
+
+
+def _file_of(value: Path | Secret | None) -> Path | None:
+    """Where it is; None where nobody can tell here, which is told with the secrets."""
+    if not isinstance(value, Secret):
+        return value
+    try:
+        return value.path()
+    except ConfigError:
+        return None
 
 
 def certificate(

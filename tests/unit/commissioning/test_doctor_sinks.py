@@ -4,8 +4,8 @@ import asyncio
 
 import mqtt5
 
-from dxad import plugin
-from dxad.commissioning import checkends
+from dxad import config, plugin
+from dxad.commissioning import checkends, checkfiles
 from dxad.runtime.clock import SystemClock
 from hw_sim import pki
 from tests.httppeers import Receiver, answering
@@ -49,3 +49,25 @@ async def test_a_receiver_is_trusted_by_the_authority_of_its_section(tmp_path):
         (gone, *_) = await looked_at(tmp_path, type="http", url=url, tls={"ca": "/nowhere/ca.pem"})
         assert (gone.state, "/nowhere/ca.pem" in gone.found) == ("fail", True)
     assert peer.requests == []
+
+
+def test_a_private_key_may_be_a_secret_by_reference(tmp_path, monkeypatch):
+    keys = pki.make(tmp_path / "pki")
+    certificate, key = keys.client
+    document = {
+        "sources": {
+            "m": {"type": "mqtt", "url": "mqtt://h", "period": "1s", "topic": "t", "channels": {"a": {}}}
+        },
+        "sinks": {
+            "out": {
+                "type": "http",
+                "url": "https://h/",
+                "tls": {"certificate": str(certificate), "key": {"credential": key.name}},
+            }
+        },
+    }
+    found = config.parse(document)
+    assert list(checkfiles.certificates(found)) == [("sinks.out.tls.certificate", certificate, None)]
+    assert [name for name, _ in checkfiles.secrets(found)] == ["sinks.out.tls.key"]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
+    assert list(checkfiles.certificates(found)) == [("sinks.out.tls.certificate", certificate, key)]
