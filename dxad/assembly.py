@@ -26,7 +26,7 @@ from dxad.changes import Changes, diff
 from dxad.config import Config
 from dxad.deliver import Deliver
 from dxad.errors import ConfigError, ModelError, Problem
-from dxad.event import Event, identity, to_record
+from dxad.event import Event, Told, identity, to_record
 from dxad.incident.archive import Archive
 from dxad.incident.docket import Docket
 from dxad.incident.evidence import Evidence
@@ -126,6 +126,8 @@ class Assembly:
         """
         self.outbox = outbox
         self._metrics = metrics
+        self._boot = boot
+        self._clock = clock
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
         self.listeners: list[Callable[[Event], None]] = []
@@ -380,7 +382,8 @@ class Assembly:
 
     def _store(self, event: Event) -> None:
         """Hand an event to the outbox; it says so in the log once it is durable."""
-        stored = self.outbox.append(to_record(event))
+        told = Told(self._boot, self._clock.synchronised)
+        stored = self.outbox.append(to_record(event, told))
         stored.add_done_callback(partial(_log_stored, event))
 
     def _tell_missing(self, missing: Mapping[str, str]) -> None:

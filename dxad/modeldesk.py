@@ -274,12 +274,13 @@ class ModelDesk:
                 self._health.raise_condition("model.failed", name, f"the shelf could not follow: {error}")
 
     def _event(self, pipeline: Pipeline, turn: Turn) -> Event:
-        where, utc = pipeline.identity, self._clock.utc(self._clock.now())
+        where = pipeline.identity
         return Event(
-            id=identity(where.gateway, where.boot, where.pipeline, turn.kind, turn.version, utc),
+            id=identity(where.gateway, where.boot, where.pipeline, turn.kind, turn.version, turn.at),
             type=f"dxad.model.{turn.kind}",
             source=where.source,
-            time_utc=utc,
+            time_utc=self._clock.utc(turn.at),
+            at=turn.at,
             subject=turn.version,
             data={
                 "pipeline": pipeline.name,

@@ -40,6 +40,7 @@ _PATIENCE: Final = 20
 """Probations without a comparison, in an outage say, after which the replaced model goes all the same."""
 
 Role = Literal["none", "shadow", "retired"]
+TurnKind = Literal["installed", "promoted", "rolled_back", "dismissed"]
 Settled = Future[str | None]
 """None once a wish is fulfilled; why it was not, otherwise."""
 
@@ -146,12 +147,14 @@ class Comparison:
 class Turn:
     """Another model counts from now on, or the one beside it is there no more."""
 
-    kind: Literal["installed", "promoted", "rolled_back", "dismissed"]
+    kind: TurnKind
     version: str
     """Of the one that counts now."""
     replaced: str | None
     """Of the one that counted before, or was beside it."""
     reason: str
+    at: int
+    """Stream time."""
 
 
 class Succession:
@@ -356,11 +359,11 @@ class Succession:
         self.beside = None
         self._replace(detector, "promoted", reason)
 
-    def _replace(self, detector: Detector, kind: Literal["installed", "promoted"], reason: str) -> None:
+    def _replace(self, detector: Detector, kind: TurnKind, reason: str) -> None:
         old, self.live = self.live, detector
         self.beside, self.role = old, "none" if old is None else "retired"
         self.comparison = Comparison()
-        self._note(Turn(kind, detector.model.version, None if old is None else old.model.version, reason))
+        self._note(kind, detector, old, reason)
 
     def _roll_back(self, reason: str) -> None:
         failed, old = self.live, self.beside
@@ -368,7 +371,7 @@ class Succession:
         assert old is not None
         self.live, self.beside, self.role = old, None, "none"
         failed.model.close()
-        self._note(Turn("rolled_back", old.model.version, failed.model.version, reason))
+        self._note("rolled_back", old, failed, reason)
 
     def _displace(self, reason: str) -> None:
         """Let go of the one beside for another's sake: of a shadow somebody may still expect something."""
@@ -380,11 +383,12 @@ class Succession:
         if beside is not None:
             beside.model.close()
             if live is not None and told is not None:
-                self._note(Turn("dismissed", live.model.version, beside.model.version, told))
+                self._note("dismissed", live, beside, told)
         self.beside, self.role, self.comparison = None, "none", Comparison()
 
-    def _note(self, turn: Turn) -> None:
-        self.turns.append(turn)
+    def _note(self, kind: TurnKind, counts: Detector, replaced: Detector | None, reason: str) -> None:
+        before = None if replaced is None else replaced.model.version
+        self.turns.append(Turn(kind, counts.model.version, before, reason, self._clock.now()))
 
     def restart(self) -> None:
         """Rows were lost: no window reaches across the hole."""

@@ -1,6 +1,5 @@
 """Whether this machine can run dxad: its clock, disk, memory, Python, runtime, and unit."""
 
-import ctypes
 import errno
 import os
 import platform
@@ -16,6 +15,7 @@ from dxad.bundle.interpreter import runtime
 from dxad.commissioning.checkup import Finding, failed, fine, warned
 from dxad.config import Config
 from dxad.runtime.clock import Clock
+from dxad.runtime.kerneltime import kernel_time
 from dxad.sizes import memory
 
 __all__ = [
@@ -31,9 +31,6 @@ _REFUSED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """By a disk, whoever asks."""
 _SYNCS: Final = 12
 _SLOW_SYNC_S: Final = 0.1
-_UNSYNC: Final = 0x40
-"""STA_UNSYNC (adjtimex(2))."""
-_TIME_ERROR: Final = 5
 _OFF_MOST_US: Final = 1_000_000
 _YEAR_2025_S: Final = 1_735_689_600
 _UNITS: Final = (
@@ -43,20 +40,6 @@ _UNITS: Final = (
 _PACKAGED: Final = "/etc/dxad/dxad.toml"
 
 
-class _Timex(ctypes.Structure):
-    """`struct timex` (adjtimex(2)), with room for what follows."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("freq", ctypes.c_long),
-        ("maxerror", ctypes.c_long),
-        ("esterror", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_byte * 512),
-    )
-
-
 def clock(time: Clock) -> Iterable[Finding]:
     """Whether the kernel says that the clock is synchronised, without asking it to do anything."""
     now_s = time.utc(time.now()) / 1e9
@@ -64,17 +47,18 @@ def clock(time: Clock) -> Iterable[Finding]:
         told = "it stands years back: certificates and events would be wrong"
         yield failed("clock", "system", told, "set it: timedatectl set-ntp true, or a battery for its clock")
         return
-    timex = _Timex()
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     mend = "timedatectl set-ntp true, and let NTP (port 123/udp) out; without any, PTP or a GPS"
-    if state < 0:
-        yield warned("clock", "system", f"cannot be asked: {os.strerror(ctypes.get_errno())}", mend)
-    elif state == _TIME_ERROR or timex.status & _UNSYNC:
+    try:
+        found = kernel_time()
+    except OSError as error:
+        yield warned("clock", "system", f"cannot be asked: {error.strerror}", mend)
+        return
+    if not found.synchronised:
         yield warned("clock", "system", "is not synchronised: events may have a wrong time", mend)
-    elif timex.maxerror > _OFF_MOST_US:
-        yield warned("clock", "system", f"may be off by {timex.maxerror / 1e6:.1f} s", mend)
+    elif found.off_most_us > _OFF_MOST_US:
+        yield warned("clock", "system", f"may be off by {found.off_most_us / 1e6:.1f} s", mend)
     else:
-        yield fine("clock", "system", f"synchronised, off by {timex.maxerror / 1000:.0f} ms at most")
+        yield fine("clock", "system", f"synchronised, off by {found.off_most_us / 1000:.0f} ms at most")
 
 
 def disk(state_dir: Path, outbox_bytes: int) -> Iterable[Finding]:

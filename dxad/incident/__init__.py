@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from dxad.alarmsection import Severity
-from dxad.event import Event, identity
+from dxad.event import STEP_NS, Event, identity
 from dxad.types import F8, Calibration, Channel, Document, Lane
 
 __all__ = [
@@ -34,6 +34,7 @@ _POINTS_MIN: Final = 8
 _DEVIATION_MOST: Final = 1e6
 """Beyond this, how far a channel has moved makes no difference to its rank."""
 _SEVERE: Final = ("high", "critical")
+_NOT_SAVED: Final = ("identity", "onset", "zero_utc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Incident:
     onset: int
     """Stream time."""
     onset_utc: int
-    """The onset's wall time, as it was first told."""
+    """The onset's wall time, as it was first told; or if the wall clock was set since, as it has it now."""
     limit: float | None
     """Of the score; None where none is known."""
     peak_score: float | None = None
@@ -107,11 +108,19 @@ class Incident:
     """Whether anybody has been told that it was opened."""
     told: Document = field(default_factory=dict)
     """The data of the last event."""
+    zero_utc: int | None = None
+    """The wall time of stream time 0, as it was when something was told last; None after a restart."""
 
     def save(self) -> Document:
         """All of it but where it belongs, as JSON; its onset is told in UTC alone."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("identity", "onset")}
+        fields = {name: getattr(self, name) for name in self.__slots__ if name not in _NOT_SAVED}
         return {**fields, "contributors": [asdict(each) for each in self.contributors]}
+
+    def _follow(self, zero_utc: int) -> None:
+        """Tell the onset as the wall clock has it now, if it was set since the incident was told last."""
+        before, self.zero_utc = self.zero_utc, zero_utc
+        if before is not None and abs(zero_utc - before) > STEP_NS:
+            self.onset_utc += zero_utc - before
 
     @classmethod
     def restored(cls, saved: Document, identity: Identity, onset: int) -> "Incident":
@@ -119,17 +128,21 @@ class Incident:
         blamed = [Contributor(**each) for each in saved["contributors"]]
         return cls(**{**saved, "contributors": blamed, "identity": identity, "onset": onset})
 
-    def event(self, phase: Phase, *, utc: int, slot: int, evidence: Document) -> Event:
+    def event(self, phase: Phase, *, at: int, utc: int, slot: int, evidence: Document) -> Event:
         """What is told of it now, in at most 6 kB of JSON.
+
+        If the wall clock was set since it was told last, its onset is told as the clock has it now.
 
         Args:
             phase: `updated` may come any number of times.
+            at: now, stream time.
             utc: now, UTC nanoseconds.
             slot: the row at which it was decided. It makes part of an update's id, with the number of the
                 update: of two at one row, and of one that a power cut has made forgotten, each is told.
             evidence: what the rows say.
         """
         number = (slot, self.updates) if phase == "updated" else (self.reopened,)
+        self._follow(utc - at)
         data: Document = {
             "incident": self.id,
             "phase": phase,
@@ -137,7 +150,7 @@ class Incident:
             "severity": self.severity,
             "pipeline": self.identity.pipeline,
             "onset_utc_ns": self.onset_utc,
-            "after_onset_s": round((utc - self.onset_utc) / 1e9, 3),
+            "after_onset_s": round(max(0, utc - self.onset_utc) / 1e9, 3),
             "peak_score": None if self.peak_score is None else round(self.peak_score, 4),
             "limit": None if self.limit is None else round(self.limit, 4),
             "first_out": dict(self.first_out),
@@ -153,6 +166,7 @@ class Incident:
             source=self.identity.source,
             subject=self.id,
             time_utc=utc,
+            at=at,
             data=self.told,
             lane=Lane.CRITICAL if self.severity in _SEVERE else Lane.NORMAL,
         )

@@ -58,6 +58,8 @@ class Docket:
         self._health = health
         self._begins = 0
         """Stream time at which the hour began."""
+        self._hour: tuple[str, int] = (boot, 0)
+        """What tells the hour from others, in ids: a restart knows when it began to the minute only."""
         self._zero = 0
         """The wall time of stream time 0, as it was told last."""
         self._told = 0
@@ -106,6 +108,7 @@ class Docket:
             return
         self._summarize()
         self._begins += (at - self._begins) // _HOUR * _HOUR
+        self._hour = (self._boot, self._begins)
         self._told = self._summed = 0
         if self._health is not None:
             self._health.clear("incidents.flood", self._gateway)
@@ -128,12 +131,12 @@ class Docket:
             "most": counts,
         }
         severe = any(severity in ("high", "critical") for _, _, severity in merged)
-        id_ = identity(self._gateway, self._boot, "flood", self._begins, self._summed)
+        id_ = identity(self._gateway, *self._hour, "flood", self._summed)
         self._summed += 1
         self._summaries.append(
             Event(
                 id_, "dxad.incident.flood", f"/{self._gateway}", end, data, subject=id_,
-                lane=Lane.CRITICAL if severe else Lane.NORMAL,
+                lane=Lane.CRITICAL if severe else Lane.NORMAL, at=self._begins + _HOUR,
             )
         )  # fmt: skip
 
@@ -168,6 +171,7 @@ class Docket:
         return {
             "version": 1,
             "begins_utc_ns": utc(self._begins) // _MINUTE * _MINUTE if begun else 0,
+            **({"hour": list(self._hour)} if begun else {}),
             "told": self._told,
             "summed": self._summed,
             "merged": [[*key, count] for key, count in sorted(self._merged.items())],
@@ -188,10 +192,13 @@ class Docket:
             version, gone = saved["version"], utc - saved["begins_utc_ns"]
             told, summed = int(saved["told"]), int(saved["summed"])
             merged = Counter({(str(a), str(b), str(c)): int(count) for a, b, c, count in saved["merged"]})
+            boot, begins = saved.get("hour", (self._boot, now - max(gone, 0)))
+            hour = str(boot), int(begins)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the state of the incidents' budget is damaged: {error!r}") from error
         if version != 1:
             raise ModelError("the state of the incidents' budget is of another version")
         self._kept = True
         self._begins, self._told, self._summed, self._merged = now - max(gone, 0), told, summed, merged
+        self._hour = hour
         self._turn(now, utc)

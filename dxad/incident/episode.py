@@ -179,6 +179,7 @@ class Episode(ABC):
         return Incident(
             identity(where.gateway, where.boot, where.pipeline, self.kind, *distinct),
             where, self.kind, severity, onset=at, onset_utc=self._utc(at), limit=self._limit(),
+            zero_utc=self._clock.utc(0),
         )  # fmt: skip
 
     def _close(self, cleared: Transition) -> list[Event]:
@@ -232,8 +233,10 @@ class Episode(ABC):
         for tag in self.tags:
             if tag.id in incident.alarms and tag.alarm.stands:
                 self._listed(tag)
-        utc = self._utc((slot + 1) * self._period)
-        event = incident.event(phase, utc=utc, slot=slot, evidence=self._evidence(incident, slot))
+        at = self._time((slot + 1) * self._period)
+        event = incident.event(
+            phase, at=at, utc=self._clock.utc(at), slot=slot, evidence=self._evidence(incident, slot)
+        )
         return [] if incident.merged else [event]
 
     def _evidence(self, incident: Incident, slot: int) -> Document:

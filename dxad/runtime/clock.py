@@ -1,17 +1,25 @@
 """The only place that is asked for the time.
 
 The *stream clock* is boot time (CLOCK_BOOTTIME): it never steps, and it goes on while the machine sleeps.
-Wall time is a mapping of it that is applied where something leaves the process.
+Wall time is a mapping of it that is applied where something leaves the process. Somebody may set the wall clock
+at any time, by years: nothing waits, expires or is dropped by it.
 """
 
 import asyncio
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+from dxad.runtime import kerneltime
 
 __all__ = ["Clock", "SteppedClock", "SystemClock", "boot_id"]
+
+
+_ASKED_NS: Final = 10**9
+"""How long an answer of the kernel's holds."""
 
 
 class Clock(Protocol):
@@ -23,12 +31,22 @@ class Clock(Protocol):
     def utc(self, at: int) -> int:
         """The wall time, in UTC nanoseconds, of a stream time."""
 
+    @property
+    def synchronised(self) -> bool:
+        """Whether somebody keeps the wall clock right; else every UTC is a guess."""
+
     async def sleep_until(self, at: int) -> None:
         """Wait until the stream time `at`; yields to the loop once even when it has passed."""
 
 
 class SystemClock:
     """The machine's own clocks."""
+
+    def __init__(self, *, synchronised: Callable[[], bool] = kerneltime.synchronised) -> None:
+        """Ask `synchronised` once a second at most, as it is a system call."""
+        self._ask = synchronised
+        self._answer = False
+        self._asked: int | None = None
 
     def now(self) -> int:
         """Read CLOCK_BOOTTIME."""
@@ -37,6 +55,14 @@ class SystemClock:
     def utc(self, at: int) -> int:
         """Map by the offset between the two clocks as it is now."""
         return time.time_ns() - self.now() + at
+
+    @property
+    def synchronised(self) -> bool:
+        """What the kernel said within the last second."""
+        now = self.now()
+        if self._asked is None or now - self._asked >= _ASKED_NS:
+            self._answer, self._asked = self._ask(), now
+        return self._answer
 
     async def sleep_until(self, at: int) -> None:
         """Sleep on the event loop."""
@@ -47,8 +73,13 @@ class SteppedClock:
     """A clock that stands still until it is stepped: for tests and for recorded data."""
 
     def __init__(
-        self, *, start: int = 1_000_000_000_000, utc_offset: int = 1_700_000_000_000_000_000
+        self,
+        *,
+        start: int = 1_000_000_000_000,
+        utc_offset: int = 1_700_000_000_000_000_000,
+        synchronised: bool = True,
     ) -> None:
+        self.synchronised = synchronised
         self._now = start
         self._utc_offset = utc_offset
         self._order = itertools.count()
@@ -59,8 +90,14 @@ class SteppedClock:
         return self._now
 
     def utc(self, at: int) -> int:
-        """Map by the fixed offset."""
+        """Map by the offset as it is now."""
         return at + self._utc_offset
+
+    def step_utc(self, ns: int, *, synchronised: bool | None = None) -> None:
+        """Somebody sets the wall clock on by `ns`, or back; and it is kept right from now on, or no more."""
+        self._utc_offset += ns
+        if synchronised is not None:
+            self.synchronised = synchronised
 
     async def sleep_until(self, at: int) -> None:
         """Wait until `step` reaches `at`."""

@@ -1,12 +1,14 @@
 """Time is asked of a clock, so that tests can step it; and beats do not drift."""
 
 import asyncio
+import errno
 import random
 import re
 import time
 
 import pytest
 
+from dxad.runtime import kerneltime
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import SteppedClock, SystemClock, boot_id
 from dxad.runtime.ticker import Ticker
@@ -136,3 +138,39 @@ def test_a_stepped_clock_moves_on_without_a_loop_and_never_back():
     clock.advance(250)
     clock.advance(200)
     assert (clock.now(), clock.utc(clock.now())) == (250, 1250)
+
+
+def test_the_kernel_is_asked_once_a_second_at_most_whether_the_wall_clock_is_right(monkeypatch):
+    answers = iter([False, True])
+    clock = SystemClock(synchronised=lambda: next(answers))
+    now = 0
+    monkeypatch.setattr(clock, "now", lambda: now)
+    assert not clock.synchronised
+    now = NS_PER_S - 1
+    assert not clock.synchronised
+    now = NS_PER_S
+    assert clock.synchronised
+    assert clock.synchronised
+
+
+def test_the_kernel_s_answer_is_that_of_adjtimex_or_where_it_is_forbidden_a_file_s(monkeypatch, tmp_path):
+    try:
+        assert kerneltime.synchronised() is kerneltime.kernel_time().synchronised
+    except OSError as error:
+        assert error.errno in {errno.EPERM, errno.ENOSYS}
+
+    def forbidden() -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    file = tmp_path / "synchronized"
+    monkeypatch.setattr(kerneltime, "kernel_time", forbidden)
+    monkeypatch.setattr(kerneltime, "_TIMESYNCD", file)
+    assert not kerneltime.synchronised()
+    file.touch()
+    assert kerneltime.synchronised()
+
+
+def test_somebody_sets_the_wall_clock_and_the_stream_time_goes_on():
+    clock = SteppedClock(start=5, utc_offset=1000, synchronised=False)
+    clock.step_utc(-300, synchronised=True)
+    assert (clock.now(), clock.utc(7), clock.synchronised) == (5, 707, True)
