@@ -44,6 +44,7 @@ from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 from dxad.sizes import HISTORY, memory
+from dxad.timekeeping import Timekeeping
 from dxad.types import Coalescing, Document, Model, Sink, Source
 
 __all__ = ["PROFILES", "Assembly", "Prepared", "hash_of", "memory"]
@@ -126,7 +127,6 @@ class Assembly:
         """
         self.outbox = outbox
         self._metrics = metrics
-        self._boot = boot
         self._clock = clock
         self.health = health
         self.on_event: Callable[[Event], None] = self._store
@@ -151,6 +151,7 @@ class Assembly:
         self._tell_missing(built.missing)
         self.worker = Worker("inference")
         self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
+        self.timekeeping = Timekeeping(outbox, gateway=config.gateway.id, clock=clock, tell=self.tell)
         self.desk = ModelDesk(
             config=lambda: self.config,
             pipelines=lambda: self.pipelines,
@@ -197,6 +198,7 @@ class Assembly:
         nodes = self.nodes
         return {
             **_delivering(nodes),
+            "clock": self.timekeeping.run,
             "scoring": self.scoring.run,
             "models": self.desk.run,
             **_learning(nodes),
@@ -382,7 +384,7 @@ class Assembly:
 
     def _store(self, event: Event) -> None:
         """Hand an event to the outbox; it says so in the log once it is durable."""
-        told = Told(self._boot, self._clock.synchronised)
+        told = Told(self.outbox.boot.id, self._clock.synchronised)
         stored = self.outbox.append(to_record(event, told))
         stored.add_done_callback(partial(_log_stored, event))
 

@@ -5,7 +5,7 @@ event's id is deterministic, so that a receiver can drop what it has seen: dxad 
 
 Extension attributes say how far its `time` can be trusted: `bootid` and `boottime` (nanoseconds since that
 boot, in decimal: a clock that nobody can set), and `clockok`, whether the wall clock was kept right. An event
-whose `time` was a guess is dated anew once the clock is right, if it has not left by then (`outbox/dating.py`).
+whose `time` was a guess is dated anew once the clock is right, if it has not left by then (`decode`).
 """
 
 import hashlib
@@ -33,7 +33,8 @@ __all__ = [
 CONTENT_TYPE_BATCH: Final = "application/cloudevents-batch+json"
 
 STEP_NS: Final = 1_500_000_000
-"""A wall clock that moves by more was set, and times that were told are wrong; a leap second is no such step."""
+"""A wall clock that moves by more was set: what was told has a wrong date. A leap second is no such step."""
+_ALIKE_NS: Final = 1_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
@@ -91,14 +92,40 @@ class Told:
 
 def to_record(event: Event, told: Told | None = None) -> Record:
     """The event as the outbox stores it."""
-    return Record(event.id, event.lane, msgpack.packb(event.document(told)))
+    return Record(event.id, event.lane, msgpack.packb(event.document(told)), at_ns=event.at or 0)
 
 
 def decode(record: Record) -> Document:
-    """The stored event as a JSON object; what was stored in bulk has its id from the outbox."""
+    """The stored event as a JSON object; what was stored in bulk has its id from the outbox.
+
+    It is dated by what is known now of the boot in which it happened.
+    """
     document: Any = msgpack.unpackb(record.body)
     assert isinstance(document, dict)
     document.setdefault("id", record.id)
+    return _dated(document, record)
+
+
+def _dated(document: Document, record: Record) -> Document:
+    """The event with its right time, if it was told a wrong one.
+
+    What was told while the clock was not kept right has the boot's offset as it is known now; what was told
+    while it was, only if the clock turned out to be wrong. Every UTC in the event moves by as much.
+    """
+    boot = record.boot
+    if not boot.id or document.get("bootid") != boot.id:
+        return document
+    told = utc_ns(document["time"])
+    off = record.utc_ns - told
+    if abs(off) > (STEP_NS if document["clockok"] else _ALIKE_NS):
+        document["time"] = rfc3339(told + off)
+        if "expiresat" in document:
+            document["expiresat"] = rfc3339(utc_ns(document["expiresat"]) + off)
+        data = document["data"]
+        for name, value in data.items():
+            if name.endswith("_utc_ns") and isinstance(value, int):
+                data[name] = value + off
+    document["clockok"] = document["clockok"] or boot.clock_ok
     return document
 
 
@@ -108,9 +135,9 @@ def identity(*parts: object) -> str:
 
 
 def rfc3339(utc: int) -> str:
-    """A UTC time in nanoseconds with microseconds, as RFC 3339 writes it; what it has no words for, at its ends.
+    """A UTC time in nanoseconds, as RFC 3339 writes it, with microseconds.
 
-    It can write the years 1 to 9999: a wall clock may be set to anything.
+    It has words for the years 1 to 9999, and a wall clock may be set to anything: what is beyond is cut.
     """
     moment = _EPOCH + timedelta(microseconds=min(max(utc // 1000, _FIRST_US), _LAST_US))
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

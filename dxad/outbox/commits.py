@@ -78,11 +78,14 @@ class Commits:
 
     # -- in -----------------------------------------------------------------------------------------------
 
-    def append(self, record: Record) -> asyncio.Future[int]:
+    def append(self, record: Record, *, replaces: str = "") -> asyncio.Future[int]:
         """Have a record stored; see `Outbox.append`."""
         future = self._future()
         at_ns = record.at_ns or self._clock.now()
-        self.unsaved.add(Record(record.id, record.lane, record.body, 0, self.boot, at_ns), future)
+        held = Record(record.id, record.lane, record.body, 0, self.boot, at_ns)
+        self.unsaved.add(held, future, replaces=replaces)
+        if replaces and self._under_way is None:
+            self.unsaved.drop_replaced(held, replaces)
         if self.degraded is not None:
             self._shed()
             self._tell_sinks({record.lane})
@@ -183,6 +186,7 @@ class Commits:
             self.unsaved.bulk(batches),
             lost=lost,
             told=told,
+            replacing={each.replaces for each in singles if each.replaces},
         )
         self._under_way = asyncio.create_task(self.in_thread(commit), name="outbox commit")
         self._under_way.add_done_callback(partial(self._end, singles, batches, lost, told))

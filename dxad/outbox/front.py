@@ -78,6 +78,7 @@ class Outbox:
         )
         self._clock = clock
         self._gateway = gateway
+        self._guesses_taken = False
         self._housekeeping: asyncio.Task[None] | None = None
         self._lanes: dict[str, frozenset[Lane]] = {}  # by sink
         self._news: dict[str, asyncio.Event] = {}  # by sink
@@ -105,6 +106,7 @@ class Outbox:
             thread.close()
             raise
         if committed is not None:
+            self._commits.boot = self._store.boot
             self._commits.settle((), (), committed)
         self._housekeeping = asyncio.create_task(self._keep_house(), name="outbox housekeeping")
 
@@ -127,15 +129,20 @@ class Outbox:
 
     # -- in -----------------------------------------------------------------------------------------------
 
-    def append(self, record: Record) -> asyncio.Future[int]:
+    def append(self, record: Record, *, replaces: str = "") -> asyncio.Future[int]:
         """Store a record; call it on the event loop.
+
+        Args:
+            record: its seq and its boot are given here.
+            replaces: how its id begins and those of all that it makes void: of them only the newest waits
+                for sinks, and that the others go is no loss.
 
         Returns:
             What resolves with the record's seq once it is durable: the old one, if a record of this id is
             stored already; 0, if the disk failed but every sink that carries the lane has taken it.
             It raises OutboxFull if the quota let the record go at once.
         """
-        return self._commits.append(record)
+        return self._commits.append(record, replaces=replaces)
 
     def append_bulk(
         self, bodies: Sequence[bytes], *, at_ns: Sequence[int] | None = None
@@ -159,12 +166,23 @@ class Outbox:
         All records of this boot are dated anew when they are read.
         """
         self._commits.boot = Boot(self.boot.id, offset_ns, clock_ok)
+        self._commits.unsaved.date(self.boot)
         await self._note(partial(self._store.note_clock, self.boot))
 
     @property
     def boot(self) -> Boot:
         """The boot that records are appended in."""
         return self._commits.boot
+
+    @property
+    def known_before(self) -> Boot | None:
+        """What an earlier run in this boot has left in the file; None if there was none."""
+        return self._store.known_before
+
+    @property
+    def guesses_taken(self) -> bool:
+        """Whether anybody may have taken records of this boot while its clock was not right."""
+        return self._guesses_taken or self.known_before is not None
 
     # -- out ----------------------------------------------------------------------------------------------
 
@@ -214,6 +232,7 @@ class Outbox:
 
     async def ack(self, sink: str, records: Sequence[Record]) -> None:
         """The sink has these, and with them all before them in their lanes that it did not refuse."""
+        self._guesses_taken |= not self.boot.clock_ok
         if len(self._commits.unsaved):
             for each in map(self._commits.unsaved.find, records):
                 if each is not None:

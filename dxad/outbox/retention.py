@@ -57,6 +57,8 @@ class Gone:
     drops: list[Drop] = field(default_factory=list)
     """The losses, dead letters with them."""
     used_bytes: int = 0
+    replaced: dict[Lane, list[Span]] = field(default_factory=dict)
+    """What newer records have made void, whether delivered or not."""
     more: bool = False
     """Whether another look may find more that is too old."""
 
@@ -80,6 +82,26 @@ class Retention:
     def trim(self, lane: Lane) -> None:
         """Delete what is delivered."""
         self._delete(lane, self.floors[lane], spare=True)
+
+    def replace(self, start: str) -> None:
+        """Of the records whose ids begin alike, delete those that the newest makes void: that is no loss.
+
+        Those that every sink has stay, as all do that were delivered, and those that are out on lease.
+        """
+        rows = self.connection.execute(
+            "SELECT seq, lane, size, seq IN (SELECT seq FROM refusals) FROM records"
+            " WHERE id >= ?1 AND id < ?1 || char(1114111) AND seq NOT IN (SELECT seq FROM leases)"
+            " ORDER BY seq",
+            (start,),
+        ).fetchall()
+        for seq, number, size, refused in rows[:-1]:
+            lane = Lane(number)
+            if refused or seq > self.floors[lane]:
+                self.connection.execute("DELETE FROM records WHERE seq = ?", (seq,))
+                self.gone.note(lane, 1, size + tables.ROW_BYTES)
+                self.gone.replaced.setdefault(lane, []).append(Span(seq, seq))
+        if self.gone.replaced:
+            tables.delete_orphans(self.connection)
 
     def expire(self, limits: Limits) -> None:
         """Delete what was delivered and kept for long enough, and what is too old for its lane."""

@@ -7,10 +7,10 @@ with the next commit: if that is lost in a power cut, the sink is offered the sa
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -89,6 +89,8 @@ class Store:
         self._next_seq = 1
         self._places = Places()
         self._boot = boot
+        self.known_before: Boot | None = None
+        """What the file knew of this boot before it was opened the first time."""
         self._boot_saved = False
         self._boots = Boots()
         self._reading = Reading(self._boots)
@@ -127,6 +129,7 @@ class Store:
         *,
         lost: Sequence[Drop] = (),
         told: Sequence[Drop] = (),
+        replacing: Collection[str] = (),
         tidy: bool = False,
     ) -> Committed:
         """Make the records durable, and what the sinks did since the last commit; open the file if need be.
@@ -136,6 +139,7 @@ class Store:
             bulk: is stored as a segment.
             lost: what was dropped before it came here.
             told: of these drops, one of the records tells.
+            replacing: how the ids begin of which only the newest is wanted.
             tidy: look for what is too old as well.
 
         Raises:
@@ -164,7 +168,7 @@ class Store:
                 tables.save_place(connection, sink, None if place is None else place.passed)
                 replays.save(connection, sink, {} if place is None else place.replays)
             floors = {lane: self._places.floor(lane) for lane in Lane}
-            gone = self._retain(connection, floors, fresh, tidy=tidy)
+            gone = self._retain(connection, floors, fresh, replacing, tidy=tidy)
             drops.note(connection, [*lost, *gone.drops])
             drops.told(connection, told)
             if self._changes or gone.drops:
@@ -183,7 +187,7 @@ class Store:
             self._places.came({lane: each.records for lane, each in fresh.items()})
             self._stored.subtract(gone.records)
             self._sizes.subtract(gone.bytes)
-            for lane, spans in gone.spans.items():
+            for lane, spans in chain(gone.spans.items(), gone.replaced.items()):
                 self._places.went(lane, spans)
             self._moved.clear()
             self._changes.clear()
@@ -203,10 +207,13 @@ class Store:
         connection: sqlite3.Connection,
         floors: Mapping[Lane, int],
         fresh: Mapping[Lane, Totals],
+        replacing: Collection[str],
         *,
         tidy: bool,
     ) -> Gone:
         retention = Retention(connection, self._boots, floors, self._utc())
+        for start in replacing:
+            retention.replace(start)
         if not self.limits.keep_ns:
             for lane, floor in floors.items():
                 if floor > self._trimmed.get(lane, 0):
@@ -216,6 +223,11 @@ class Store:
         sizes = {lane: self._sizes[lane] + fresh.get(lane, Totals(0, 0)).bytes for lane in Lane}
         retention.fit(sizes, self.limits, self.max_bytes)
         return retention.gone
+
+    @property
+    def boot(self) -> Boot:
+        """What is known now of the boot that the records come from."""
+        return self._boot
 
     def note_clock(self, boot: Boot) -> None:
         """This is known now of the boot that the records come from."""
@@ -422,10 +434,11 @@ class Store:
 
     def _load(self, connection: sqlite3.Connection) -> None:
         """Learn what the file holds; how far the sinks are, memory knows better once it has learnt it."""
+        self._boots.load(connection)
         if not self._loaded:
             self._load_places(connection)
+            self._load_boot()
             self._loaded = True
-        self._boots.load(connection)
         self._reading.forget()
         self._boot_saved = False
         self._moved |= set(self._places)
@@ -442,6 +455,12 @@ class Store:
         for place in self._places.values():
             self._count_waiting(connection, place)
         self._find_oldest(connection)
+
+    def _load_boot(self) -> None:
+        """An offset of an earlier run in this boot, when the clock was right, is better than a guess."""
+        self.known_before = self._boots.get(self._boots.number(self._boot) or -1)
+        if self.known_before is not None and self.known_before.clock_ok and not self._boot.clock_ok:
+            self._boot = self.known_before
 
     def _load_places(self, connection: sqlite3.Connection) -> None:
         """Sinks that have declared themselves while the file was closed keep the lanes they declared."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dxad.outbox.segments import Bulk
 from dxad.types import Boot, Lane, Record
@@ -15,6 +15,8 @@ class Held:
     """One record, and who waits for it."""
 
     record: Record
+    replaces: str = ""
+    """How the ids begin of which only the newest is wanted; empty where all are."""
     futures: list[asyncio.Future[int]] = field(default_factory=list)
     taken_by: set[str] = field(default_factory=set)
     """The sinks that have had it from memory."""
@@ -94,13 +96,18 @@ class Unsaved:
         for lane in self._lanes.values():
             yield from lane.values()
 
-    def add(self, record: Record, future: asyncio.Future[int]) -> None:
+    def add(self, record: Record, future: asyncio.Future[int], *, replaces: str = "") -> None:
         """Hold a record; one of the same id is held once."""
         lane = self._lanes[record.lane]
         if record.id not in lane:
-            lane[record.id] = Held(record)
+            lane[record.id] = Held(record, replaces)
             self.body_bytes += len(record.body)
         lane[record.id].futures.append(future)
+
+    def date(self, boot: Boot) -> None:
+        """This is known now of the boot they come from."""
+        for each in self:
+            each.record = replace(each.record, boot=boot)
 
     def add_batch(self, bodies: Sequence[bytes], at_ns: Sequence[int], future: asyncio.Future[int]) -> None:
         """Hold bulk records."""
@@ -140,6 +147,13 @@ class Unsaved:
         record = held.record
         if self._lanes[record.lane].pop(record.id, None) is not None:
             self.body_bytes -= len(record.body)
+
+    def drop_replaced(self, by: Record, start: str) -> None:
+        """Hold no more what a record makes void: those before it in its lane whose ids begin so."""
+        for each in list(self._lanes[by.lane].values()):
+            if each.replaces == start and each.record.id != by.id:
+                self.remove(each)
+                each.resolve(0)
 
     def find(self, record: Record) -> Held | None:
         """What is held under the record's id."""

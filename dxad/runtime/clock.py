@@ -1,8 +1,8 @@
 """The only place that is asked for the time.
 
 The *stream clock* is boot time (CLOCK_BOOTTIME): it never steps, and it goes on while the machine sleeps.
-Wall time is a mapping of it that is applied where something leaves the process. Somebody may set the wall clock
-at any time, by years: nothing waits, expires or is dropped by it.
+Wall time is a mapping of it that is applied where something leaves the process. Somebody may set the wall
+clock at any time, by years: nothing waits, expires or is dropped by it.
 """
 
 import asyncio

@@ -341,3 +341,44 @@ class TestQuota:
             await box.subscribe("s", ALL)
             await fill(box, "n", Lane.NORMAL, 1500)
             assert box.backlog("s").pending == box.snapshot()["stored"]["normal"] < 1000
+
+
+class TestOnlyTheNewestOfAKind:
+    async def test_replaces_those_that_still_wait_and_that_is_no_loss(self, make, metrics):
+        async with make() as box:
+            await box.subscribe("sink", ALL)
+            for name in ("hb-1", "other", "hb-2", "hb-3"):
+                await box.append(record(name), replaces="hb-" if name != "other" else "")
+            assert ids(await box.fetch("sink", 10)) == ["other", "hb-3"]
+            snapshot = box.snapshot()
+            assert (snapshot["stored"]["critical"], snapshot["dropped"]) == (2, {})
+            assert box.backlog("sink").pending == 2
+
+    async def test_spares_what_every_sink_has_and_does_not_move_the_others(self, make, path):
+        async with make() as box:
+            await box.subscribe("fast", ALL)
+            await box.subscribe("slow", ALL)
+            await box.append(record("hb-1"), replaces="hb-")
+            await box.ack("fast", await box.fetch("fast", 10))
+            await box.append(record("hb-2"), replaces="hb-")
+            assert ids(await box.fetch("fast", 10)) == ids(await box.fetch("slow", 10)) == ["hb-2"]
+            assert box.backlog("fast").pending == box.backlog("slow").pending == 1
+
+    async def test_forgets_that_an_older_one_was_refused(self, make):
+        async with make() as box:
+            await box.subscribe("sink", ALL)
+            await box.append(record("hb-1"), replaces="hb-")
+            await box.refuse("sink", await box.fetch("sink", 10), "400", most=5)
+            await box.append(record("hb-2"), replaces="hb-")
+            assert await box.refused("sink", 10) == []
+            assert box.backlog("sink").refused == 0
+            assert ids(await box.fetch("sink", 10)) == ["hb-2"]
+
+    async def test_holds_in_memory_too_while_the_disk_fails(self, make):
+        async with make() as box:
+            await box.subscribe("sink", ALL)
+            box._commits.degrade("a test says so")
+            replaced = box.append(record("hb-1"), replaces="hb-")
+            box.append(record("hb-2"), replaces="hb-")
+            assert await replaced == 0
+            assert ids(await box.fetch("sink", 10)) == ["hb-2"]
