@@ -207,6 +207,11 @@ class Assembly:
             **_ingesting(nodes),
         }
 
+    @property
+    def delivering(self) -> frozenset[str]:
+        """The names of the services that carry records out."""
+        return frozenset(_delivering(self.nodes))
+
     async def forget_removed_sinks(self, before: Iterable[str] = ()) -> None:
         """Keep nothing more for sinks of an earlier configuration: nobody would ever fetch it.
 
@@ -383,10 +388,18 @@ class Assembly:
             listen(event)
 
     def _store(self, event: Event) -> None:
-        """Hand an event to the outbox; it says so in the log once it is durable."""
+        self.store(event)
+
+    def store(self, event: Event) -> asyncio.Future[int]:
+        """Hand an event to the outbox, and to nobody else; it says so in the log once it is durable.
+
+        Returns:
+            What `Outbox.append` does.
+        """
         told = Told(self.outbox.boot.id, self._clock.synchronised)
-        stored = self.outbox.append(to_record(event, told))
+        stored = self.outbox.append(to_record(event, told), replaces=event.replaces)
         stored.add_done_callback(partial(_log_stored, event))
+        return stored
 
     def _tell_missing(self, missing: Mapping[str, str]) -> None:
         for name, why in missing.items():
@@ -466,4 +479,5 @@ def _log_stored(event: Event, stored: Any) -> None:
     elif stored.exception() is not None:
         log.error("%s %s: not stored: %s", event.type, event.subject, stored.exception())
     else:
-        log.info("%s %s: stored as event %s", event.type, event.subject, event.id)
+        level = logging.DEBUG if event.replaces else logging.INFO
+        log.log(level, "%s %s: stored as event %s", event.type, event.subject, event.id)

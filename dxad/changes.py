@@ -21,7 +21,8 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 
 _KINDS: Final = ("sources", "pipelines", "sinks")
 _LIVE: Final = frozenset({
-    "profile", "memory_max", "log", "outbox.max_size", "incidents.budget_per_hour",
+    "profile", "memory_max", "log", "gateway.heartbeat", "gateway.tell", "gateway.tell_after",
+    "outbox.max_size", "incidents.budget_per_hour",
     "incidents.critical_per_hour", "incidents.reopen_within", "incidents.evidence.before",
     "incidents.evidence.after", "incidents.evidence_files", "incidents.evidence_size",
 })  # fmt: skip
@@ -122,10 +123,15 @@ def diff(old: Config, new: Config) -> Changes:
     settings = [key for key in _differing(old, new) if key.split(".")[0] not in _KINDS]
     total = sum(len(getattr(new, kind)) for kind in _KINDS)
     return Changes(
-        (*nodes, *(Change(key, "set") for key in settings if key in _LIVE)),
-        tuple(key for key in settings if key not in _LIVE),
+        (*nodes, *(Change(key, "set") for key in settings if _is_live(key))),
+        tuple(key for key in settings if not _is_live(key)),
         total - sum(each.fate != "removed" for each in nodes),
     )
+
+
+def _is_live(key: str) -> bool:
+    """Whether a setting, or a place in one that is an array, can change while the daemon runs."""
+    return not _LIVE.isdisjoint((key, key.rpartition(".")[0]))
 
 
 def _nodes(kind: str, old: Mapping[str, Section], new: Mapping[str, Section]) -> Iterator[Change]:

@@ -31,6 +31,7 @@ from dxad.fields import (
     TransformSection,
     matching,
 )
+from dxad.gatewaysection import GatewaySection
 from dxad.outboxsection import OutboxSection
 from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
@@ -61,12 +62,6 @@ __all__ = [
 
 _SOCKET_BYTES: Final = 107
 """Source: `man 7 unix`, sun_path and its end."""
-
-
-class GatewaySection(Section):
-    """Who this gateway is."""
-
-    id: Identifier = Field("dxad", description="the name of this gateway in every event")
 
 
 class ControlSection(Section):

@@ -2,7 +2,7 @@
 
 run ─▶ config ─▶ Assembly ─▶ control socket ─▶ outbox open ─▶ state read ─▶ services started ─▶ READY=1
                                                                      │ SIGTERM, SIGINT
-exit 0 ◀─ socket gone ◀─ outbox closed ◀─ state, last events stored ◀─ services stopped ◀┘
+exit 0 ◀─ socket gone ◀─ outbox closed ◀─ state stored ◀─ last events told, sinks stopped ◀─ others stopped ◀┘
 
 The socket comes first and goes last: a second daemon ends there, before it has touched a file or a device.
 """
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from dxad import config as configuration
@@ -27,6 +28,7 @@ from dxad.config import Config
 from dxad.control import Control
 from dxad.errors import ConfigError
 from dxad.gateway import Gateway
+from dxad.gatewayevents import GatewayEvents, RunMark
 from dxad.keeping import Keeping
 from dxad.outbox import Limits, Outbox
 from dxad.reloading import Reloading
@@ -60,15 +62,26 @@ def run(path: Path) -> int:
 
 
 async def _until_signalled(config: Config, path: Path) -> None:
-    stop, hang_up = asyncio.Event(), asyncio.Event()
+    stop, hang_up = Stop(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.ask, number.name)
     loop.add_signal_handler(signal.SIGHUP, hang_up.set)
     await serve(config, stop, path=path, hang_up=hang_up)
 
 
-async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asyncio.Event) -> None:
+class Stop(asyncio.Event):
+    """Set once the daemon shall stop."""
+
+    reason = "it was told to"
+
+    def ask(self, reason: str) -> None:
+        """Stop, and say why."""
+        self.reason = reason
+        self.set()
+
+
+async def serve(config: Config, stop: Stop, *, path: Path, hang_up: asyncio.Event) -> None:
     """Run everything `config`, which was read from `path`, names until `stop` is set.
 
     Whenever `hang_up` is set, the configuration is read anew.
@@ -100,6 +113,9 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         await stack.enter_async_context(Control(gateway, config.control))
         stack.enter_context(_claimed(config.state_dir))
         await stack.enter_async_context(outbox)
+        events = GatewayEvents(assembly, RunMark(config.state_dir / "run"), clock=clock)
+        await assembly.timekeeping.look()
+        await events.started()
         await assembly.forget_removed_sinks()
         keeping = Keeping(
             lambda: assembly.pipelines, config.state_dir / "pipelines", tell=assembly.tell,
@@ -109,16 +125,17 @@ async def serve(config: Config, stop: asyncio.Event, *, path: Path, hang_up: asy
         assembly.listeners.append(keeping.note)
         assembly.deciders.append(keeping.want)
         stack.push_async_callback(keeping.save)
-        stack.callback(assembly.interrupt)
         supervisor = await stack.enter_async_context(Supervisor(clock, health))
+        stack.push_async_exit(_Farewell(assembly, supervisor, events, stop).say)
         for name, service in assembly.services().items():
             supervisor.start(name, service)
         supervisor.start("keeping", keeping.run)
+        supervisor.start("gateway events", events.run)
         supervisor.start("watchdog", _Watchdog(assembly, supervisor, clock).run)
         reloading = Reloading(path, assembly, supervisor, keeping, health=health, metrics=metrics)
         supervisor.start("reloading", reloading.run)
         supervisor.start("hang up", partial(_hang_up, hang_up, reloading))
-        gateway.reloading = reloading
+        gateway.reloading, gateway.events = reloading, events
         gc.collect()
         gc.freeze()  # what is built now lives for ever: no collection need look at it again
         gateway.state = "running"
@@ -140,6 +157,26 @@ async def _hang_up(asked: asyncio.Event, reloading: Reloading) -> None:
         asked.clear()
         log.info("SIGHUP: reloading")
         reloading.hang_up()
+
+
+class _Farewell:
+    """What comes first at the end: all is told while sinks are still there to take it."""
+
+    def __init__(self, assembly: Assembly, supervisor: Supervisor, events: GatewayEvents, stop: Stop) -> None:
+        self._assembly = assembly
+        self._supervisor = supervisor
+        self._events = events
+        self._stop = stop
+
+    async def say(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Stop all services but those that deliver, and tell what is to be told at the end."""
+        while others := [name for name in self._supervisor.names if name not in self._assembly.delivering]:
+            await self._supervisor.stop(others[-1])  # in the middle of a reload, more may come
+        self._assembly.interrupt()
+        reason = self._stop.reason if error is None else f"{type(error).__name__}: {error}"
+        await self._events.stopped(reason)
 
 
 @contextmanager

@@ -59,6 +59,8 @@ class Event:
     """The stream time at which it happened; None where nobody knows: then `time_utc` is all there is."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Further extension attributes; a name has lower case letters and digits."""
+    replaces: str = ""
+    """How the ids of events begin of which only the newest is worth delivering; empty where all are."""
 
     def document(self, told: "Told | None" = None) -> Document:
         """The event in the JSON format's structure."""

@@ -11,6 +11,7 @@ from dxad.assembly import Assembly, memory
 from dxad.config import Config
 from dxad.errors import ConfigError
 from dxad.excerpt import excerpt
+from dxad.gatewayevents import GatewayEvents
 from dxad.outboxdesk import OutboxDesk
 from dxad.query import answer
 from dxad.reloading import Reloading
@@ -40,6 +41,8 @@ class Gateway:
         self.state: Literal["starting", "running", "stopping"] = "starting"
         self.reloading: Reloading | None = None
         """Takes up another configuration, while the daemon runs."""
+        self.events: GatewayEvents | None = None
+        """Tells of the gateway itself, while the daemon runs."""
         self._assembly = assembly
         self._clock = clock
         self._health = health
@@ -64,6 +67,9 @@ class Gateway:
             "pid": os.getpid(),
             "state": self.state,
             "uptime_s": round(self.uptime_s, 1),
+            "boot": self._assembly.outbox.boot.id,
+            "clock_ok": self._clock.synchronised,
+            "heartbeat": None if self.events is None else self.events.snapshot(),
             "profile": config.profile,
             "config": None if self._config_path is None else str(self._config_path),
             "conditions": self._health.snapshot(),
