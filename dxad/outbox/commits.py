@@ -300,7 +300,7 @@ class Commits:
         self._count_lost(Lane.BULK, len(batch.bodies), batch.body_bytes, batch.at_ns[0])
 
     def _count_lost(self, lane: Lane, records: int, size: int, at_ns: int | None = None) -> None:
-        now_utc = self._clock.utc(self._clock.now())
+        now_utc = self.boot.offset_ns + self._clock.now()
         at_utc = now_utc if at_ns is None else self.boot.offset_ns + at_ns
         lost = [Drop(lane.name.lower(), "memory", records, size, at_utc, at_utc, now_utc)]
         self._report.count_lost(lost)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from dxad.event import Event, identity, rfc3339, to_record
+from dxad.event import Event, Told, identity, rfc3339, to_record
 from dxad.outbox.drops import Drop, merged
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
@@ -77,15 +77,16 @@ class Report:
         if not untold:
             return None
         now = self._clock.now()
-        now_utc = self._clock.utc(now)
+        now_utc = self.status.boot.offset_ns + now
         since_utc = min(each.since_utc for each in untold)
-        if self._lost and now_utc - since_utc < _DAY_NS:
+        if self._lost and abs(now_utc - since_utc) < _DAY_NS:
             return None
         event = Event(
             id=identity(gateway, "outbox.dropped", *untold),
             type="dxad.outbox.dropped",
             source=f"/{gateway}/outbox",
             time_utc=now_utc,
+            at=now,
             subject=_SUBJECT,
             lane=Lane.CRITICAL,  # or the quota might take it, too
             data={
@@ -106,8 +107,7 @@ class Report:
                 ],
             },
         )
-        record = to_record(event)
-        return Record(record.id, record.lane, record.body, at_ns=now), untold
+        return to_record(event, Told(self.status.boot.id, self._clock.synchronised)), untold
 
     def degraded(self, reason: str) -> None:
         """The disk does not take records."""
@@ -153,7 +153,7 @@ class Report:
         return all(size < _ROOM * most for size, most in fills)
 
     def _backlog(self, backlog: Backlog) -> dict[str, Any]:
-        now_utc = self._clock.utc(self._clock.now())
+        now_utc = self.status.boot.offset_ns + self._clock.now()
         oldest = backlog.oldest_utc
         return {
             "pending": backlog.pending,

@@ -76,7 +76,10 @@ class Retention:
     boots: Mapping[int, Boot]
     floors: Mapping[Lane, int]
     """By lane, the seq up to which every sink has everything, but for what it refused or has on lease."""
-    now_utc: int
+    boot: Boot
+    """The one that runs now, as it is known."""
+    now_ns: int
+    """Its stream time."""
     gone: Gone = field(default_factory=Gone)
 
     def trim(self, lane: Lane) -> None:
@@ -136,7 +139,24 @@ class Retention:
         self.gone.used_bytes = used
 
     def _older_than(self, age_ns: int) -> Callable[[_Item, int], bool]:
-        return lambda item, _: self._utc(item) < self.now_utc - age_ns
+        return lambda item, _: self._age(item) > age_ns
+
+    def _age(self, item: _Item) -> int:
+        """For how long something has been there at least, by clocks that nobody can set.
+
+        Of what another boot has left, the wall clock tells, if it was kept right then and is now; else it is
+        as old as this boot, and may be older.
+        """
+        boot = self.boots.get(item.boot, UNKNOWN_BOOT)
+        if boot.id == self.boot.id:
+            return self.now_ns - item.at_ns
+        if boot.clock_ok and self.boot.clock_ok:
+            return self._now_utc - self._utc(item)
+        return self.now_ns
+
+    @property
+    def _now_utc(self) -> int:
+        return self.boot.offset_ns + self.now_ns
 
     def _size(self, lane: Lane, sizes: Mapping[Lane, int]) -> int:
         return sizes.get(lane, 0) - self.gone.bytes.get(lane, 0)
@@ -266,4 +286,4 @@ class Retention:
         size: int,
         times: Sequence[int],
     ) -> None:
-        self.gone.drops.append(Drop(what, why, records, size, min(times), max(times), self.now_utc))
+        self.gone.drops.append(Drop(what, why, records, size, min(times), max(times), self._now_utc))

@@ -55,6 +55,8 @@ class Status:
     """Where this run put a damaged file."""
     untold: Sequence[Drop]
     """What was lost and no durable event tells of."""
+    boot: Boot = UNKNOWN_BOOT
+    """The one that runs now, as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Store:
             self._damaged,
             self._disk.set_aside,
             self._untold,
+            self._boot,
         )
 
     def close(self) -> None:
@@ -211,7 +214,7 @@ class Store:
         *,
         tidy: bool,
     ) -> Gone:
-        retention = Retention(connection, self._boots, floors, self._utc())
+        retention = Retention(connection, self._boots, floors, self._boot, self._clock.now())
         for start in replacing:
             retention.replace(start)
         if not self.limits.keep_ns:
@@ -418,7 +421,8 @@ class Store:
         return found.sound
 
     def _utc(self) -> int:
-        return self._clock.utc(self._clock.now())
+        """As this boot is dated, whatever the wall clock has been set to."""
+        return self._boot.offset_ns + self._clock.now()
 
     # -- the file -----------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
 """Whoever sets the wall clock, and however far: an event is read with its right time, or corrected."""
 
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
 from dxad.event import STEP_NS, Event, Told, decode, rfc3339, to_record, utc_ns
 from dxad.outbox import Outbox
+from dxad.outbox.limits import LaneLimits, Limits
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -21,11 +22,11 @@ RIGHT = 1_700_000_000_000_000_000
 class Gateway:
     """A timekeeping over an outbox in a file, with one sink."""
 
-    def __init__(self, path, clock: SteppedClock, boot: str = "b1") -> None:
+    def __init__(self, path, clock: SteppedClock, boot: str = "b1", **more: Any) -> None:
         self.clock = clock
         self.box = Outbox(
             path, max_bytes=2**24, commit_window_s=0.0, health=Health(clock), metrics=Metrics(), clock=clock,
-            boot=boot,
+            boot=boot, **more,
         )  # fmt: skip
         self.told: list[Event] = []
         self.keeping = Timekeeping(self.box, gateway="gw", clock=clock, tell=self.told.append)
@@ -225,3 +226,47 @@ def test_any_time_can_be_written_and_what_is_no_year_of_four_digits_is_cut(utc):
     text = rfc3339(utc)
     assert len(text) == len("2023-11-14T22:13:20.123456Z")
     assert rfc3339(utc_ns(text)) == text
+
+
+class TestAges:
+    """No quota by age believes a clock that somebody has set."""
+
+    DAY = Limits(lanes={Lane.CRITICAL: LaneLimits(max_age_ns=86_400 * NS_PER_S)}, keep_ns=86_400 * NS_PER_S)
+
+    async def left(self, gateway: Gateway) -> int:
+        await gateway.box._tidy()
+        return len(await gateway.read())
+
+    @pytest.mark.parametrize("step", [-YEARS, YEARS])
+    @pytest.mark.parametrize("right", [True, False])
+    async def test_a_step_of_ten_years_makes_nothing_too_old_or_too_young(self, path, step, right):
+        clock = SteppedClock(start=START, utc_offset=RIGHT, synchronised=False)
+        async with Gateway(path, clock, limits=self.DAY) as gateway:
+            await gateway.tell()
+            clock.step_utc(step, synchronised=right)
+            assert await self.left(gateway) == 1
+            await gateway.keeping.look()
+            assert await self.left(gateway) == 1
+            assert 1 <= gateway.box.snapshot()["sinks"]["sink"]["oldest_s"] < 3
+            clock.advance(START + 86_402 * NS_PER_S)
+            assert await self.left(gateway) == 0
+
+    @pytest.mark.parametrize(("was_right", "is_right"), [(False, True), (True, False), (False, False)])
+    async def test_what_another_boot_left_is_no_older_than_is_known(self, path, was_right, is_right):
+        before = SteppedClock(start=START, utc_offset=RIGHT - YEARS, synchronised=was_right)
+        async with Gateway(path, before, boot="b0", limits=self.DAY) as gateway:
+            await gateway.tell()
+        clock = SteppedClock(start=5, utc_offset=RIGHT, synchronised=is_right)
+        async with Gateway(path, clock, limits=self.DAY) as gateway:
+            assert await self.left(gateway) == 1
+            clock.advance(86_402 * NS_PER_S)
+            assert await self.left(gateway) == 0
+
+    async def test_what_another_boot_left_is_too_old_by_a_clock_that_was_right_and_is(self, path):
+        async with Gateway(
+            path, SteppedClock(start=5, utc_offset=RIGHT), boot="b0", limits=self.DAY
+        ) as gateway:
+            await gateway.tell()
+        clock = SteppedClock(start=5, utc_offset=RIGHT + 90_000 * NS_PER_S)
+        async with Gateway(path, clock, limits=self.DAY) as gateway:
+            assert await self.left(gateway) == 0
