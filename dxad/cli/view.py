@@ -86,7 +86,23 @@ def _title(status: Document) -> RenderableType:
     title.add_column(no_wrap=True)
     title.add_column(justify="right", no_wrap=True)
     title.add_row(left, _verdict(status))
-    return title
+    return Group(title, _life(status)) if "boot" in status else title
+
+
+def _life(status: Document) -> Text:
+    """By which clock it dates events, and when it last told that it is alive."""
+    beat = status.get("heartbeat") or {}
+    every, last = beat.get("every_s"), beat.get("last_s")
+    parts = [
+        Text(f"boot {plain(status['boot'])[:8]}", style=DIM),
+        Text("clock synchronised", style=DIM)
+        if status.get("clock_ok")
+        else Text("clock not synchronised", style=WARNING),
+        Text("no heartbeat" if every is None else f"heartbeat every {duration(every)}", style=DIM),
+    ]
+    if last is not None:
+        parts[-1].append(f", last {duration(last)} ago")
+    return Text(" · ", style=DIM).join(parts)
 
 
 def _verdict(status: Document) -> Text:

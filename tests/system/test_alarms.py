@@ -72,7 +72,8 @@ def alarm(config: Path) -> dict:
 
 def events(config: Path) -> list[dict]:
     path = config.parent / "state" / "incidents.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [event for event in map(json.loads, lines) if event["type"].startswith("dxad.incident")]
 
 
 def test_a_latched_alarm_from_its_first_row_to_the_rows_in_a_file(config, sensor):

@@ -1,4 +1,4 @@
-"""A dead gateway looks different from a quiet plant: what a receiver is told when a daemon starts, dies, stops."""
+"""A dead gateway looks different from a quiet plant: what is told when a daemon starts, dies, stops."""
 
 import json
 import signal
@@ -62,4 +62,6 @@ def test_a_receiver_is_told_of_starts_of_life_of_what_is_wrong_and_of_the_end(co
     previous = of(receiver, "started")[1]["data"]["previous"]
     assert previous["ended"] == "killed"
     assert 0 < previous["off_s"] < 30
-    assert len({each["id"] for each in receiver.events}) == len({json.dumps(each) for each in receiver.events})
+    assert len({each["id"] for each in receiver.events}) == len(
+        {json.dumps(each) for each in receiver.events}
+    )

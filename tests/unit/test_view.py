@@ -160,6 +160,23 @@ def test_all_is_well():
     assert "✘" not in text
 
 
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (
+            {"clock_ok": True, "heartbeat": {"every_s": 300.0, "last_s": 12.0}},
+            "boot 81371d52 · clock synchronised · heartbeat every 5 min, last 12.0 s ago",
+        ),
+        (
+            {"clock_ok": False, "heartbeat": {"every_s": None, "last_s": None}},
+            "boot 81371d52 · clock not synchronised · no heartbeat",
+        ),
+    ],
+)
+def test_by_which_clock_events_are_dated_and_when_it_last_told_that_it_lives(parts, text):
+    assert text in drawn(changed(boot="81371d52d4c94f33b4e13157e3ccc73b", **parts))
+
+
 def test_warnings_alone_are_no_error():
     assert "● 1 warning" in drawn(changed(conditions=STATUS["conditions"][1:]))
 
