@@ -32,11 +32,14 @@ Where things live, in the order of the data:
     sightedness.py                 what is told of the gateway when rows are not scored
     query.py excerpt.py            answers; rows by cursor
     gateway.py control/ client.py  the running system as others see it; HTTP on a Unix socket; its client
+    gatewayevents/                 what the gateway tells of itself: it starts, lives, is unwell, stops
+    timekeeping.py                 a wall clock that somebody sets, and the events that it dated wrongly
     resource/                      the DXA API: the same nodes in process
     config.py fields.py octets.py  TOML -> one valid Config; field types
     plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
     sinksection.py topics.py       … of every sink; and that none publishes what a source reads
+    gatewaysection.py              what it says of the gateway itself
     tomlfiles.py tomlines.py       files that go over each other; the line of every key
     template.py expression.py      for_each: one text for many machines; arithmetic over channels
     nodes.py sizes.py              sections -> nodes; the memory they take, known before

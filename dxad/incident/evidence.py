@@ -323,13 +323,20 @@ class Evidence:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        self._date(path)
         self._prune()
 
+    def _date(self, path: Path) -> None:
+        """Make a file the newest, if it is not: somebody may have set the wall clock back."""
+        newest = max((at for at, _, each in self._dated() if each != path), default=0)
+        if path.stat().st_mtime_ns <= newest:
+            os.utime(path, ns=(newest + 1, newest + 1))
+
+    def _dated(self) -> list[tuple[int, str, Path]]:
+        return [(each.stat().st_mtime_ns, each.name, each) for each in self._folder.glob(f"*{_SUFFIX}")]
+
     def _prune(self) -> None:
-        found = sorted(
-            ((each.stat().st_mtime_ns, each.name, each) for each in self._folder.glob(f"*{_SUFFIX}")),
-            reverse=True,
-        )
+        found = sorted(self._dated(), reverse=True)
         total = 0
         for n, (_, _, path) in enumerate(found, 1):
             total += path.stat().st_size

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 
 import numpy as np
 import pytest
@@ -152,6 +153,16 @@ class TestFiles:
         assert kept == ids[-len(kept) :]
         assert 1 <= len(kept) <= 3
         assert sum(each.stat().st_size for each in tmp_path.iterdir()) <= size
+
+    def test_the_newest_stays_though_somebody_has_set_the_clock_back_by_years(self, tmp_path):
+        evidence = Evidence(tmp_path, files=2, size=2**30)
+        ids = [f"{n:032x}" for n in range(4)]
+        for each in ids:
+            evidence.put(window(10, incident=each))
+            for path in tmp_path.iterdir():
+                ahead = path.stat().st_mtime_ns + 10 * 365 * 86_400 * NS_PER_S
+                os.utime(path, ns=(ahead, ahead))
+        assert [each for each in ids if evidence.get(each) is not None] == ids[-2:]
 
     @pytest.mark.parametrize("incident", ["", "../../etc/passwd", "5b", ID + "/x", ID.upper()])
     def test_only_an_id_is_looked_for(self, tmp_path, incident):

@@ -12,6 +12,7 @@ import numpy as np
 from dxad.assembly import Assembly
 from dxad.config import Config
 from dxad.errors import ModelError
+from dxad.event import Event
 from dxad.fields import ModelSection
 from dxad.outbox import Outbox
 from dxad.pipeline import Pipeline
@@ -132,9 +133,15 @@ class Rig:
         self.supervisor = supervisor(self.clock, self.health)
         self.told: list[tuple[str, str]] = []
         """Pipeline and type of each event."""
-        self.assembly.listeners.append(lambda event: self.told.append((event.data["pipeline"], event.type)))
+        self.events: list[Event] = []
+        self.assembly.listeners.append(self._hear)
         self.pushed = 0
         self.bias = 0.0
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        if "pipeline" in event.data:
+            self.told.append((event.data["pipeline"], event.type))
 
     def config(self, document: Document) -> Config:
         return Config.model_validate({**document, "state_dir": str(self.folder)})

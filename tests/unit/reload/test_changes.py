@@ -72,6 +72,13 @@ def fates(**edits) -> dict[str, str]:
                 "outbox.path changed: this wants a restart; 7 nodes untouched"
             ),
         ),
+        (
+            {"gateway__heartbeat": "1min", "gateway__tell": ["warning"], "gateway__tell_after": "0s"},
+            (
+                "gateway.heartbeat changed; gateway.tell.0 changed; gateway.tell_after changed; "
+                "7 nodes untouched"
+            ),
+        ),
     ],
 )
 def test_it_reads_as_what_a_person_did(edits, expected):

@@ -133,6 +133,20 @@ def admitted(rig: Rig, count: int) -> list[bool]:
 FEW = edited(incidents__budget_per_hour=3, incidents__critical_per_hour=3)
 
 
+async def test_the_summary_of_an_hour_is_told_under_the_same_id_after_a_kill(tmp_path):
+    ids = []
+    async with kept(tmp_path, FEW) as (rig, keeping):
+        rig.clock.advance(rig.clock.now() + 17 * NS_PER_S)
+        admitted(rig, 4)
+        await keeping.save()
+        later = rig.clock.now() + 3600 * NS_PER_S
+        ids += [each.id for each in rig.assembly.docket.due(later, rig.clock.utc(later))]
+    async with kept(tmp_path, FEW) as (rig, _):  # it died before it could note that it had told
+        ids += [each.id for each in rig.assembly.docket.due(later, rig.clock.utc(later))]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
+
+
 async def test_a_restart_is_no_new_hour_of_incidents(tmp_path):
     async with kept(tmp_path, FEW) as (rig, keeping):
         assert admitted(rig, 4) == [True, True, True, False]
