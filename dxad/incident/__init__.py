@@ -109,7 +109,7 @@ class Incident:
     told: Document = field(default_factory=dict)
     """The data of the last event."""
     zero_utc: int | None = None
-    """The wall time of stream time 0, as it was when something was told last; None after a restart."""
+    """The wall time of stream time 0, as it was when something was told last; None if not known."""
 
     def save(self) -> Document:
         """All of it but where it belongs, as JSON; its onset is told in UTC alone."""

@@ -192,13 +192,16 @@ class Docket:
             version, gone = saved["version"], utc - saved["begins_utc_ns"]
             told, summed = int(saved["told"]), int(saved["summed"])
             merged = Counter({(str(a), str(b), str(c)): int(count) for a, b, c, count in saved["merged"]})
-            boot, begins = saved.get("hour", (self._boot, now - max(gone, 0)))
-            hour = str(boot), int(begins)
+            begins = now - max(gone, 0)
+            boot, began = saved.get("hour", (self._boot, begins))
+            hour = str(boot), int(began)
+            if hour[0] == self._boot and hour[1] <= now:
+                begins = hour[1]
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the state of the incidents' budget is damaged: {error!r}") from error
         if version != 1:
             raise ModelError("the state of the incidents' budget is of another version")
         self._kept = True
-        self._begins, self._told, self._summed, self._merged = now - max(gone, 0), told, summed, merged
+        self._begins, self._told, self._summed, self._merged = begins, told, summed, merged
         self._hour = hour
         self._turn(now, utc)

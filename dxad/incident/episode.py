@@ -372,6 +372,12 @@ class Episode(ABC):
             return None
         return Incident.restored(saved, self._identity, slot_of(saved["onset_utc"]) * self._period)
 
+    def date(self, zero_utc: int) -> None:
+        """By this wall time of stream time 0 the onsets of what was restored were told."""
+        for incident in (self.incident, self._last):
+            if incident is not None:
+                incident.zero_utc = zero_utc
+
     # -- what the kinds differ in -------------------------------------------------------------------------
 
     @abstractmethod

@@ -251,7 +251,8 @@ class Watch:
                 saved[episode.kind] = episode.save(self._utc)
         if saved:
             self._kept = True
-            saved["saved_utc_ns"] = self._clock.utc(self._clock.now())
+            now = self._clock.now()
+            saved |= {"saved_utc_ns": self._clock.utc(now), "boot": self._identity.boot, "saved_ns": now}
         return saved | {"version": 1} if self._kept else {}
 
     def restore(self, saved: Document, *, now: int) -> list[Event]:
@@ -259,8 +260,9 @@ class Watch:
 
         An incident that was open goes on under its id if the gateway was away for no longer than
         `reopen_within` or the off-delay; else it is closed, `interrupted`. However long that was, alarms are
-        in the state in which they were: latched, acknowledged or not, shelved, out of service. Where the wall
-        clock is behind what was saved, no time has passed: how much did is not known.
+        in the state in which they were: latched, acknowledged or not, shelved, out of service. In the same
+        boot the stream time tells how long it was, whatever the wall clock was set to meanwhile; in another,
+        where the wall clock is behind what was saved, no time has passed: how much did is not known.
 
         Args:
             saved: of a pipeline of this name.
@@ -276,9 +278,12 @@ class Watch:
             raise ModelError(f"the state of {self._identity.pipeline!r} is of another version")
         slot, period = self._past.rows.sealed, self._period
         try:
-            saved_utc = int(saved.get("saved_utc_ns", 0))
-            away = max(0, self._clock.utc(now) - saved_utc)
-            zero = max(self._clock.utc(now), saved_utc) - now
+            saved_utc, saved_ns = int(saved.get("saved_utc_ns", 0)), int(saved.get("saved_ns", now + 1))
+            if saved.get("boot") == self._identity.boot and saved_ns <= now:
+                away, zero = now - saved_ns, saved_utc - saved_ns
+            else:
+                away = max(0, self._clock.utc(now) - saved_utc)
+                zero = max(self._clock.utc(now), saved_utc) - now
 
             def slot_of(utc: int) -> int:
                 return round((utc - zero) / period)
@@ -286,6 +291,7 @@ class Watch:
             for episode in self.episodes:
                 if episode.kind in saved:
                     episode.restore(saved[episode.kind], slot_of, slot)
+                    episode.date(zero)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the state of {self._identity.pipeline!r} is damaged: {error!r}") from error
         return [] if away <= self._grace else self._outdated(slot)

@@ -1,7 +1,8 @@
 """What the kernel knows of its own wall clock: whether somebody keeps it right, and how far off it may be.
 
-Source: adjtimex(2). A sandbox may forbid even the question (systemd's ProtectClock=); then there is only the
-file by which systemd-timesyncd says the same (systemd-timesyncd.service(8)), and without it, nobody knows.
+Source: adjtimex(2). systemd-timesyncd and ntpd tell it by themselves, chrony where its `rtcsync` is on, as
+Debian has it (chrony.conf(5)). A sandbox may forbid even the question (ProtectClock= of systemd): then there
+is only the file by which systemd-timesyncd says the same (systemd-timesyncd.service(8)), or nobody knows.
 """
 
 import ctypes

@@ -41,6 +41,20 @@ class TestRestarts:
         assert closed.data["after_onset_s"] == pytest.approx(0.5 + 1.0 + 0.3, abs=0.11)
         assert closed.id != opened.id
 
+    @pytest.mark.parametrize("years", [-10, 10])
+    def test_in_the_same_boot_no_wall_clock_says_how_long_it_was_away(self, years):
+        before = plant()
+        (opened,) = before.feed(rows(UPSET[:10]))
+        self.at_the_end(before)
+        saved = json.loads(json.dumps(before.pipeline.watch.state()))
+        after = plant(start=before.ring.sealed + 5)
+        after.clock.step_utc(years * 365 * 86_400 * NS_PER_S)
+        assert after.pipeline.watch.restore(saved, now=after.clock.now()) == []
+        (closed,) = after.feed(rows([9, 5, 5, 5, 5]))
+        assert (closed.subject, closed.data["resumed"]) == (opened.subject, True)
+        assert closed.data["after_onset_s"] == pytest.approx(0.5 + 0.5 + 0.3, abs=0.21)
+        assert closed.time_utc - closed.data["onset_utc_ns"] == closed.data["after_onset_s"] * NS_PER_S
+
     def test_one_that_is_too_old_is_closed_as_interrupted(self):
         before = plant()
         (opened,) = before.feed(rows(UPSET[:10]))

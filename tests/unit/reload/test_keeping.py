@@ -171,6 +171,7 @@ async def test_whatever_the_wall_clock_does_over_a_restart_no_hour_lasts_longer_
         await keeping.save()
     async with kept(tmp_path, FEW) as (rig, keeping):
         docket, now = rig.assembly.docket, rig.clock.now()
+        docket._boot = "another"  # in the same one, the wall clock is not asked
         docket.restore(budget(tmp_path), now=now, utc=rig.clock.utc(now) + late_s * NS_PER_S)
         assert len(docket.due(now, rig.clock.utc(now))) == (late_s > 0)
         later = now + 3600 * NS_PER_S
