@@ -282,6 +282,8 @@ class GatewayEvents:
                     await asyncio.sleep(_POLL_S)
 
     def _owed(self) -> bool:
-        """Whether a sink that is up has not taken everything."""
-        outbox, delivers = self._assembly.outbox, self._assembly.delivers
-        return any(each.up and outbox.backlog(name).pending for name, each in delivers.items())
+        """Whether a sink that is up has not been offered everything."""
+        backlogs = (
+            self._assembly.outbox.backlog(name) for name, each in self._assembly.delivers.items() if each.up
+        )
+        return any(each.pending > each.refused for each in backlogs)

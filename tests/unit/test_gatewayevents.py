@@ -14,7 +14,7 @@ from dxad.assembly import Assembly
 from dxad.config import Config, parse
 from dxad.errors import ConfigError
 from dxad.event import Event, decode, utc_ns
-from dxad.gatewayevents import GatewayEvents, RunMark
+from dxad.gatewayevents import GatewayEvents, RunMark, service
 from dxad.gatewayevents.holdoff import HoldOff
 from dxad.gatewayevents.runmark import Mark, Previous
 from dxad.outbox import Outbox
@@ -167,9 +167,7 @@ async def test_without_a_place_for_the_mark_the_gateway_runs_all_the_same(tmp_pa
     assert "will not know" in caplog.text
 
 
-async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_long_for_one_that_does_not(
-    tmp_path, clock
-):
+async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_for_one_that_is_gone(tmp_path, clock):
     async with running(tmp_path, clock) as rig:
         stopping = asyncio.create_task(rig.events.stopped("SIGTERM"))
         await asyncio.sleep(0.1)
@@ -181,6 +179,13 @@ async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_long_for_
         rig.assembly.delivers["hub"]._note_down("gone")
         await rig.outbox.append(records[0])
         await asyncio.wait_for(rig.events.stopped("SIGTERM"), 0.5)
+
+
+async def test_a_stop_waits_no_longer_than_it_may_for_a_sink_that_is_silent(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(service, "_DELIVER_S", 0.1)
+    async with running(tmp_path, clock) as rig:
+        await asyncio.wait_for(rig.events.stopped("SIGTERM"), 1.0)
+        assert [each["type"] for each in await rig.waiting()][-1] == "dxad.gateway.stopped"
 
 
 # -- heartbeats -------------------------------------------------------------------------------------------
