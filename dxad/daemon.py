@@ -173,7 +173,7 @@ class _Farewell:
     ) -> None:
         """Stop all services but those that deliver, and tell what is to be told at the end."""
         while others := [name for name in self._supervisor.names if name not in self._assembly.delivering]:
-            await self._supervisor.stop(others[-1])  # in the middle of a reload, more may come
+            await self._supervisor.stop(*reversed(others))  # in the middle of a reload, more may come
         self._assembly.interrupt()
         reason = self._stop.reason if error is None else f"{type(error).__name__}: {error}"
         await self._events.stopped(reason)

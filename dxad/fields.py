@@ -6,7 +6,6 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -40,7 +39,6 @@ __all__ = [
     "Identifier",
     "LaneName",
     "ModelSection",
-    "Moment",
     "Secret",
     "Section",
     "Size",
@@ -48,7 +46,6 @@ __all__ = [
     "TransformSection",
     "distinct",
     "matching",
-    "moment",
     "rows_in",
     "side_by_side",
 ]
@@ -152,33 +149,6 @@ Size = Annotated[
 ]
 """Bytes, written as a string with a unit: B, KiB, MiB or GiB."""
 
-
-def moment(value: Any) -> int:
-    """UTC nanoseconds, or, below 0, so long before the time it is looked at; see `Moment`.
-
-    Raises:
-        ValueError: it is neither a time nor a duration.
-    """
-    try:
-        return -_duration_ns(value)
-    except ValueError:
-        try:
-            moment = datetime.fromisoformat(value)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f'{value!r} is neither a duration ("2h": so long ago) nor a time ("2026-11-25T08:30:00Z")'
-            ) from None
-    if moment.tzinfo is None:
-        raise ValueError(f"{value!r} says no time zone; write Z for UTC")
-    return round(moment.timestamp() * 1_000_000) * 1000
-
-
-Moment = Annotated[
-    int,
-    BeforeValidator(moment),
-    WithJsonSchema({"type": "string", "examples": ["2h", "2026-11-25T08:30:00Z"]}),
-]
-"""UTC nanoseconds, written as RFC 3339 has it; or, below 0, a duration before the time it is looked at."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""

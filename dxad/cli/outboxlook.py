@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from dxad.client import SyncClient
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
-from dxad.fields import moment
+from dxad.moment import moment
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.offline import looking
 from dxad.types import Document

@@ -7,7 +7,8 @@ from pydantic import Field
 from dxad.control.problem import Refusal
 from dxad.control.route import Answer, Call, Handler, Route, asked_of, body_of
 from dxad.errors import ConfigError, NotConnected
-from dxad.fields import LaneName, Moment, Section
+from dxad.fields import LaneName, Section
+from dxad.moment import Moment
 from dxad.types import Document
 
 __all__ = ["OUTBOX_ROUTES"]

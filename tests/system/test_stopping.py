@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dxad.config import Config
-from dxad.daemon import serve
+from dxad.daemon import Stop, serve
 from dxad.errors import NotConnected
 from dxad.sources.memory import Memory
 
@@ -57,7 +57,7 @@ async def test_sources_that_do_not_close_are_left_behind_together(tmp_path, monk
         for number in range(HANGING)
     }
     document = {"state_dir": str(tmp_path), "control": {"socket": str(tmp_path / "c")}, "sources": sources}
-    stop = asyncio.Event()
+    stop = Stop()
     path = Path(tmp_path / "dxad.toml")
     served = asyncio.create_task(
         serve(Config.model_validate(document), stop, path=path, hang_up=asyncio.Event())

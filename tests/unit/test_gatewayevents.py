@@ -176,7 +176,7 @@ async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_for_one_t
         assert decode(records[-1])["type"] == "dxad.gateway.stopped"
         await rig.outbox.ack("hub", records)
         await asyncio.wait_for(stopping, 0.5)
-        rig.assembly.delivers["hub"]._note_down("gone")
+        rig.assembly.delivers["hub"]._note_down("gone", 1.0)
         await rig.outbox.append(records[0])
         await asyncio.wait_for(rig.events.stopped("SIGTERM"), 0.5)
 

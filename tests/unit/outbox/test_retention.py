@@ -193,8 +193,8 @@ async def test_housekeeping_does_it_by_itself(make, monkeypatch, gateway, path):
         read = await take_all(box)
         told = [each for each in read if not each.startswith("n")]
         for _ in range(200):
-            told += await take_all(box)
+            told += [each for each in await take_all(box) if not each.startswith("n")]
             if told:
                 break
-            await box.append(record(f"n{_}"))
-        assert any(not each.startswith("n") for each in told) == bool(gateway)
+            await asyncio.sleep(0.005)
+        assert bool(told) == bool(gateway)
