@@ -1,0 +1,247 @@
+"""What a load was promised, by its marks, and whether an outbox that was opened again keeps it.
+
+The promise: a record whose append resolved is there for every sink that carries its lane and does not have
+it; whole, in order within its lane, refused and dead ones included. What a quota took are the oldest of the
+least important lane, and no more than was reported.
+"""
+
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from dxad.outbox import Outbox
+from dxad.types import Lane, Record
+from tests.durability.load import ATTEMPTS, SINKS, body_of, make, name_of
+
+__all__ = ["Found", "Ledger", "look", "verdict"]
+
+_UNTOLD: Final = 400
+"""So many may have been dropped by a round that was killed before it could say so."""
+
+
+@dataclass
+class Ledger:
+    """What the marks say, up to where they were read."""
+
+    appended: dict[str, int] = field(default_factory=dict)
+    """By name, in which place of the order."""
+    stored: dict[str, int] = field(default_factory=dict)
+    """By name, the seq it was promised under; 0 where it was not told."""
+    gone: set[str] = field(default_factory=set)
+    had: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    ids: dict[str, str] = field(default_factory=dict)
+    """By name, under which id it was delivered."""
+    faults: list[str] = field(default_factory=list)
+    """What is wrong already by the marks."""
+    dropped: int = 0
+    dropped_letters: int = 0
+    quota: bool = False
+    killed: int = 0
+    """Rounds that never ended."""
+    late_ms: int = 0
+    _round: tuple[int, int] = (0, 0)
+    _open: bool = False
+
+    def read(self, line: str) -> None:
+        """Take one mark into account."""
+        what, *words = line.split()
+        match what, words:
+            case "append", names:
+                for each in names:
+                    self.appended[each] = len(self.appended)
+            case "stored", [seq, *names, last]:
+                self.stored |= dict.fromkeys(names, 0) | {last: int(seq)}
+            case "gone", names:
+                self.gone.update(names)
+            case "had", [sink, *told]:
+                self.had[sink].update(self._identify(told))
+            case "refused", [sink, *told]:
+                self.refused[sink].update(self._identify(told))
+            case "dropped", [records, letters]:
+                self.dropped += int(records) - self._round[0]
+                self.dropped_letters += int(letters) - self._round[1]
+                self._round = int(records), int(letters)
+            case "tick", [ms]:
+                self.late_ms = max(self.late_ms, int(ms))
+            case _:
+                self._read_frame(what, words)
+
+    def _read_frame(self, what: str, words: list[str]) -> None:
+        match what, words:
+            case "began", [_, quota]:
+                self.killed += self._open
+                self._open, self._round = True, (0, 0)
+                self.quota |= quota == "quota"
+            case "ended", _:
+                self._open = False
+
+    def _identify(self, told: Iterable[str]) -> list[str]:
+        names = []
+        for each in told:
+            name, id_ = each.split("=")
+            if self.ids.setdefault(name, id_) != id_:
+                self.faults.append(f"{name} was delivered as {self.ids[name]} and as {id_}")
+            names.append(name)
+        return names
+
+    def copy(self) -> "Ledger":
+        """As it is now."""
+        return Ledger(
+            dict(self.appended), dict(self.stored), set(self.gone),
+            defaultdict(set, {sink: set(each) for sink, each in self.had.items()}),
+            defaultdict(Counter, {sink: Counter(each) for sink, each in self.refused.items()}),
+            dict(self.ids), list(self.faults), self.dropped, self.dropped_letters, self.quota,
+            self.killed + self._open, self.late_ms,
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, marks: Path) -> "Ledger":
+        """All marks of a file."""
+        ledger = cls()
+        for line in marks.read_text().splitlines():
+            ledger.read(line)
+        return ledger.copy()
+
+
+@dataclass
+class Found:
+    """What an outbox had when it was opened again."""
+
+    set_aside: str | None
+    degraded: str | None
+    offered: dict[str, list[Record]]
+    """By sink: what it is offered as new."""
+    refused: dict[str, list[Record]]
+    """By sink: what it is offered again."""
+    dead: dict[str, dict[str, bytes]]
+    """By sink and name."""
+    damaged: int
+
+
+async def look(path: Path, box: Outbox | None = None) -> Found:
+    """Open an outbox as a daemon does, see what it has, and try whether it works.
+
+    Raises:
+        AssertionError: it does not.
+    """
+    async with box or make(path) as opened:
+        for sink, lanes in SINKS.items():
+            await opened.subscribe(sink, lanes)
+        offered = {sink: await opened.fetch(sink, 10**6) for sink in SINKS}
+        refused = {sink: await opened.refused(sink, 10**6) for sink in SINKS}
+        state = opened.snapshot()
+        if state["degraded"] is None:
+            await _try(opened, offered)
+    dead: dict[str, dict[str, bytes]] = {sink: {} for sink in SINKS}
+    damaged = 0
+    for sink, body, reason in _dead_letters(path):
+        damaged += reason == "damaged"
+        dead.setdefault(sink, {})[name_of(body)] = body
+    return Found(state["set_aside"], state["degraded"], offered, refused, dead, damaged)
+
+
+async def _try(box: Outbox, offered: dict[str, list[Record]]) -> None:
+    seq = await box.append(Record("after the cut", Lane.CRITICAL, b"it works"))
+    assert seq > max((each.seq for records in offered.values() for each in records), default=0)
+    for sink, records in offered.items():
+        await box.ack(sink, records)
+        assert [each.id for each in await box.fetch(sink, 2)] == ["after the cut"], sink
+
+
+def _dead_letters(path: Path) -> list[tuple[str, bytes, str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        return connection.execute("SELECT sink, body, reason FROM dead_letters").fetchall()
+
+
+def verdict(ledger: Ledger, found: Found) -> list[str]:
+    """Every promise that is broken, in words."""
+    faults = list(ledger.faults)
+    if found.set_aside or found.degraded or found.damaged:
+        faults.append(f"set aside {found.set_aside}, degraded {found.degraded}, {found.damaged} damaged")
+    for sink, lanes in SINKS.items():
+        faults += [f"{sink}: {each}" for each in _of_sink(ledger, found, sink, lanes)]
+    return faults
+
+
+def _of_sink(ledger: Ledger, found: Found, sink: str, lanes: Iterable[Lane]) -> list[str]:
+    offered, again, dead = found.offered[sink], found.refused[sink], found.dead[sink]
+    faults = []
+    for each in (*offered, *again):
+        name = _name(each)
+        if each.body != body_of(name) or name not in ledger.appended:
+            faults.append(f"{each.id} is not what was appended: {each.body[:40]!r}")
+        elif ledger.ids.get(name, each.id) != each.id:
+            faults.append(f"{name} is now {each.id}, it was delivered as {ledger.ids[name]}")
+    faults += [f"dead letter {name} is another" for name, body in dead.items() if body != body_of(name)]
+    never = [_name(each) for each in again if not ledger.refused[sink][_name(each)]]
+    faults += [f"{name} was never refused" for name in never]
+    faults += [f"{name} was buried too soon" for name in dead if ledger.refused[sink][name] < ATTEMPTS]
+    if faults:
+        return faults
+    faults += _out_of_order(ledger, offered)
+    known = {_name(each) for each in (*offered, *again)} | set(dead) | ledger.had[sink]
+    missing = {
+        lane: [name for name in ledger.stored if lane_of(name) is lane and name not in known]
+        for lane in lanes
+    }
+    return faults + _not_excused(ledger, sink, missing, list(map(_name, offered)))
+
+
+def _name(record: Record) -> str:
+    return name_of(record.body)
+
+
+def lane_of(name: str) -> Lane:
+    """In which lane the load appended it."""
+    return Lane[name.split("-")[1]]
+
+
+def _out_of_order(ledger: Ledger, offered: Sequence[Record]) -> list[str]:
+    faults = []
+    if [each.lane for each in offered] != sorted(each.lane for each in offered):
+        faults.append("a less important lane comes first")
+    for lane in Lane:
+        mine = [each for each in offered if each.lane is lane]
+        seqs = [each.seq for each in mine]
+        if seqs != sorted(set(seqs)):
+            faults.append(f"{lane.name} has seqs out of order")
+        for many in (False, True):  # of one commit, bulk records that came alone stand before the others
+            places = [ledger.appended[name] for name in map(_name, mine) if name.endswith("-m") is many]
+            if places != sorted(set(places)):
+                faults.append(f"{lane.name} is out of order")
+    faults += [
+        f"{each.id} has seq {each.seq}, it was promised {promised}"
+        for each in offered
+        if (promised := ledger.stored.get(_name(each), 0)) not in (each.seq, 0)
+    ]
+    return faults
+
+
+def _not_excused(ledger: Ledger, sink: str, missing: dict[Lane, list[str]], left: list[str]) -> list[str]:
+    """What is missing and cannot be explained by the quota's order and number."""
+    if ledger.quota and ledger.dropped_letters:  # dead letters go first
+        refused = ledger.refused[sink]
+        missing = {lane: [each for each in names if not refused[each]] for lane, names in missing.items()}
+    missing = {lane: names for lane, names in missing.items() if names}
+    if not ledger.quota or Lane.CRITICAL in missing:
+        return [
+            f"{len(names)} promised {lane.name} are missing: {names[:3]}" for lane, names in missing.items()
+        ]
+    faults = []
+    count = sum(map(len, missing.values()))
+    if count > ledger.dropped + (_UNTOLD if ledger.killed else 0):
+        faults.append(f"{count} are missing, {ledger.dropped} were reported as dropped")
+    for lane, names in missing.items():
+        newest = max(names, key=ledger.appended.__getitem__)
+        faults += [
+            f"{newest} was dropped, {each} was not"
+            for each in left
+            if lane_of(each) >= lane and ledger.appended[each] < ledger.appended[newest]
+        ][:1]
+    return faults
