@@ -20,7 +20,7 @@ from tests.durability.load import ATTEMPTS, SINKS, body_of, make, name_of
 __all__ = ["Found", "Ledger", "look", "verdict"]
 
 _UNTOLD: Final = 400
-"""So many may have been dropped by a round that was killed before it could say so."""
+"""So many may have been dropped by a round with a quota that was killed before it could say so."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Ledger:
     dropped_letters: int = 0
     quota: bool = False
     killed: int = 0
-    """Rounds that never ended."""
+    """Rounds with a quota that never ended."""
     late_ms: int = 0
     _round: tuple[int, int] = (0, 0)
     _open: bool = False
@@ -75,8 +75,8 @@ class Ledger:
         match what, words:
             case "began", [_, quota]:
                 self.killed += self._open
-                self._open, self._round = True, (0, 0)
-                self.quota |= quota == "quota"
+                self._open, self._round = quota == "quota", (0, 0)
+                self.quota |= self._open
             case "ended", _:
                 self._open = False
 
@@ -225,7 +225,7 @@ def _out_of_order(ledger: Ledger, offered: Sequence[Record]) -> list[str]:
 
 def _not_excused(ledger: Ledger, sink: str, missing: dict[Lane, list[str]], left: list[str]) -> list[str]:
     """What is missing and cannot be explained by the quota's order and number."""
-    if ledger.quota and ledger.dropped_letters:  # dead letters go first
+    if ledger.dropped_letters or ledger.killed:  # dead letters go first
         refused = ledger.refused[sink]
         missing = {lane: [each for each in names if not refused[each]] for lane, names in missing.items()}
     missing = {lane: names for lane, names in missing.items() if names}
@@ -235,13 +235,15 @@ def _not_excused(ledger: Ledger, sink: str, missing: dict[Lane, list[str]], left
         ]
     faults = []
     count = sum(map(len, missing.values()))
-    if count > ledger.dropped + (_UNTOLD if ledger.killed else 0):
+    if count > ledger.dropped + _UNTOLD * ledger.killed:
         faults.append(f"{count} are missing, {ledger.dropped} were reported as dropped")
     for lane, names in missing.items():
-        newest = max(names, key=ledger.appended.__getitem__)
-        faults += [
-            f"{newest} was dropped, {each} was not"
-            for each in left
-            if lane_of(each) >= lane and ledger.appended[each] < ledger.appended[newest]
-        ][:1]
+        for many in (False, True):  # see _out_of_order
+            gone = [ledger.appended[each] for each in names if each.endswith("-m") is many]
+            faults += [
+                f"{lane.name} up to {max(gone)} went, {each} of {ledger.appended[each]} did not"
+                for each in left
+                if gone and lane_of(each) >= lane and each.endswith("-m") is many
+                if ledger.appended[each] < max(gone)
+            ][:1]
     return faults
