@@ -14,7 +14,8 @@ from typing import Final, TypeVar
 from dxad.errors import NotConnected, OutboxFull
 from dxad.outbox.drops import Drop, merged
 from dxad.outbox.report import Report
-from dxad.outbox.store import Committed, Status, Store
+from dxad.outbox.standing import Committed, Status
+from dxad.outbox.store import Store
 from dxad.outbox.unsaved import Batch, Held, Unsaved
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock

@@ -18,7 +18,8 @@ from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.report import Report
-from dxad.outbox.store import Status, Store
+from dxad.outbox.standing import Status
+from dxad.outbox.store import Store
 from dxad.outbox.unsaved import Held
 from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health

@@ -7,7 +7,7 @@ from dxad.event import Event, Told, identity, rfc3339, to_record
 from dxad.outbox.drops import Drop, merged
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
-from dxad.outbox.store import Status
+from dxad.outbox.standing import Status
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics

@@ -8,7 +8,6 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -20,16 +19,17 @@ from dxad.outbox.disk import Disk
 from dxad.outbox.drops import Drop
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.limits import Limits
-from dxad.outbox.places import Backlog, Place, Places
+from dxad.outbox.places import Place, Places
 from dxad.outbox.reading import Reading
 from dxad.outbox.replays import Replays
 from dxad.outbox.retention import Gone, Retention, Span
 from dxad.outbox.segments import Bulk, Segment, Totals
+from dxad.outbox.standing import Committed, Status
 from dxad.outbox.tables import ROW_BYTES, Found, Letter
 from dxad.runtime.clock import Clock
 from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 
-__all__ = ["Committed", "Status", "Store"]
+__all__ = ["Store"]
 
 log = logging.getLogger(__name__)
 
@@ -37,42 +37,6 @@ T = TypeVar("T")
 
 _DAMAGED: Final = "damaged"
 """The reason, in the dead letters, of a record whose checksum does not fit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The store in numbers."""
-
-    stored: Mapping[Lane, int]
-    sizes: Mapping[Lane, int]
-    """By lane, how many bytes its records take."""
-    sinks: Mapping[str, Backlog]
-    bytes: int
-    dead_letters: int
-    damaged: int
-    """How many records this run found damaged."""
-    set_aside: Path | None
-    """Where this run put a damaged file."""
-    untold: Sequence[Drop]
-    """What was lost and no durable event tells of."""
-    boot: Boot = UNKNOWN_BOOT
-    """The one that runs now, as it is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """What a commit did."""
-
-    seqs: Sequence[int | None] = ()
-    """The place of each record; None where the quota let it go at once."""
-    bulk_seq: int | None = 0
-    """The place of the last record in the segment, likewise; 0 without one."""
-    fresh: Mapping[Lane, int] = field(default_factory=dict)
-    """How many rows were not stored before."""
-    dropped: Sequence[Drop] = ()
-    """What went by quota or for its age."""
-    more: bool = False
-    """Whether another look may find more that is too old."""
 
 
 class Store:
