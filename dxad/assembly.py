@@ -35,7 +35,9 @@ from dxad.learning import Learning
 from dxad.modeldesk import ModelDesk
 from dxad.nodes import Builder, Built, Nodes, Run
 from dxad.outbox import Limits, Outbox
+from dxad.outbox.leasing import PREFIX
 from dxad.pipeline import BATCH, Pipeline
+from dxad.pulling import Consumers
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -152,6 +154,10 @@ class Assembly:
         self.worker = Worker("inference")
         self.scoring = Scoring(self.pipelines.values(), self.worker, health=health, on_event=self.tell)
         self.timekeeping = Timekeeping(outbox, gateway=config.gateway.id, clock=clock, tell=self.tell)
+        self.consumers = Consumers(
+            outbox, gateway=config.gateway.id, clock=clock, metrics=metrics,
+            ttl=config.outbox.consumer_ttl, tell=self.tell,
+        )  # fmt: skip
         self.desk = ModelDesk(
             config=lambda: self.config,
             pipelines=lambda: self.pipelines,
@@ -201,6 +207,7 @@ class Assembly:
             "clock": self.timekeeping.run,
             "scoring": self.scoring.run,
             "models": self.desk.run,
+            "consumers": self.consumers.run,
             **_learning(nodes),
             **({} if self.archive is None else {"archive": self.archive.run}),
             "ticker": self.ticker.run,
@@ -218,6 +225,8 @@ class Assembly:
         Those that were there `before` are meant too, even if the outbox does not know of them yet.
         """
         for name in (self.outbox.sinks | set(before)) - self.delivers.keys():
+            if name.startswith(PREFIX):
+                continue  # it has a time of its own, see dxad.pulling
             log.warning("sink %s is no longer configured: what waited for it alone is dropped", name)
             await self.outbox.unsubscribe(name)
 
@@ -351,6 +360,7 @@ class Assembly:
         self.scoring.replace(nodes.pipelines.values())
         self.ticker.adjust(period=profile.tick_ns, calls=self._beats(nodes))
         outbox = nodes.config.outbox
+        self.consumers.ttl = outbox.consumer_ttl
         self.outbox.adjust(
             max_bytes=outbox.max_size, commit_window_s=profile.commit_window_s, limits=Limits.of(outbox)
         )

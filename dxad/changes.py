@@ -22,7 +22,7 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 _KINDS: Final = ("sources", "pipelines", "sinks")
 _LIVE: Final = frozenset({
     "profile", "memory_max", "log", "gateway.heartbeat", "gateway.tell", "gateway.tell_after",
-    "outbox.max_size", "incidents.budget_per_hour",
+    "outbox.max_size", "outbox.consumer_ttl", "incidents.budget_per_hour",
     "incidents.critical_per_hour", "incidents.reopen_within", "incidents.evidence.before",
     "incidents.evidence.after", "incidents.evidence_files", "incidents.evidence_size",
 })  # fmt: skip

@@ -50,6 +50,8 @@ class Gateway:
         self._config_path = config_path
         self.outbox = OutboxDesk(assembly.outbox, clock)
         """Looks into the outbox, and offers again."""
+        self.consumers = assembly.consumers
+        """Lease events."""
         self._since = clock.now()
         self._measured: tuple[Config | None, int] = (None, 0)
 

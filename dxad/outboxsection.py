@@ -46,10 +46,7 @@ class OutboxSection(Section):
     keep: Duration = Field(
         _DAY_NS, description="how long what every sink has stays for replay, while there is room; 0s: not"
     )
-    reserve: Size = Field(
-        64 * 2**20, description="disk taken hold of at start, so that others cannot fill it; 0MiB: none"
-    )
-    wear_budget: Size = Field(
-        2 * 2**30, description="what may be written in a day before a warning, to spare flash; 0MiB: no end"
+    consumer_ttl: Annotated[Duration, Field(gt=0)] = Field(
+        7 * _DAY_NS, description="a pull consumer that is silent for so long is dropped, and that is told"
     )
     lanes: LanesSection = Field(LanesSection(), description="quotas of the lanes")

@@ -119,18 +119,7 @@ def _dead(letters: Iterable[Document]) -> Table:
 def _file(box: Document) -> RenderableType:
     parts = [
         f"{box.get('bytes', 0) / _MIB:.1f} of {box.get('max_bytes', 0) / _MIB:.0f} MiB",
-        *(
-            f"{label} {box[key] / _MIB:.1f} MiB"
-            for key, label in (
-                ("reserved_bytes", "reserve"),
-                ("ballast_bytes", "ballast"),
-                ("log_bytes", "log"),
-            )
-            if box.get(key)
-        ),
     ]
-    if box.get("written_per_day_bytes") is not None:
-        parts.append(f"{box['written_per_day_bytes'] / _MIB:,.0f} MiB written a day")
     told = Text("  " + ", ".join(parts), style=DIM)
     if box.get("in_memory"):
         told.append(f"\n  {count(box['in_memory'], 'record')} in memory only", style=WARNING)

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 import orjson
 
+from dxad.client.consumers import ConsumersClient
 from dxad.client.outbox import OutboxClient
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 from dxad.types import Document
@@ -45,6 +46,8 @@ class Client:
         self._session: aiohttp.ClientSession | None = None
         self.outbox = OutboxClient(self._document, patience_s=_QUERY_TIMEOUT_S)
         """What waits to be delivered."""
+        self.consumers = ConsumersClient(self._document, patience_s=_QUERY_TIMEOUT_S)
+        """Leases events."""
 
     async def __aenter__(self) -> Self:
         return self

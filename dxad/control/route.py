@@ -83,8 +83,39 @@ class OutboxDesk(Protocol):
         """Delete dead letters for good."""
 
 
+class Consumers(Protocol):
+    """What agents that lease events may do.
+
+    Each may raise ConfigError, and NotConnected while the disk fails.
+    """
+
+    async def lease(
+        self, name: str, *, limit: int, lease_ns: int, wait_ns: int, wants: Document | None, oldest: bool
+    ) -> list[Document]:
+        """Events for a while."""
+
+    async def ack(self, name: str, tokens: Sequence[str]) -> Document:
+        """Done with these."""
+
+    async def nack(self, name: str, tokens: Sequence[str], *, reason: str, delay_ns: int) -> Document:
+        """Cannot do these."""
+
+    def extend(self, name: str, tokens: Sequence[str], lease_ns: int) -> Document:
+        """Need longer for these."""
+
+    async def drop(self, name: str) -> Document:
+        """Keep nothing for it any more."""
+
+    def snapshot(self) -> list[Document]:
+        """All of them."""
+
+
 class Gateway(Protocol):
     """What the daemon lets others see and do."""
+
+    @property
+    def consumers(self) -> Consumers:
+        """Who leases events."""
 
     @property
     def outbox(self) -> OutboxDesk:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dxad.alarmsection import Action
 from dxad.control import openapi
+from dxad.control.consumers import CONSUMER_ROUTES
 from dxad.control.limits import QUERY_BYTES
 from dxad.control.outbox import OUTBOX_ROUTES
 from dxad.control.problem import Refusal
@@ -334,6 +335,7 @@ ROUTES: Final = (
         "live one.", admin=True,
     ),
     *OUTBOX_ROUTES,
+    *CONSUMER_ROUTES,
     Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
     Route("GET", "/v1/openapi.json", _openapi, "This table, as OpenAPI."),
 )  # fmt: skip

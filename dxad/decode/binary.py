@@ -105,7 +105,8 @@ class Binary:
         raw = np.frombuffer(b"".join(payloads), self._record)
         values = np.empty((len(payloads), len(self._places)))
         for column, (place, scale, offset) in enumerate(self._places):
-            values[:, column] = raw[str(place)]
+            with np.errstate(invalid="ignore"):  # a signalling NaN is one like others
+                values[:, column] = raw[str(place)]
             if scale != 1.0:
                 values[:, column] *= scale
             if offset != 0.0:

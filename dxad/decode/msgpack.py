@@ -53,7 +53,11 @@ class Msgpack:
 def _parse(payload: bytes, most: int) -> Any:
     try:
         return msgpack.unpackb(bounded(payload, most), strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as error:
+    except (
+        ValueError,
+        TypeError,
+        msgpack.exceptions.UnpackException,
+    ) as error:  # a map may be a key: TypeError
         raise DecodeError(f"not MessagePack: {error or type(error).__name__}") from error
 
 

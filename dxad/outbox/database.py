@@ -16,7 +16,7 @@ from dxad.errors import ConfigError
 
 __all__ = ["SCHEMA_VERSION", "is_damage", "is_passing", "memory", "open_file", "set_aside", "used_bytes"]
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 """The number of migrations in `schema.py`, which is not imported here: it would bring sqlite-utils."""
 
 _PRAGMAS: Final = (

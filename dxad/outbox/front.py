@@ -5,7 +5,8 @@ alarm does get out; a record that all of them have taken is done.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, Final, Self, TypeVar
 from dxad.errors import ConfigError
 from dxad.outbox.commits import Commits
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
+from dxad.outbox.leasing import PREFIX, Given, Known, Leasing, load_consumers
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.report import Report
@@ -25,7 +27,7 @@ from dxad.runtime.clock import Clock, boot_id
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.worker import Worker
-from dxad.types import Boot, Lane, Record
+from dxad.types import Boot, Document, Lane, Record
 
 __all__ = ["Outbox"]
 
@@ -252,6 +254,71 @@ class Outbox:
         buried = await self._note(partial(self._store.refuse, sink, _stored(records), reason, most))
         self._report.count_dead(buried or 0, sink=sink, reason="refused")
         return buried or 0
+
+    # -- pull consumers, see dxad.pulling -----------------------------------------------------------------
+
+    async def consumers(self) -> list[Known]:
+        """The pull consumers that the file knows.
+
+        Raises:
+            NotConnected: the disk fails; so for the following.
+        """
+        return await self._commits.ask_or_raise(
+            partial(self._store.pull, "", lambda _, connection: load_consumers(connection))
+        )
+
+    async def note_consumer(self, name: str, known: Known | None) -> None:
+        """Save what is known of a pull consumer; None when it is no more."""
+        utc = self.boot.offset_ns + self._clock.now()
+
+        def note(leasing: Leasing, _: object) -> None:
+            leasing.note(name, known, utc)
+
+        await self._commits.ask_or_raise(partial(self._store.pull, PREFIX + name, note))
+        self._commits.schedule()
+
+    async def skip(self, sink: str) -> None:
+        """Give a new pull consumer nothing of what is stored by now."""
+        await self._commits.ask_or_raise(
+            partial(self._store.pull, sink, lambda leasing, connection: leasing.skip(connection, sink))
+        )
+
+    async def lease(
+        self, sink: str, limit: int, *, held: Collection[int], wants: Callable[[Document], bool], most: int
+    ) -> tuple[list[Given], int, bool]:
+        """Give out records to a pull consumer, see `Leasing.give`."""
+        self._guesses_taken |= not self.boot.clock_ok
+        self._news[sink].clear()
+
+        def give(leasing: Leasing, connection: sqlite3.Connection) -> tuple[list[Given], int, bool]:
+            return leasing.give(connection, sink, limit, held=held, wants=wants, most=most)
+
+        given, buried, more = await self._commits.ask_or_raise(partial(self._store.pull, sink, give))
+        self._report.count_dead(buried, sink=sink, reason="expired")
+        self._commits.schedule()
+        return given, buried, more
+
+    async def settle(self, sink: str, seqs: Sequence[int]) -> None:
+        """A pull consumer is done with these; durable when it returns."""
+        await self._commits.ask_or_raise(
+            partial(self._store.pull, sink, lambda leasing, _: leasing.settle(sink, seqs))
+        )
+        await self._commits.commit()
+
+    async def give_up(self, sink: str, seqs: Sequence[int], reason: str) -> int:
+        """A pull consumer cannot do these: they are dead letters; returns how many."""
+
+        def do(leasing: Leasing, connection: sqlite3.Connection) -> int:
+            return leasing.give_up(connection, sink, seqs, reason)
+
+        buried = await self._commits.ask_or_raise(partial(self._store.pull, sink, do))
+        await self._commits.commit()
+        self._report.count_dead(buried, sink=sink, reason="refused")
+        return buried
+
+    def wake(self, sink: str) -> None:
+        """There may be something again."""
+        self._tell_sink(sink)
 
     # -- looking, and offering again ----------------------------------------------------------------------
 

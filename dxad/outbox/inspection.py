@@ -15,6 +15,7 @@ import msgpack
 from dxad import event
 from dxad.outbox import segments, tables
 from dxad.outbox.boots import Boots
+from dxad.outbox.leasing import PREFIX
 from dxad.outbox.reading import Reading
 from dxad.outbox.segments import Segment
 from dxad.types import UNKNOWN_BOOT, Document, Lane, Record
@@ -229,8 +230,8 @@ class Inspection:
                 name: {
                     "pending": sum(self._count(*each) for each in passed.items())
                     + len(standing.refused[name]),
-                    "refused": len(standing.refused[name]),
-                    "leased": len(standing.leased[name]),
+                    "refused": 0 if name.startswith(PREFIX) else len(standing.refused[name]),
+                    "leased": len(standing.refused[name]) if name.startswith(PREFIX) else 0,
                     "oldest_utc_ns": min(
                         (at for each in passed.items() if (at := self._oldest(*each)) is not None),
                         default=None,
@@ -306,7 +307,6 @@ class _Standing:
         for sink, lane, seq in tables.places(connection):
             self.passed.setdefault(sink, {})[lane] = seq
         self.refused = self._by_sink(connection, "SELECT sink, seq FROM refusals")
-        self.leased = self._by_sink(connection, "SELECT 'pull:' || consumer, seq FROM leases")
 
     def _by_sink(self, connection: sqlite3.Connection, sql: str) -> Mapping[str, Collection[int]]:
         found: dict[str, set[int]] = {name: set() for name in self.passed}
@@ -322,9 +322,7 @@ class _Standing:
         """Who does not have a record yet, and how that stands."""
         for sink, passed in self.passed.items():
             if record.seq in self.refused[sink]:
-                yield sink, "refused"
-            elif record.seq in self.leased[sink]:
-                yield sink, "leased"
+                yield sink, "leased" if sink.startswith(PREFIX) else "refused"
             elif passed.get(record.lane, record.seq) < record.seq:
                 yield sink, "waiting"
 

@@ -151,6 +151,12 @@ def m003_replays(database: sqlite_utils.Database) -> None:
     )
 
 
+@migrations()
+def m004_consumers(database: sqlite_utils.Database) -> None:
+    """A consumer's silence is counted by no clock that can be set; its records are out like refused ones."""
+    database.execute("ALTER TABLE consumers RENAME COLUMN seen_utc TO silent_ns")
+
+
 def _create(
     database: sqlite_utils.Database, name: str, columns: dict[str, type], *, pk: str | tuple[str, str]
 ) -> Table:

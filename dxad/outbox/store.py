@@ -18,6 +18,7 @@ from dxad.outbox.boots import Boots
 from dxad.outbox.disk import Disk
 from dxad.outbox.drops import Drop
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
+from dxad.outbox.leasing import Leasing
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Place, Places
 from dxad.outbox.reading import Reading
@@ -66,6 +67,9 @@ class Store:
         self._trimmed: dict[Lane, int] = {}
         self._stored: Counter[Lane] = Counter()
         self._sizes: Counter[Lane] = Counter()
+        self._leasing = Leasing(
+            self._places, self._reading, self._changes, sound=self._sound, bury=self._bury
+        )
         self._untold: list[Drop] = []
         self._dead_letters = 0
         self._damaged = 0
@@ -278,6 +282,14 @@ class Store:
         """What an inspection says of the file."""
         with self._disk.use() as connection:
             return ask(Inspection(connection))
+
+    def pull(self, sink: str, do: Callable[[Leasing, sqlite3.Connection], T]) -> T:
+        """Do something for a pull consumer; it is saved with the next commit."""
+        with self._disk.use() as connection:
+            done = do(self._leasing, connection)
+        self._moved.add(sink)
+        self._trimmed.clear()  # what was out may go now
+        return done
 
     def replay(self, sink: str, wanted: Wanted, *, dry_run: bool) -> int:
         """Offer a sink again what it has had of the records wanted; returns how many they are."""

@@ -57,6 +57,35 @@ class RememberingDesk:
         return {"dropped": 1}
 
 
+class RememberingConsumers:
+    """One consumer, who is given one event."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, Any]] = []
+
+    async def lease(self, name: str, **asked: Any) -> list[dict[str, Any]]:
+        self.done.append((name, asked))
+        return [{"lease": "token", "for_s": 30.0, "attempts": 1, "event": {"id": "one"}}]
+
+    async def ack(self, name: str, tokens: Any) -> dict[str, Any]:
+        return {"acked": len(tokens), "stale": []}
+
+    async def nack(self, name: str, tokens: Any, *, reason: str, delay_ns: int) -> dict[str, Any]:
+        self.done.append((name, (reason, delay_ns)))
+        return {"nacked": len(tokens), "dead_letters": 0, "stale": []}
+
+    def extend(self, name: str, tokens: Any, lease_ns: int) -> dict[str, Any]:
+        return {"extended": len(tokens), "stale": []}
+
+    async def drop(self, name: str) -> dict[str, Any]:
+        if name != "pump":
+            raise ConfigError(f"no consumer {name!r}; there are pump")
+        return {"dropped": name}
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        return []
+
+
 class Remembering:
     """A gateway with one pipeline, unless told otherwise."""
 
@@ -71,6 +100,7 @@ class Remembering:
         self.reloaded: list[bool] = []
         self.mistakes: str | None = None
         self.outbox = RememberingDesk()
+        self.consumers = RememberingConsumers()
         self.busy = asyncio.Event()
         self.busy.set()
 

@@ -1,0 +1,258 @@
+"""Consumers that lease events: nothing is with two at a time, and nothing is lost with whoever had it."""
+
+import asyncio
+from typing import Self
+
+import msgpack
+import pytest
+
+from dxad.errors import ConfigError
+from dxad.outbox import Limits, Outbox
+from dxad.pulling import ATTEMPTS_MOST, Consumers
+from dxad.runtime.clock import SteppedClock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
+from dxad.types import NS_PER_S, Lane, Record
+from tests.unit.outbox.records import sql
+
+S = NS_PER_S
+DAY = 86_400 * S
+
+
+def event(id_: str, lane: Lane = Lane.CRITICAL, type_: str = "dxad.incident.opened", **data) -> Record:
+    document = {"specversion": "1.0", "id": id_, "type": type_, "source": "/g/pipelines/pump", "data": data}
+    return Record(id_, lane, msgpack.packb(document))
+
+
+class Rig:
+    """An outbox and its consumers, which can be started anew."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+        self.clock = SteppedClock()
+        self.health = Health(self.clock)
+        self.told = []
+
+    async def __aenter__(self) -> Self:
+        metrics = Metrics()
+        self.box = Outbox(
+            self.path, max_bytes=2**24, commit_window_s=60.0, health=self.health, metrics=metrics,
+            clock=self.clock, limits=Limits(),
+        )  # fmt: skip
+        await self.box.open()
+        self.consumers = Consumers(
+            self.box, gateway="g", clock=self.clock, metrics=metrics, ttl=7 * DAY, tell=self.told.append
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.box.close()
+
+    async def append(self, *ids: str, **more) -> None:
+        await asyncio.gather(*(self.box.append(event(each, **more)) for each in ids))
+
+    async def lease(self, name: str = "agent", limit: int = 10, lease_s: float = 30, **more):
+        return await self.consumers.lease(name, limit=limit, lease_ns=int(lease_s * S), **more)
+
+
+@pytest.fixture
+async def rig(tmp_path):
+    async with Rig(tmp_path / "outbox.db") as made:
+        yield made
+
+
+def ids(leased) -> list[str]:
+    return [each["event"]["id"] for each in leased]
+
+
+def tokens(leased) -> list[str]:
+    return [each["lease"] for each in leased]
+
+
+async def test_an_event_is_with_one_agent_at_a_time_and_is_gone_when_it_is_acked(rig):
+    await rig.append("a", "b", "c")
+    one, other = await rig.lease(limit=2), await rig.lease(limit=2)
+    assert (ids(one), ids(other), ids(await rig.lease())) == (["a", "b"], ["c"], [])
+    assert await rig.consumers.ack("agent", tokens(one)) == {"acked": 2, "stale": []}
+    await rig.clock.step(31 * S)
+    again = await rig.lease()
+    assert [(each["event"]["id"], each["attempts"]) for each in again] == [("c", 2)]
+    await rig.consumers.ack("agent", tokens(again))
+    assert sql(rig.path, "SELECT count(*) FROM records") == [(0,)]
+
+
+async def test_two_agents_at_once_get_different_events(rig):
+    await rig.append(*(f"e{n}" for n in range(40)))
+    found = await asyncio.gather(*(rig.lease(limit=5) for _ in range(10)))
+    all_ids = [each for some in found for each in ids(some)]
+    assert sorted(all_ids) == sorted(set(all_ids))
+    assert len(all_ids) == 40
+
+
+async def test_a_lease_that_has_ended_is_stale_and_the_others_count(rig):
+    await rig.append("a", "b")
+    (first,) = await rig.lease(limit=1, lease_s=10)
+    (second,) = await rig.lease(limit=1, lease_s=60)
+    await rig.clock.step(11 * S)
+    assert await rig.consumers.ack("agent", tokens([first, second])) == {
+        "acked": 1,
+        "stale": [first["lease"]],
+    }
+    (again,) = await rig.lease()
+    assert (again["event"]["id"], again["attempts"]) == ("a", 2)
+    assert (await rig.consumers.ack("agent", ["nonsense"]))["stale"] == ["nonsense"]
+
+
+async def test_an_extended_lease_lasts(rig):
+    await rig.append("a")
+    (mine,) = await rig.lease(lease_s=10)
+    await rig.clock.step(8 * S)
+    assert rig.consumers.extend("agent", [mine["lease"], "x"], 30 * S) == {"extended": 1, "stale": ["x"]}
+    await rig.clock.step(25 * S)
+    assert await rig.lease() == []
+    assert (await rig.consumers.ack("agent", [mine["lease"]]))["acked"] == 1
+
+
+async def test_what_is_given_back_comes_at_once_or_after_its_delay(rig):
+    await rig.append("a", "b")
+    mine = await rig.lease()
+    await rig.consumers.nack("agent", tokens(mine)[:1], reason="busy", delay_ns=0)
+    await rig.consumers.nack("agent", tokens(mine)[1:], reason="busy", delay_ns=60 * S)
+    assert ids(await rig.lease(lease_s=3600)) == ["a"]
+    await rig.clock.step(61 * S)
+    assert ids(await rig.lease()) == ["b"]
+
+
+async def test_what_is_given_back_too_often_is_a_dead_letter_with_the_reason(rig):
+    await rig.append("poison", "fine")
+    for attempt in range(1, ATTEMPTS_MOST + 1):
+        mine = [each for each in await rig.lease() if each["event"]["id"] == "poison"]
+        assert mine[0]["attempts"] == attempt
+        done = await rig.consumers.nack("agent", tokens(mine), reason="it makes me ill", delay_ns=0)
+    assert done["dead_letters"] == 1
+    assert sql(rig.path, "SELECT sink, id, reason FROM dead_letters") == [
+        ("pull:agent", "poison", "it makes me ill")
+    ]
+    await rig.clock.step(31 * S)
+    assert ids(await rig.lease()) == ["fine"]
+
+
+async def test_what_nobody_ever_answers_for_is_a_dead_letter_too(rig):
+    await rig.append("a")
+    for _ in range(ATTEMPTS_MOST):
+        assert ids(await rig.lease(lease_s=1)) == ["a"]
+        await rig.clock.step(2 * S)
+    assert await rig.lease() == []
+    await rig.append("b")
+    assert sql(rig.path, "SELECT id, attempts FROM dead_letters") == [("a", ATTEMPTS_MOST)]
+
+
+async def test_after_a_restart_nobody_holds_anything_and_attempts_are_known(tmp_path):
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.append("a", "b")
+        mine = await rig.lease(lease_s=3600)
+        await rig.consumers.ack("agent", tokens(mine)[:1])
+    async with Rig(tmp_path / "outbox.db") as rig:
+        again = await rig.lease()
+        assert [(each["event"]["id"], each["attempts"]) for each in again] == [("b", 2)]
+        assert (await rig.consumers.ack("agent", tokens(mine)))["stale"] == tokens(mine)
+
+
+async def test_what_is_wanted_is_given_and_stays_wanted_over_a_restart(tmp_path):
+    wants = {"types": ["dxad.incident.*"], "severities": ["high"], "pipelines": ["pu*"]}
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.append("a", severity="low")
+        await rig.append("b", severity="high")
+        await rig.append("c", type_="dxad.gateway.heartbeat")
+        assert ids(await rig.lease(limit=1, wants=wants)) == ["b"]
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.append("d", severity="low")
+        await rig.append("e", severity="high")
+        assert ids(await rig.lease()) == ["b", "e"]
+
+
+async def test_bulk_records_are_leased_one_by_one(rig):
+    body = msgpack.packb({"specversion": "1.0", "type": "dxad.telemetry.readings", "source": "/g"})
+    bulk = rig.box.append_bulk([body] * 5)
+    await rig.append("critical")  # it has all committed that waits
+    await bulk
+    mine = await rig.lease(limit=3, wants={"lanes": ["bulk"]})
+    await rig.consumers.ack("agent", tokens(mine))
+    assert len(await rig.lease()) == 2
+
+
+async def test_a_new_consumer_may_begin_with_what_comes(rig):
+    await rig.append("old")
+    assert await rig.lease(oldest=False) == []
+    await rig.append("new")
+    assert ids(await rig.lease()) == ["new"]
+
+
+async def test_who_waits_gets_what_comes_and_nothing_when_the_time_is_over(rig):
+    waiting = asyncio.create_task(rig.lease(wait_ns=20 * S))
+    for _ in range(5):
+        await rig.clock.step(S // 10, settle=20)
+        await asyncio.sleep(0.005)
+    assert not waiting.done()
+    await rig.append("a")
+    async with asyncio.timeout(5):
+        assert ids(await waiting) == ["a"]
+    waiting = asyncio.create_task(rig.lease(wait_ns=2 * S))
+    while not waiting.done():
+        await rig.clock.step(S, settle=20)
+        await asyncio.sleep(0.005)
+    assert waiting.result() == []
+
+
+async def test_whoever_stops_waiting_leaves_nothing(rig):
+    waiting = asyncio.create_task(rig.lease(wait_ns=20 * S))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await rig.append("a")
+    assert ids(await rig.lease()) == ["a"]
+
+
+async def test_a_consumer_that_is_silent_is_dropped_and_that_is_told(rig):
+    await rig.lease("idle")
+    await rig.lease("busy")
+    await rig.append("a")
+    running = asyncio.create_task(rig.consumers.run())
+    for _ in range(8):
+        await rig.lease("busy", lease_s=1)
+        await rig.clock.step(DAY, settle=50)
+        await asyncio.sleep(0.02)
+    running.cancel()
+    await asyncio.wait([running])
+    assert [each["name"] for each in rig.consumers.snapshot()] == ["busy"]
+    assert [(each.type, each.subject, each.data["waiting"]) for each in rig.told] == [
+        ("dxad.outbox.consumer.dropped", "idle", 1)
+    ]
+    assert "pull:idle" not in rig.box.sinks
+
+
+async def test_silence_is_counted_over_a_restart(tmp_path):
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.lease("idle")
+        running = asyncio.create_task(rig.consumers.run())
+        await asyncio.sleep(0.02)
+        for _ in range(4):
+            await rig.clock.step(DAY, settle=50)
+            await asyncio.sleep(0.02)
+        running.cancel()
+        await asyncio.wait([running])
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.lease("other")
+        silent = {each["name"]: each["silent_s"] for each in rig.consumers.snapshot()}
+        assert silent["idle"] > 3 * 86_400
+
+
+async def test_too_many_consumers_and_leases_are_refused_with_the_number(rig):
+    for n in range(16):
+        await rig.lease(f"c{n}")
+    with pytest.raises(ConfigError, match="16 consumers already"):
+        await rig.lease("one more")
+    with pytest.raises(ConfigError, match="no consumer 'nobody'"):
+        await rig.consumers.ack("nobody", ["x"])
+    await rig.consumers.drop("c0")
+    await rig.lease("one more")
