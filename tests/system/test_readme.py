@@ -179,16 +179,20 @@ def test_the_configuration_is_whole(tmp_path):
     assert config.shape(found.pipelines["pump"], found.sources).outputs.channels
 
 
-@pytest.mark.parametrize(
-    "text", [text for kind, text in BLOCKS if kind == "python"], ids=["inside", "outside"]
-)
-def test_a_snippet_prints_a_score(stage, text):
+SNIPPETS = [text for kind, text in BLOCKS if kind == "python"]
+
+
+@pytest.mark.parametrize("text", SNIPPETS, ids=["agent", "inside", "outside"])
+def test_a_snippet_prints_what_it_says(stage, text):
     endpoint = f"{stage.endpoints['motor']}/plant/motor"
     done = stage.run(
         [sys.executable, "-c", text.replace(SOCKET, str(stage.socket))], DXAD_ENDPOINT_MOTOR=endpoint
     )
     assert done.returncode == 0, done.stderr
-    assert 0 <= float(done.stdout) <= 1
+    if "deliveries" in text:
+        assert done.stdout.startswith("dxad.")
+    else:
+        assert 0 <= float(done.stdout) <= 1
 
 
 def test_the_picture_has_the_words_of_the_program():
