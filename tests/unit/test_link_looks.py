@@ -5,8 +5,10 @@ import socket
 
 import pytest
 
+from dxad.errors import NotConnected
 from dxad.links.looks import Looks, until_beat
 from dxad.runtime.clock import SteppedClock
+from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S
 
 PAUSE_S = 0.02
@@ -161,3 +163,33 @@ async def test_beats_are_multiples_on_the_stream_clock():
     assert wait_s() == pytest.approx(0.007)
     clock.advance(7 * NS_PER_S + 10_000_000)
     assert wait_s() == pytest.approx(0.010)
+
+
+async def test_what_was_kept_back_and_takes_a_while_to_come_is_glanced_at_once(pair):
+    made, peer = pair
+    made.looks._until = lambda: 0.2
+    loop, times = asyncio.get_running_loop(), []
+    peer.send(b"a")
+    await until(lambda: made.taken)
+    peer.send(b"b")
+    for count, sent in ((2, b"c"), (3, b"d")):
+        await until(lambda count=count: len(made.taken) == count)
+        times.append(loop.time())
+        peer.send(sent)
+    await until(lambda: len(made.taken) == 4)
+    times.append(loop.time())
+    assert made.taken == [b"a", b"b", b"c", b"d"]
+    assert times[1] - times[0] < 0.1, "a glance after the look that brought b"
+    assert times[2] - times[1] > 0.1, "and no other after that"
+
+
+async def test_a_source_whose_slots_are_short_looks_twice_in_each():
+    section = Config.model_validate(
+        {"type": "mqtt", "url": "mqtt://127.0.0.1:1", "topic": "t", "period": "10ms", "channels": {"a": {}}}
+    )
+    source = Mqtt("s", section, clock=SteppedClock())
+    source.coalesce_s = 0.02
+    with pytest.raises(NotConnected):
+        await source.connect()
+    assert source._between_s == pytest.approx(0.005)
+    await source.close()

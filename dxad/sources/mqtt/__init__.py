@@ -57,6 +57,8 @@ class Mqtt:
         self._config = config
         self._clock = clock
         self.coalesce_s, self.patience_s = _COALESCE_S, 0.0
+        self._between_s = 0.0
+        """From one look at the network to the next; 0: as soon as something comes."""
         self._inbox = Inbox(config, hold=self._hold)
         intakes = [(each, self._intake(each)) for each in config.subscriptions() if not each.by_device]
         self._plain = {each.topic: intake for each, intake in intakes if not each.wild}
@@ -175,8 +177,11 @@ class Mqtt:
         assert url.hostname is not None
         hello = self._hello()
         self._inbox.open()
+        self._between_s = self.coalesce_s
         if self._config.period is not None:
-            self._inbox.patience_s = min(self.patience_s, self._config.period / (10 * NS_PER_S))
+            period_s = self._config.period / NS_PER_S
+            self._inbox.patience_s = min(self.patience_s, period_s / 10)
+            self._between_s = min(self.coalesce_s, period_s / 2)  # what a look brings is of one arrival
         port = url.port or PORTS[url.scheme]
         if self._liveness is not None:
             self._liveness.begin()
@@ -191,7 +196,7 @@ class Mqtt:
             on_too_large=self._reject,
             session=self._session,
             tls=self._config.secured,
-            until_look=until_beat(self._clock, self.coalesce_s) if self.coalesce_s else None,
+            until_look=until_beat(self._clock, self._between_s) if self._between_s else None,
         )
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
