@@ -23,6 +23,8 @@ class Taking(asyncio.Protocol):
         self.failed: list[str] = []
         self.over = asyncio.Event()
         self.quiet = False
+        self.then = lambda: None
+        """Is done as soon as something was taken."""
 
     def connection_made(self, transport):
         self.transport = transport
@@ -34,6 +36,7 @@ class Taking(asyncio.Protocol):
             raise ZeroDivisionError
         if not self.quiet:
             self.looks.later()
+        self.then()
 
     def fail(self, reason):
         self.failed.append(reason)
@@ -135,10 +138,9 @@ async def test_the_end_of_a_connection_is_noticed_at_a_look(pair):
 
 async def test_a_connection_that_breaks_says_so_at_a_look(pair):
     made, peer = pair
-    peer.send(b"a")
-    await until(lambda: made.taken)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    peer.close()  # with a reset
+    made.then = peer.close  # with a reset
+    peer.send(b"a")
     async with asyncio.timeout(5):
         await made.over.wait()
     assert made.failed == ["connection lost: Connection reset by peer"]
