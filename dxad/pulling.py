@@ -25,7 +25,7 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Document, Lane
 
-__all__ = ["Consumers", "Wants"]
+__all__ = ["ATTEMPTS_MOST", "Consumers", "Wants"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ _NOTE_NS: Final = 3600 * NS_PER_S
 """How often it is noted how long a consumer has been silent."""
 _POLL_S: Final = 1.0
 ATTEMPTS_MOST: Final = 10
+"""How often an event is given out before it is a dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
