@@ -228,6 +228,8 @@ class Consumers:
         deadline = self._clock.now() + wait_ns
         while True:
             async with consumer.giving:
+                if self._all.get(name) is not consumer:
+                    raise ConfigError(f"no consumer {name!r} any more: somebody has dropped it")
                 consumer.seen = now = self._clock.now()
                 held = consumer.held(now)
                 if len(consumer.leases) + limit > _OUT_MOST:

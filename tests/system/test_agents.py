@@ -27,7 +27,7 @@ def test_two_agents_compete_and_one_dies_and_then_the_daemon(config, folder):
     client = SyncClient(folder / "c.sock")
 
     def lease(**how):
-        return client.run(lambda each: each.consumers.lease("agents", wait="5s", **how))
+        return client.run(lambda each: each.consumers.lease("agents", wait="1s", **how))
 
     with running(config) as daemon:
         (mine,) = lease(limit=1, lease="1s", types=["dxad.gateway.started"])

@@ -256,3 +256,14 @@ async def test_too_many_consumers_and_leases_are_refused_with_the_number(rig):
         await rig.consumers.ack("nobody", ["x"])
     await rig.consumers.drop("c0")
     await rig.lease("one more")
+
+
+async def test_who_waits_when_its_consumer_is_dropped_is_told(rig):
+    waiting = asyncio.create_task(rig.lease(wait_ns=20 * S))
+    await asyncio.sleep(0.02)
+    await rig.consumers.drop("agent")
+    while not waiting.done():
+        await rig.clock.step(S, settle=20)
+        await asyncio.sleep(0.005)
+    with pytest.raises(ConfigError, match="somebody has dropped it"):
+        waiting.result()

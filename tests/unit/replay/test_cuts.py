@@ -72,7 +72,7 @@ def test_the_rough_recording_has_all_that_could_be_cut_wrongly(whole):
     assert 0 < outcome.pipelines["apart"].scored < outcome.pipelines["plain"].rows
 
 
-@settings(max_examples=7, deadline=None, phases=set(Phase) - {Phase.explain})
+@settings(max_examples=4, deadline=None, phases=set(Phase) - {Phase.explain})
 @given(
     cuts=st.lists(st.integers(1, ROWS - 1), max_size=40),
     tick=st.one_of(st.none(), st.integers(7_000_000, 20 * NS_PER_S)),
