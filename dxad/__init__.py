@@ -26,6 +26,7 @@ Where things live, in the order of the data:
     event.py                       what leaves, as CloudEvents
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; probe, batch, pace, retry, acknowledge
+    telemetry/                  2-> 7  readings in bulk, as the configuration asks
     placeholders.py                texts that events fill: topics, bodies
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
     plausibility.py                channels that transforms have called implausible
@@ -39,6 +40,7 @@ Where things live, in the order of the data:
     plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
     sinksection.py topics.py       … of every sink; and that none publishes what a source reads
+    telemetrysection.py            what it says of telemetry
     gatewaysection.py              what it says of the gateway itself
     tomlfiles.py tomlines.py       files that go over each other; the line of every key
     template.py expression.py      for_each: one text for many machines; arithmetic over channels

@@ -33,7 +33,7 @@ from dxad.incident.evidence import Evidence
 from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.modeldesk import ModelDesk
-from dxad.nodes import Builder, Built, Nodes, Run
+from dxad.nodes import Builder, Built, Nodes, Run, forget_gone
 from dxad.outbox import Limits, Outbox
 from dxad.outbox.leasing import PREFIX
 from dxad.pipeline import BATCH, Pipeline
@@ -46,6 +46,7 @@ from dxad.runtime.ticker import Ticker
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
 from dxad.sizes import HISTORY, memory
+from dxad.telemetry import Telemetry
 from dxad.timekeeping import Timekeeping
 from dxad.types import Coalescing, Document, Model, Sink, Source
 
@@ -195,6 +196,11 @@ class Assembly:
         return self.nodes.delivers
 
     @property
+    def telemetries(self) -> Mapping[str, Telemetry]:
+        """What makes telemetry, by name."""
+        return self.nodes.telemetries
+
+    @property
     def summary(self) -> str:
         """What runs, in a few words for systemd."""
         return f"{len(self.ingests)} sources, {len(self.pipelines)} pipelines, {len(self.delivers)} sinks"
@@ -210,6 +216,7 @@ class Assembly:
             "consumers": self.consumers.run,
             **_learning(nodes),
             **({} if self.archive is None else {"archive": self.archive.run}),
+            **_telemetry(nodes),
             "ticker": self.ticker.run,
             **_ingesting(nodes),
         }
@@ -379,15 +386,7 @@ class Assembly:
             await self.worker.run(pipeline.succession.close)
             await self.desk.follow(pipeline)
         await self.forget_removed_sinks(old.delivers)
-        for name in old.pipelines.keys() - self.pipelines.keys():
-            self._metrics.forget(pipeline=name)
-            for place in (f"pipelines.{name}", f"pipelines.{name}.features"):
-                self._metrics.forget(place=place)
-        for name in old.ingests.keys() - self.ingests.keys():
-            self._metrics.forget(source=name)
-            self._metrics.forget(place=f"sources.{name}")
-        for name in old.delivers.keys() - self.delivers.keys():
-            self._metrics.forget(sink=name)
+        forget_gone(self._metrics, old, self.nodes)
 
     # -- events -------------------------------------------------------------------------------------------
 
@@ -430,13 +429,17 @@ def _learning(nodes: Nodes) -> dict[str, Run]:
     return {f"learning.{name}": each.run for name, each in nodes.learnings.items()}
 
 
+def _telemetry(nodes: Nodes) -> dict[str, Run]:
+    return {f"telemetry.{name}": each.run for name, each in nodes.telemetries.items()}
+
+
 def _ingesting(nodes: Nodes) -> dict[str, Run]:
     return {f"ingest.{name}": each.run for name, each in nodes.ingests.items()}
 
 
 def _swappable(nodes: Nodes) -> dict[str, Run]:
     """The services of the nodes; methods of the same object are equal."""
-    return {**_delivering(nodes), **_learning(nodes), **_ingesting(nodes)}
+    return {**_delivering(nodes), **_learning(nodes), **_telemetry(nodes), **_ingesting(nodes)}
 
 
 def _gone_names(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

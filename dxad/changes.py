@@ -19,7 +19,7 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 
 `set` is what becomes of a setting of the gateway as a whole."""
 
-_KINDS: Final = ("sources", "pipelines", "sinks")
+_KINDS: Final = ("sources", "pipelines", "sinks", "telemetry")
 _LIVE: Final = frozenset({
     "profile", "memory_max", "log", "gateway.heartbeat", "gateway.tell", "gateway.tell_after",
     "outbox.max_size", "outbox.consumer_ttl", "incidents.budget_per_hour",
@@ -69,13 +69,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Everything that differs, in the order of the data: sources, pipelines, sinks, then settings."""
+    """Everything that differs, in the order of sources, pipelines, sinks, telemetry, then settings."""
 
     found: tuple[Change, ...]
     restart: tuple[str, ...]
     """Keys that differ and cannot be changed while the daemon runs."""
     untouched: int
-    """How many sources, pipelines and sinks are as they were."""
+    """How many sources, pipelines, sinks and sections of telemetry are as they were."""
 
     def __bool__(self) -> bool:
         """Whether anything is different."""
@@ -119,7 +119,12 @@ def diff(old: Config, new: Config) -> Changes:
     """What becomes of everything when `new` takes the place of `old`; both are sound."""
     sources = [*_nodes("sources", old.sources, new.sources)]
     touched = {each.node for each in sources}
-    nodes = [*sources, *_pipelines(old, new, touched), *_nodes("sinks", old.sinks, new.sinks)]
+    nodes = [
+        *sources,
+        *_pipelines(old, new, touched),
+        *_nodes("sinks", old.sinks, new.sinks),
+        *_nodes("telemetry", old.telemetry, new.telemetry),
+    ]
     settings = [key for key in _differing(old, new) if key.split(".")[0] not in _KINDS]
     total = sum(len(getattr(new, kind)) for kind in _KINDS)
     return Changes(

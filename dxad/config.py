@@ -37,6 +37,7 @@ from dxad.runtime.logs import Level
 from dxad.shape import Shape, ShapeError, shape_of
 from dxad.sharing import mistaken
 from dxad.sinksection import SinkSection
+from dxad.telemetrysection import TelemetrySection
 from dxad.tomlines import Key
 from dxad.types import NS_PER_S, Channel, Schema
 
@@ -184,6 +185,9 @@ class Config(Section):
     pipelines: dict[Identifier, PipelineSection] = Field({}, description="what is watched, by name")
     sinks: dict[Identifier, Annotated[SinkSection, plugin.section("sinks", SinkSection)]] = Field(
         {}, description="where events go, by name"
+    )
+    telemetry: dict[Identifier, TelemetrySection] = Field(
+        {}, description="readings that leave in bulk, by name"
     )
 
     @property
@@ -335,6 +339,8 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     yield from _alone(sources)
     gateway = str(_tables(document, "gateway").get("id", GatewaySection().id))
     yield from topics.mistaken(sources, _sound_sinks(document), gateway)
+    for name, raw in _tables(document, "telemetry").items():
+        yield from _check_telemetry(("telemetry", name), raw, channels, sources, open_sources)
     pipelines = _tables(document, "pipelines").items()
     for name, raw in pipelines:
         if isinstance(raw, dict):
@@ -342,6 +348,22 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     sound = ((name, each) for name, raw in pipelines if (each := _valid(PipelineSection, raw)) is not None)
     for name, key, text in mistaken({name: (each.model, each.learn is not None) for name, each in sound}):
         yield ("pipelines", name, "model", *key), text
+
+
+def _check_telemetry(
+    at: Key,
+    raw: Any,
+    channels: tuple[Channel, ...],
+    sources: Mapping[str, SourceSection],
+    open_sources: set[str],
+) -> Iterator[tuple[Key, str]]:
+    if isinstance(raw, dict):
+        yield from _check_patterns(at, raw, channels, open_sources)
+    found = _valid(TelemetrySection, raw)
+    for name, source in sources.items() if found is not None else ():
+        if source.keep < 2 * found.every and matching(found.channels, source.declared(name)):
+            text = f"is more than half of the {source.keep / NS_PER_S:g} s that sources.{name} keeps"
+            yield (*at, "every"), text
 
 
 def _sound_sinks(document: Mapping[str, Any]) -> dict[str, SinkSection]:

@@ -78,6 +78,7 @@ class Gateway:
             "sources": {name: each.snapshot() for name, each in self._assembly.ingests.items()},
             "pipelines": {name: self.pipeline_status(name) for name in self._assembly.pipelines},
             "sinks": {name: each.snapshot() for name, each in self._assembly.delivers.items()},
+            "telemetry": {name: each.snapshot() for name, each in self._assembly.telemetries.items()},
             "outbox": self._assembly.outbox.snapshot(),
             "memory": {"resident_bytes": _resident_bytes(), "buffers_bytes": self._buffers()},
         }

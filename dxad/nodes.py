@@ -18,7 +18,7 @@ from dxad.config import Config, PipelineSection, shape
 from dxad.deliver import Deliver
 from dxad.detector import Detector
 from dxad.errors import ConfigError, ModelError, Problem
-from dxad.fields import SourceSection
+from dxad.fields import SourceSection, matching
 from dxad.frame import Feature, Feed, Frame
 from dxad.incident import Identity
 from dxad.incident.docket import Docket
@@ -33,9 +33,10 @@ from dxad.runtime.metrics import Metrics
 from dxad.shape import FeatureShape, Shape, build, chain
 from dxad.sinksection import SinkSection
 from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
+from dxad.telemetry import Telemetry
 from dxad.types import Model, Schema, Sink, Source
 
-__all__ = ["Builder", "Built", "Nodes", "Run"]
+__all__ = ["Builder", "Built", "Nodes", "Run", "forget_gone"]
 
 Run = Callable[[], Awaitable[None]]
 
@@ -49,6 +50,7 @@ class Nodes:
     pipelines: dict[str, Pipeline]
     learnings: dict[str, Learning]
     delivers: dict[str, Deliver]
+    telemetries: dict[str, Telemetry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ class Builder:
             ConfigError: it needs more memory than it may, a plug-in refuses its section, or a pipeline that
                 scores would lose its model.
         """
-        old = old or Nodes(config, {}, {}, {}, {})
+        old = old or Nodes(config, {}, {}, {}, {}, {})
         spare = self._spare_bytes(config)
         ingests = {
             name: self._ingest(name, section, config.state_dir)
@@ -121,7 +123,7 @@ class Builder:
             else old.ingests[name]
             for name, section in config.sources.items()
         }
-        built = Built(Nodes(config, ingests, {}, {}, {}), {}, spare, {})
+        built = Built(Nodes(config, ingests, {}, {}, {}, {}), {}, spare, {})
         for name in config.pipelines:
             change = changes.of("pipelines", name)
             self._add_pipeline(built, name, change, old.pipelines.get(name))
@@ -132,6 +134,11 @@ class Builder:
         for name, section in config.sinks.items():
             known = name in old.delivers and not changes.fate("sinks", name)
             built.nodes.delivers[name] = old.delivers[name] if known else self._deliver(config, name, section)
+        for name in config.telemetry:
+            changed = changes.fate("telemetry", name) is not None
+            built.nodes.telemetries[name] = self._telemetry(
+                built.nodes, name, old.telemetries.get(name), changed=changed
+            )
         return built
 
     def _add_pipeline(self, built: Built, name: str, change: Change | None, old: Pipeline | None) -> None:
@@ -247,6 +254,21 @@ class Builder:
             spare_bytes=spare_bytes, clock=self._clock, health=self._health,
         )  # fmt: skip
 
+    def _telemetry(self, nodes: Nodes, name: str, old: Telemetry | None, *, changed: bool) -> Telemetry:
+        """The old one, if it reads the same rings in the same way; or one that goes on where it ends."""
+        section = nodes.config.telemetry[name]
+        feeds = {
+            source: Feed(ingest.ring, tuple(columns))
+            for source, ingest in nodes.ingests.items()
+            if (columns := matching(section.channels, ingest.ring.channels))
+        }
+        if old is not None and not changed and feeds == old.feeds:
+            return old
+        return Telemetry(
+            name, section, feeds, gateway=nodes.config.gateway.id, outbox=self._outbox, clock=self._clock,
+            metrics=self._metrics, before=old,
+        )  # fmt: skip
+
     def _deliver(self, config: Config, name: str, section: SinkSection) -> Deliver:
         sink = self._sinks.get(name)
         if sink is None:
@@ -256,6 +278,21 @@ class Builder:
         return Deliver(
             name, sink, self._outbox, section, clock=self._clock, health=self._health, metrics=self._metrics
         )
+
+
+def forget_gone(metrics: Metrics, old: Nodes, new: Nodes) -> None:
+    """Let go of what was counted of nodes that are there no more."""
+    for name in old.pipelines.keys() - new.pipelines.keys():
+        metrics.forget(pipeline=name)
+        for place in (f"pipelines.{name}", f"pipelines.{name}.features"):
+            metrics.forget(place=place)
+    for name in old.ingests.keys() - new.ingests.keys():
+        metrics.forget(source=name)
+        metrics.forget(place=f"sources.{name}")
+    for name in old.delivers.keys() - new.delivers.keys():
+        metrics.forget(sink=name)
+    for name in old.telemetries.keys() - new.telemetries.keys():
+        metrics.forget(telemetry=name)
 
 
 def _columns(found: Shape) -> Iterator[tuple[str, int]]:

@@ -271,6 +271,16 @@ def _deliveries(status: Document) -> RenderableType | None:
             loss(each.get("refused", 0)),
         )
     parts: list[RenderableType] = [made] if made.row_count else []
+    sent = table("  TELEMETRY", ">RECORDS", ">BYTES", ">LAG", ">ROWS LOST")
+    for name, each in _items(status, "telemetry"):
+        sent.add_row(
+            f"  {name}",
+            f"{each['records']:,}",
+            f"{each['bytes']:,}",
+            f"{each['lag_s']:.1f} s",
+            loss(each["rows_lost"]),
+        )
+    parts += [sent] if sent.row_count else []
     if "outbox" in status:
         parts.append(_outbox(status["outbox"]))
     return Group(*parts) if parts else None

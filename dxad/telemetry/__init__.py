@@ -1,0 +1,38 @@
+"""Readings that leave the gateway in bulk, as CloudEvents through the outbox.
+
+Each record is about the rows of one source within a stretch of time:
+
+    type            dxad.telemetry.readings
+    source          /GATEWAY/telemetry/NAME
+    subject         the source's name
+    time            of row 0; it, `bootid`, `boottime` and `clockok` are as of every event
+    data.mode       all, last, mean or minmax
+    data.first      the number of row 0 on the source's grid in this boot: bootid, source, first and the
+                    channels tell a record from all others
+    data.rows       how many rows it is about; row k is of the moment time + k * period_ns
+    data.period_ns  nanoseconds from one row to the next
+    data.lost       rows before this record that were overwritten before they could be read
+    data.channels   by the channel's id:
+        unit        of its values; absent where it has none
+      mode all
+        values      of each sample, in the order of time; null where there is no number
+        at          their rows; absent where each row has one
+        uncertain   places in `values` of those that are doubtful; absent where there are none
+        bad         places of those that are bad, likewise
+      mode last
+        value, at   the last sample that is not bad, and its row
+        uncertain   true if it is doubtful
+      mode mean
+        mean, count of the good samples
+      mode minmax
+        mean, count, min, max
+
+A channel without such a sample is left out, and so is a record without any channel. A stretch whose record
+would be larger than 64 KiB comes in several, each with other channels or other rows. Rows that a source
+fills after they were sealed are not sent again.
+"""
+
+from dxad.telemetry.readings import split
+from dxad.telemetry.service import Telemetry
+
+__all__ = ["Telemetry", "split"]

@@ -1,0 +1,94 @@
+"""Readings leave in bulk: what a receiver has adds up with what the daemon has stored."""
+
+import json
+import re
+import signal
+import time
+
+import paho.mqtt.client as paho
+import pytest
+
+from tests.system.process import curl, needs_curl, running, status, until
+from tests.system.test_daemon import Receiver
+
+TELEMETRY = """lanes = ["critical", "normal", "bulk"]
+
+[telemetry.motor]
+channels = ["motor.*"]
+every = "500ms"
+mode = "all"
+"""
+
+
+@pytest.fixture
+def receiver(free_port):
+    receiver = Receiver(free_port)
+    yield receiver
+    receiver.close()
+
+
+class Counter:
+    """Publishes one number after the other."""
+
+    def __init__(self, broker: int) -> None:
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
+        self._client.connect("127.0.0.1", broker)
+        self._client.loop_start()
+
+    def publish(self, begin: int, end: int) -> None:
+        for number in range(begin, end):
+            self._client.publish("motor", json.dumps({"current": number, "speed": -number}))
+            time.sleep(0.03)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+        del self._client  # paho closes its wake-up sockets when it is collected
+
+
+@pytest.fixture
+def counter(broker):
+    counter = Counter(broker)
+    yield counter
+    counter.close()
+
+
+def stored(config) -> int:
+    found = re.search(
+        r'^dxad_samples_stored_total\{source="motor"\} (\d+)', curl(config, "/metrics"), re.MULTILINE
+    )
+    return 0 if found is None else int(found[1])
+
+
+def sent(receiver: Receiver, channel: str) -> list[float]:
+    records = [each["data"] for each in receiver.events if each["type"] == "dxad.telemetry.readings"]
+    assert all(each["lost"] == 0 for each in records)
+    records.sort(key=lambda each: each["first"])
+    return [
+        value
+        for each in records
+        if channel in each["channels"]
+        for value in each["channels"][channel]["values"]
+    ]
+
+
+@needs_curl
+def test_every_good_value_arrives_once_over_a_reload_and_a_stop(config, receiver, counter):
+    config.write_text(config.read_text() + TELEMETRY)
+    with running(config) as daemon:
+        until(lambda: status(config)["sources"]["motor"]["connected"], "connected", daemon)
+        counter.publish(0, 40)
+        config.write_text(config.read_text().replace('every = "500ms"', 'every = "700ms"'))
+        daemon.send_signal(signal.SIGHUP)
+        counter.publish(40, 80)
+        time.sleep(0.5)  # until it is sealed
+        cells, told = stored(config), status(config)["telemetry"]["motor"]
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(timeout=10) == 0
+    current, speed = sent(receiver, "motor.current"), sent(receiver, "motor.speed")
+    assert current == sorted(set(current))
+    assert speed == [-each for each in current]
+    assert len(current) + len(speed) == cells
+    assert cells > 100
+    assert told["rows_lost"] == told["records_lost"] == 0
+    assert "telemetry.motor changed: every" in config.with_name("dxad.log").read_text()

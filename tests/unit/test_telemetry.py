@@ -1,0 +1,186 @@
+"""Telemetry: sealed rows become bulk records, each sample once, whatever happens in between."""
+
+import asyncio
+
+import msgpack
+import numpy as np
+import pytest
+
+from dxad import config
+from dxad.errors import ConfigError
+from dxad.event import decode
+from dxad.join import Feed
+from dxad.outbox import Outbox
+from dxad.ring.ringbuffer import RingBuffer
+from dxad.runtime.clock import SteppedClock
+from dxad.runtime.health import Health
+from dxad.runtime.metrics import Metrics
+from dxad.telemetry import Telemetry, split
+from dxad.telemetrysection import TelemetrySection
+from dxad.types import NS_PER_S, Channel, Lane, State
+
+CHANNELS = (Channel("plc.a", "bar"), Channel("plc.b"))
+G, H, U, B, E = State.GOOD, State.HELD, State.UNCERTAIN, State.BAD, State.EMPTY
+VALUES = np.array([[1.0, 5.0], [2.0, np.nan], [3.0, 7.0]])
+STATES = np.array([[G, G], [H, B], [G, U]], dtype=np.uint8)
+
+
+class TestOfTheSamples:
+    def said(self, mode: str) -> dict:
+        (found,) = split(CHANNELS, VALUES, STATES, mode=mode)
+        return found
+
+    def test_all_are_told_with_their_rows_and_states(self):
+        assert self.said("all") == {
+            "plc.a": {"unit": "bar", "values": [1.0, 3.0], "at": [0, 2]},
+            "plc.b": {"values": [5.0, None, 7.0], "uncertain": [2], "bad": [1]},
+        }
+
+    def test_the_last_is_told(self):
+        assert self.said("last") == {
+            "plc.a": {"unit": "bar", "value": 3.0, "at": 2},
+            "plc.b": {"value": 7.0, "at": 2, "uncertain": True},
+        }
+
+    def test_the_good_ones_are_aggregated(self):
+        assert self.said("mean")["plc.a"] == {"unit": "bar", "mean": 2.0, "count": 2}
+        assert self.said("minmax")["plc.a"] == {
+            "unit": "bar",
+            "mean": 2.0,
+            "count": 2,
+            "min": 1.0,
+            "max": 3.0,
+        }
+        assert self.said("minmax")["plc.b"]["count"] == 1
+
+    def test_nothing_is_told_of_channels_without_any(self):
+        nothing = np.full((3, 2), E, dtype=np.uint8)
+        assert not [
+            *split(CHANNELS, VALUES, nothing, mode="all"),
+            *split(CHANNELS, VALUES, nothing, mode="mean"),
+        ]
+
+    @pytest.mark.parametrize("mode", ["all", "minmax"])
+    def test_records_stay_below_64_kib_and_each_channel_is_in_one(self, mode):
+        channels = [Channel(f"plc.{'long' * 10}{n}", "bar") for n in range(700)]
+        values = np.random.default_rng(1).normal(size=(100, 700))
+        parts = list(split(channels, values, np.full(values.shape, U if mode == "all" else G), mode=mode))
+        assert max(len(msgpack.packb(each)) for each in parts) < 64 * 1024 - 1000
+        assert [name for each in parts for name in each] == [each.id for each in channels]
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.clock, self.metrics = SteppedClock(), Metrics()
+        self.box = Outbox(
+            None, max_bytes=2**24, commit_window_s=0.0, health=Health(self.clock), metrics=self.metrics,
+            clock=self.clock,
+        )  # fmt: skip
+        self.ring = RingBuffer(CHANNELS, period=NS_PER_S // 10, slots=100, start=1000)
+        self.next = 0.0
+
+    def telemetry(self, before: Telemetry | None = None, **keys: object) -> Telemetry:
+        section = TelemetrySection.model_validate(
+            {"channels": ["plc.*"], "every": "1s", "mode": "all", **keys}
+        )
+        return Telemetry(
+            "plant", section, {"plc": Feed(self.ring, (0, 1))}, gateway="gw", outbox=self.box,
+            clock=self.clock, metrics=self.metrics, before=before,
+        )  # fmt: skip
+
+    def rows(self, n: int) -> None:
+        values = self.next + np.arange(n, dtype=float)
+        self.next += n
+        self.ring.append(self.ring.sealed, np.column_stack((values, values)), np.full((n, 2), G, np.uint8))
+
+    async def records(self) -> list[dict]:
+        return [decode(each) for each in await self.box.fetch("s", 1000)]
+
+
+@pytest.fixture
+async def rig():
+    rig = Rig()
+    async with rig.box:
+        await rig.box.subscribe("s", frozenset({Lane.BULK}))
+        yield rig
+
+
+def sent(records: list[dict]) -> list[float]:
+    return [value for each in records for value in each["data"]["channels"]["plc.a"]["values"]]
+
+
+async def stopped(run: "asyncio.Task[None]") -> None:
+    run.cancel()
+    await asyncio.wait([run])
+
+
+async def begun(telemetry: Telemetry) -> "asyncio.Task[None]":
+    run = asyncio.create_task(telemetry.run())
+    await asyncio.sleep(0)
+    return run
+
+
+class TestOfTheRows:
+    async def test_each_stretch_that_has_ended_is_one_record_and_the_rest_comes_at_the_end(self, rig):
+        telemetry = rig.telemetry()
+        run = await begun(telemetry)
+        rig.rows(25)
+        await telemetry.look()
+        await stopped(run)
+        await asyncio.sleep(0.05)
+        found = await rig.records()
+        assert [each["data"]["rows"] for each in found] == [10, 10, 5]
+        assert [each["data"]["first"] for each in found] == [1000, 1010, 1020]
+        assert sent(found) == [float(n) for n in range(25)]
+        assert found[1]["source"] == "/gw/telemetry/plant"
+        assert found[1]["boottime"] == str(101 * NS_PER_S)
+        assert len({each["id"] for each in found}) == 3
+        assert telemetry.snapshot()["records"] == 3
+
+    async def test_rows_that_were_overwritten_are_counted_and_told(self, rig):
+        telemetry = rig.telemetry()
+        run = await begun(telemetry)
+        rig.rows(130)
+        await telemetry.look()
+        await stopped(run)
+        found = await rig.records()
+        assert found[0]["data"]["lost"] == 30
+        assert sum(each["data"]["lost"] for each in found) == telemetry.snapshot()["rows_lost"] == 30
+        assert sent(found) == [float(n) for n in range(30, 130)]
+
+    async def test_another_section_goes_on_where_the_one_before_has_ended(self, rig):
+        first = rig.telemetry()
+        run = await begun(first)
+        rig.rows(15)
+        await stopped(run)
+        rig.rows(3)
+        second = rig.telemetry(first, every="2s")
+        run = await begun(second)
+        rig.rows(22)
+        await second.look()
+        await stopped(run)
+        await asyncio.sleep(0.05)
+        assert sent(await rig.records()) == [float(n) for n in range(40)]
+
+
+DOCUMENT = {
+    "sources": {"plc": {"type": "memory", "period": "1s", "channels": {"a": {}}}},
+    "pipelines": {},
+}
+
+
+class TestTheConfiguration:
+    @pytest.mark.parametrize(
+        ("section", "key", "text"),
+        [
+            ({"channels": ["plc.x"]}, "telemetry.t.channels.0", "no channel 'plc.x', did you mean 'plc.a'?"),
+            ({"channels": ["plc.*"], "every": "1h"}, "telemetry.t.every", "more than half of the 600 s"),
+            ({"channels": ["plc.*"], "mode": "median"}, "telemetry.t.mode", "'minmax'"),
+        ],
+    )
+    def test_mistakes_are_told_with_what_is_right(self, section, key, text):
+        with pytest.raises(ConfigError) as error:
+            config.parse({**DOCUMENT, "telemetry": {"t": section}})
+        (problem,) = error.value.problems
+        assert problem.key == key
+        assert text in str(problem)
