@@ -211,12 +211,12 @@ class Assembly:
         return {
             **_delivering(nodes),
             "clock": self.timekeeping.run,
+            **_telemetry(nodes),
             "scoring": self.scoring.run,
             "models": self.desk.run,
             "consumers": self.consumers.run,
             **_learning(nodes),
             **({} if self.archive is None else {"archive": self.archive.run}),
-            **_telemetry(nodes),
             "ticker": self.ticker.run,
             **_ingesting(nodes),
         }

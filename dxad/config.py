@@ -339,8 +339,7 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
     yield from _alone(sources)
     gateway = str(_tables(document, "gateway").get("id", GatewaySection().id))
     yield from topics.mistaken(sources, _sound_sinks(document), gateway)
-    for name, raw in _tables(document, "telemetry").items():
-        yield from _check_telemetry(("telemetry", name), raw, channels, sources, open_sources)
+    yield from _check_telemetry(document, channels, sources, open_sources)
     pipelines = _tables(document, "pipelines").items()
     for name, raw in pipelines:
         if isinstance(raw, dict):
@@ -351,19 +350,19 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
 
 
 def _check_telemetry(
-    at: Key,
-    raw: Any,
+    document: Mapping[str, Any],
     channels: tuple[Channel, ...],
     sources: Mapping[str, SourceSection],
     open_sources: set[str],
 ) -> Iterator[tuple[Key, str]]:
-    if isinstance(raw, dict):
-        yield from _check_patterns(at, raw, channels, open_sources)
-    found = _valid(TelemetrySection, raw)
-    for name, source in sources.items() if found is not None else ():
-        if source.keep < 2 * found.every and matching(found.channels, source.declared(name)):
-            text = f"is more than half of the {source.keep / NS_PER_S:g} s that sources.{name} keeps"
-            yield (*at, "every"), text
+    for name, raw in _tables(document, "telemetry").items():
+        at = ("telemetry", name)
+        if isinstance(raw, dict):
+            yield from _check_patterns(at, raw, channels, open_sources)
+        found = _valid(TelemetrySection, raw)
+        if found is not None:
+            for key, text in found.mistaken(sources, _tables(document, "pipelines")):
+                yield (*at, *key), text
 
 
 def _sound_sinks(document: Mapping[str, Any]) -> dict[str, SinkSection]:
@@ -463,6 +462,9 @@ def warnings(config: Config) -> list[Problem]:
                 'give the channel a fold such as "mean", or summarize it in a feature'
             )
             found.append(Problem("warning", f"pipelines.{name}.period", text))
+    if config.telemetry and not any("bulk" in each.lanes for each in config.sinks.values()):
+        text = 'nobody gets it but pull consumers: no sink has "bulk" in its lanes'
+        found.append(Problem("warning", "telemetry", text))
     return found
 
 

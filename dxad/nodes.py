@@ -6,6 +6,7 @@ dropped; it may run in another thread than the event loop's.
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -262,11 +263,16 @@ class Builder:
             for source, ingest in nodes.ingests.items()
             if (columns := matching(section.channels, ingest.ring.channels))
         }
-        if old is not None and not changed and feeds == old.feeds:
+        scores = {
+            pipeline: Feed(each.scores, tuple(range(len(each.scores.channels))))
+            for pipeline, each in nodes.pipelines.items()
+            if any(fnmatchcase(pipeline, pattern) for pattern in section.pipelines)
+        }
+        if old is not None and not changed and (feeds, scores) == (old.feeds, old.scores):
             return old
         return Telemetry(
-            name, section, feeds, gateway=nodes.config.gateway.id, outbox=self._outbox, clock=self._clock,
-            metrics=self._metrics, before=old,
+            name, section, feeds, scores, gateway=nodes.config.gateway.id, outbox=self._outbox,
+            clock=self._clock, metrics=self._metrics, before=old,
         )  # fmt: skip
 
     def _deliver(self, config: Config, name: str, section: SinkSection) -> Deliver:

@@ -1,10 +1,10 @@
 """Readings that leave the gateway in bulk, as CloudEvents through the outbox.
 
-Each record is about the rows of one source within a stretch of time:
+Each record is about the rows of one source or pipeline within a stretch of time:
 
-    type            dxad.telemetry.readings
+    type            dxad.telemetry.readings; of the scores of a pipeline dxad.telemetry.scores
     source          /GATEWAY/telemetry/NAME
-    subject         the source's name
+    subject         the source's name, or the pipeline's
     time            of row 0; it, `bootid`, `boottime` and `clockok` are as of every event
     data.mode       all, last, mean or minmax
     data.first      the number of row 0 on the source's grid in this boot: bootid, source, first and the
@@ -26,6 +26,8 @@ Each record is about the rows of one source within a stretch of time:
         mean, count of the good samples
       mode minmax
         mean, count, min, max
+
+The scores of a pipeline are the channels `score.raw` and `score.judged`.
 
 A channel without such a sample is left out, and so is a record without any channel. A stretch whose record
 would be larger than 64 KiB comes in several, each with other channels or other rows. Rows that a source

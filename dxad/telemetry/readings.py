@@ -28,7 +28,7 @@ def split(channels: Sequence[Channel], values: F8, states: U1, *, mode: str) -> 
         states: (rows, channels) of `State`.
         mode: of the section.
     """
-    good = states == State.GOOD
+    good = (states == State.GOOD) & np.isfinite(values)  # a row that was not scored has no number
     taken = good if mode in ("mean", "minmax") else good | (states == State.UNCERTAIN)
     if mode == "all":
         taken |= states == State.BAD

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 import msgpack
 
@@ -32,8 +32,9 @@ _LOOK_NS: Final = NS_PER_S
 class Reader:
     """One ring, and how far it was read."""
 
+    kind: Literal["readings", "scores"]
     name: str
-    """The source's."""
+    """The source's or the pipeline's."""
     feed: Feed
     cursor: int | None = None
     """The first slot that was not read yet; None until the service runs."""
@@ -49,6 +50,7 @@ class Telemetry:
         name: str,
         section: TelemetrySection,
         feeds: Mapping[str, Feed],
+        scores: Mapping[str, Feed],
         *,
         gateway: str,
         outbox: Outbox,
@@ -56,15 +58,22 @@ class Telemetry:
         metrics: Metrics,
         before: Self | None = None,
     ) -> None:
-        """Read `feeds`, by source; go on where `before` has ended, which ran with another section."""
+        """Read `feeds`, by source, and `scores`, by pipeline.
+
+        It goes on where `before` has ended, which ran with another section.
+        """
         self.name = name
         self.feeds = dict(feeds)
+        self.scores = dict(scores)
         self._section = section
         self._gateway = gateway
         self._outbox = outbox
         self._clock = clock
         self._before = before
-        self.readers = [Reader(source, feed) for source, feed in feeds.items()]
+        self.readers = [
+            *(Reader("readings", source, feed) for source, feed in feeds.items()),
+            *(Reader("scores", pipeline, feed) for pipeline, feed in scores.items()),
+        ]
         self._waiting = 0
         self._records = metrics.counter("dxad_telemetry_records_total", telemetry=name)
         self._bytes = metrics.counter("dxad_telemetry_bytes_total", telemetry=name)
@@ -90,6 +99,8 @@ class Telemetry:
             ring = reader.feed.ring
             ended = ring.sealed * ring.period // self._section.every
             stop = -(-ended * self._section.every // ring.period)  # the first slot after the stretch
+            if ring.sealed - (reader.cursor or 0) > ring.slots // 2:
+                stop = ring.sealed  # it holds no whole stretch, or this comes late
             while self._waiting <= _WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
                 await asyncio.sleep(0)  # nothing is waited for: others have their turn between two records
 
@@ -152,7 +163,7 @@ class Telemetry:
         told = Told(self._outbox.boot.id, self._clock.synchronised)
         envelope = {
             "specversion": "1.0",
-            "type": "dxad.telemetry.readings",
+            "type": f"dxad.telemetry.{reader.kind}",
             "source": f"/{self._gateway}/telemetry/{self.name}",
             "subject": reader.name,
             "time": rfc3339(self._clock.utc(at)),

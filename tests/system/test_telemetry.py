@@ -15,6 +15,7 @@ TELEMETRY = """lanes = ["critical", "normal", "bulk"]
 
 [telemetry.motor]
 channels = ["motor.*"]
+pipelines = ["pump"]
 every = "500ms"
 mode = "all"
 """
@@ -90,5 +91,7 @@ def test_every_good_value_arrives_once_over_a_reload_and_a_stop(config, receiver
     assert speed == [-each for each in current]
     assert len(current) + len(speed) == cells
     assert cells > 100
+    scores = [each for each in receiver.events if each["type"] == "dxad.telemetry.scores"]
+    assert {each["subject"] for each in scores} == {"pump"}
     assert told["rows_lost"] == told["records_lost"] == 0
     assert "telemetry.motor changed: every" in config.with_name("dxad.log").read_text()

@@ -84,7 +84,7 @@ class Rig:
             {"channels": ["plc.*"], "every": "1s", "mode": "all", **keys}
         )
         return Telemetry(
-            "plant", section, {"plc": Feed(self.ring, (0, 1))}, gateway="gw", outbox=self.box,
+            "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
             clock=self.clock, metrics=self.metrics, before=before,
         )  # fmt: skip
 
@@ -109,9 +109,13 @@ def sent(records: list[dict]) -> list[float]:
     return [value for each in records for value in each["data"]["channels"]["plc.a"]["values"]]
 
 
-async def stopped(run: "asyncio.Task[None]") -> None:
+async def stopped(run: "asyncio.Task[None]", telemetry: Telemetry) -> None:
+    """It has ended, and what it made is stored."""
     run.cancel()
     await asyncio.wait([run])
+    async with asyncio.timeout(5):
+        while telemetry.snapshot()["waiting_bytes"]:  # noqa: ASYNC110 - settled in a thread
+            await asyncio.sleep(0.005)
 
 
 async def begun(telemetry: Telemetry) -> "asyncio.Task[None]":
@@ -126,8 +130,7 @@ class TestOfTheRows:
         run = await begun(telemetry)
         rig.rows(25)
         await telemetry.look()
-        await stopped(run)
-        await asyncio.sleep(0.05)
+        await stopped(run, telemetry)
         found = await rig.records()
         assert [each["data"]["rows"] for each in found] == [10, 10, 5]
         assert [each["data"]["first"] for each in found] == [1000, 1010, 1020]
@@ -142,7 +145,7 @@ class TestOfTheRows:
         run = await begun(telemetry)
         rig.rows(130)
         await telemetry.look()
-        await stopped(run)
+        await stopped(run, telemetry)
         found = await rig.records()
         assert found[0]["data"]["lost"] == 30
         assert sum(each["data"]["lost"] for each in found) == telemetry.snapshot()["rows_lost"] == 30
@@ -152,14 +155,13 @@ class TestOfTheRows:
         first = rig.telemetry()
         run = await begun(first)
         rig.rows(15)
-        await stopped(run)
+        await stopped(run, first)
         rig.rows(3)
         second = rig.telemetry(first, every="2s")
         run = await begun(second)
         rig.rows(22)
         await second.look()
-        await stopped(run)
-        await asyncio.sleep(0.05)
+        await stopped(run, second)
         assert sent(await rig.records()) == [float(n) for n in range(40)]
 
 
@@ -175,6 +177,8 @@ class TestTheConfiguration:
         [
             ({"channels": ["plc.x"]}, "telemetry.t.channels.0", "no channel 'plc.x', did you mean 'plc.a'?"),
             ({"channels": ["plc.*"], "every": "1h"}, "telemetry.t.every", "more than half of the 600 s"),
+            ({"pipelines": ["pump"]}, "telemetry.t.pipelines.0", "no pipeline 'pump'"),
+            ({}, "telemetry.t", 'pipelines = ["*"]'),
             ({"channels": ["plc.*"], "mode": "median"}, "telemetry.t.mode", "'minmax'"),
         ],
     )
@@ -184,3 +188,10 @@ class TestTheConfiguration:
         (problem,) = error.value.problems
         assert problem.key == key
         assert text in str(problem)
+
+    def test_telemetry_that_no_sink_carries_is_warned_of(self):
+        sinks = {"log": {"type": "memory", "lanes": ["bulk"]}}
+        document = {**DOCUMENT, "telemetry": {"t": {"channels": ["plc.*"]}}}
+        (found,) = config.warnings(config.parse(document))
+        assert "bulk" in str(found)
+        assert config.warnings(config.parse({**document, "sinks": sinks})) == []
