@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,7 +39,20 @@ from hw_sim.load.plan import Plan
 from tests.bench.engine import wrapped
 from tests.bench.report import Metric
 
-__all__ = ["VALUES_PER_S", "Run", "configuration", "daemon", "gateway", "load", "process", "ready"]
+__all__ = [
+    "VALUES_PER_S",
+    "Run",
+    "configuration",
+    "cpu_s",
+    "daemon",
+    "gateway",
+    "load",
+    "process",
+    "ready",
+    "running",
+    "settled",
+    "status",
+]
 
 _PERIOD: Final = NS_PER_S // 10
 _PER_PIPELINE: Final = 25
@@ -139,10 +152,10 @@ def daemon(
     config.write_text(configuration(folder, offered, profile=profile, scored=scored, timed=timed))
     program = ["tests.bench.sources_timed", str(latencies)] if timed else ["dxad", "run", "-c"]
     with process([sys.executable, "-m", *program, str(config)]) as running:
-        before, begun, spent_s = _settled(folder, running)
+        before, begun, spent_s = settled(folder, running)
         time.sleep(for_s)
-        used_s, took_s = _cpu_s(running.pid) - spent_s, time.monotonic() - begun
-        after = _status(folder)
+        used_s, took_s = cpu_s(running.pid) - spent_s, time.monotonic() - begun
+        after = status(folder)
     known = json.loads(latencies.read_text()) if timed else {}
     return Run(
         cpu_percent=100 * used_s / took_s,
@@ -155,9 +168,9 @@ def daemon(
     )
 
 
-def _settled(folder: Path, daemon: subprocess.Popen[bytes]) -> tuple[dict[str, Any], float, float]:
+def settled(folder: Path, daemon: subprocess.Popen[bytes]) -> tuple[dict[str, Any], float, float]:
     """Once it is ready: the status, the time, what it has cost so far."""
-    return ready(folder, daemon), time.monotonic(), _cpu_s(daemon.pid)
+    return ready(folder, daemon), time.monotonic(), cpu_s(daemon.pid)
 
 
 def ready(folder: Path, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
@@ -171,19 +184,19 @@ def ready(folder: Path, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
         if daemon.poll() is not None:
             raise RuntimeError("the daemon has ended; see its messages above")
         try:
-            status = _status(folder)
+            found = status(folder)
         except ResourceUnavailableError:
-            status = {"sources": {}}
-        if status["sources"] and all(each["samples"] for each in status["sources"].values()):
+            found = {"sources": {}}
+        if found["sources"] and all(each["samples"] for each in found["sources"].values()):
             break
         if time.monotonic() > end:
-            raise RuntimeError(f"no samples: {status}")
+            raise RuntimeError(f"no samples: {found}")
         time.sleep(0.2)
     time.sleep(_SETTLE_S)
-    return _status(folder)
+    return status(folder)
 
 
-def _status(folder: Path) -> dict[str, Any]:
+def status(folder: Path) -> dict[str, Any]:
     async def ask() -> dict[str, Any]:
         async with Client(folder / "c.sock") as client:
             return await client.status()
@@ -206,10 +219,15 @@ def _scored(status: Mapping[str, Any]) -> int:
     return sum(each["scored"] for each in status["pipelines"].values())
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     """Processor seconds of a process: utime and stime, `man 5 proc_pid_stat`."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def running(config: Path) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    """`dxad run` of a configuration, ended with the block."""
+    return process([sys.executable, "-m", "dxad", "run", "-c", str(config)])
 
 
 @contextmanager
