@@ -37,7 +37,7 @@ from dxad.nodes import Builder, Built, Nodes, Run, forget_gone
 from dxad.outbox import Limits, Outbox
 from dxad.outbox.leasing import PREFIX
 from dxad.pipeline import BATCH, Pipeline
-from dxad.pulling import Consumers
+from dxad.pulling import Consumers, Wants
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -158,6 +158,8 @@ class Assembly:
         self.consumers = Consumers(
             outbox, gateway=config.gateway.id, clock=clock, metrics=metrics,
             ttl=config.outbox.consumer_ttl, tell=self.tell,
+            declared_only=config.outbox.consumers == "declared",
+            declared={name: Wants.of(each.model_dump()) for name, each in config.consumers.items()},
         )  # fmt: skip
         self.desk = ModelDesk(
             config=lambda: self.config,

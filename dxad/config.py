@@ -18,6 +18,7 @@ from pydantic_core import SchemaSerializer, core_schema
 
 from dxad import plugin, template, tomlfiles, topics
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
+from dxad.consumersection import ConsumerSection
 from dxad.errors import ConfigError, Problem
 from dxad.expression import compile_expression
 from dxad.fields import (
@@ -176,6 +177,9 @@ class Config(Section):
     log: Level = Field("info", description="what is logged: this and what is worse")
     control: ControlSection = Field(ControlSection(), description="the control socket")
     outbox: OutboxSection = Field(OutboxSection(), description="store and forward")
+    consumers: dict[Identifier, ConsumerSection] = Field(
+        {}, max_length=16, description="pull consumers that events are kept for, by name"
+    )
     incidents: IncidentsSection = Field(
         IncidentsSection(), description="what is said of the incidents of all pipelines"
     )

@@ -1,7 +1,7 @@
 """`[outbox]`: how much is stored, for how long, and what that may cost the disk."""
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -48,5 +48,8 @@ class OutboxSection(Section):
     )
     consumer_ttl: Annotated[Duration, Field(gt=0)] = Field(
         7 * _DAY_NS, description="a pull consumer that is silent for so long is dropped, and that is told"
+    )
+    consumers: Literal["any", "declared"] = Field(
+        "any", description="who may lease events: any name, or those of [consumers] alone"
     )
     lanes: LanesSection = Field(LanesSection(), description="quotas of the lanes")

@@ -12,7 +12,7 @@ out is remembered.
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
@@ -136,8 +136,16 @@ class Consumers:
         metrics: Metrics,
         ttl: int,
         tell: Callable[[Event], None],
+        declared: Mapping[str, Wants] | None = None,
+        declared_only: bool = False,
     ) -> None:
-        """Serve from `outbox`; drop consumers that are silent for `ttl` nanoseconds, and tell of it."""
+        """Serve from `outbox`; drop consumers that are silent for `ttl` nanoseconds, and tell of it.
+
+        Those `declared` in the configuration are there from the start, are never dropped and always want
+        what is declared; with `declared_only` nobody else may lease.
+        """
+        self._declared = declared or {}
+        self._declared_only = declared_only
         self.ttl = ttl
         self._tell = tell
         self._outbox = outbox
@@ -165,12 +173,16 @@ class Consumers:
                 wants = Wants.of(known.wants)
                 self._all[known.name] = _Consumer(wants, now - known.silent_ns, now)
                 await self._outbox.subscribe(PREFIX + known.name, wants.lane_set)
+        for name, wants in self._declared.items():
+            there = self._all.get(name)
+            if there is None or there.wants != wants:
+                await self._want(name, there, wants)
         self._loaded = True
 
     async def _look(self) -> None:
         now = self._clock.now()
         for name, each in list(self._all.items()):
-            if now - each.seen > self.ttl:
+            if now - each.seen > self.ttl and name not in self._declared:
                 await self._gone(name, each, f"it was silent for {(now - each.seen) / NS_PER_S / 3600:.1f} h")
             elif now - each.noted > _NOTE_NS:
                 each.noted = now
@@ -277,6 +289,13 @@ class Consumers:
 
     async def _known(self, name: str, wants: Wants | None, *, oldest: bool) -> _Consumer:
         consumer = self._all.get(name)
+        if self._declared_only and name not in self._declared:
+            raise ConfigError(
+                f"no consumer {name!r} is declared, and only those may lease: add [consumers.{name}], or set "
+                'consumers = "any" in [outbox]'
+            )
+        if name in self._declared and wants not in (None, self._declared[name]):
+            raise ConfigError(f"what consumer {name} wants is set in [consumers.{name}] of the configuration")
         now = self._clock.now()
         if consumer is None:
             if len(self._all) >= _CONSUMERS_MOST:
@@ -295,6 +314,17 @@ class Consumers:
             return consumer
         await self._outbox.note_consumer(name, Known(name, consumer.wants.document(), 0))
         return consumer
+
+    async def _want(self, name: str, consumer: _Consumer | None, wants: Wants) -> None:
+        """Keep for a declared consumer what it is declared to want, from now on."""
+        if consumer is None:
+            now = self._clock.now()
+            consumer = self._all[name] = _Consumer(wants, now, now)
+        consumer.wants = wants
+        await self._outbox.subscribe(PREFIX + name, wants.lane_set)
+        await self._outbox.note_consumer(
+            name, Known(name, wants.document(), self._clock.now() - consumer.seen)
+        )
 
     async def ack(self, name: str, tokens: Sequence[str]) -> Document:
         """The consumer is done with these; durable when it returns: `acked`, and those that were `stale`."""
@@ -344,7 +374,12 @@ class Consumers:
 
     async def drop(self, name: str) -> Document:
         """The consumer is no more: what waited for it alone is dropped."""
-        await self._gone(name, self._consumer(name), "somebody has dropped it")
+        consumer = self._consumer(name)
+        if name in self._declared:
+            raise ConfigError(
+                f"consumer {name} is declared: take [consumers.{name}] out of the configuration"
+            )
+        await self._gone(name, consumer, "somebody has dropped it")
         return {"dropped": name}
 
     def snapshot(self) -> list[Document]:
@@ -354,6 +389,7 @@ class Consumers:
             {
                 "name": name,
                 "wants": each.wants.document(),
+                "declared": name in self._declared,
                 "out": len(each.leases),
                 "waiting": self._outbox.backlog(PREFIX + name).pending - len(each.leases),
                 "silent_s": round((now - each.seen) / NS_PER_S, 3),

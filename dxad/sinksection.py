@@ -9,7 +9,7 @@ from dxad.alarmsection import Severity
 from dxad.fields import LaneName, Section
 from dxad.types import Document, Lane
 
-__all__ = ["SinkSection"]
+__all__ = ["SinkSection", "TypePattern"]
 
 TypePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]!-]+$")]
 """Of an event's type, with `*` and `?`."""

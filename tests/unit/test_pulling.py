@@ -8,7 +8,7 @@ import pytest
 
 from dxad.errors import ConfigError
 from dxad.outbox import Limits, Outbox
-from dxad.pulling import ATTEMPTS_MOST, Consumers
+from dxad.pulling import ATTEMPTS_MOST, Consumers, Wants
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -27,8 +27,9 @@ def event(id_: str, lane: Lane = Lane.CRITICAL, type_: str = "dxad.incident.open
 class Rig:
     """An outbox and its consumers, which can be started anew."""
 
-    def __init__(self, path) -> None:
+    def __init__(self, path, **declared) -> None:
         self.path = path
+        self.declared = declared
         self.clock = SteppedClock()
         self.health = Health(self.clock)
         self.told = []
@@ -41,7 +42,13 @@ class Rig:
         )  # fmt: skip
         await self.box.open()
         self.consumers = Consumers(
-            self.box, gateway="g", clock=self.clock, metrics=metrics, ttl=7 * DAY, tell=self.told.append
+            self.box,
+            gateway="g",
+            clock=self.clock,
+            metrics=metrics,
+            ttl=7 * DAY,
+            tell=self.told.append,
+            **self.declared,
         )
         return self
 
@@ -267,3 +274,42 @@ async def test_who_waits_when_its_consumer_is_dropped_is_told(rig):
         await asyncio.sleep(0.005)
     with pytest.raises(ConfigError, match="somebody has dropped it"):
         waiting.result()
+
+
+async def test_for_a_declared_consumer_events_are_kept_before_it_has_ever_come_and_however_long_it_is_silent(
+    tmp_path,
+):
+    declared = {"agent": Wants(types=("dxad.incident.*",))}
+    async with Rig(tmp_path / "outbox.db", declared=declared) as rig:
+        running = asyncio.create_task(rig.consumers.run())
+        await asyncio.sleep(0.05)
+        await rig.append("a")
+        await rig.append("b", type_="dxad.gateway.started")
+        for _ in range(9):
+            await rig.clock.step(DAY, settle=50)
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait([running])
+        assert rig.told == []
+        (shown,) = rig.consumers.snapshot()
+        assert (shown["name"], shown["declared"], shown["waiting"]) == ("agent", True, 2)
+        assert ids(await rig.lease()) == ["a"]
+
+
+async def test_what_a_declared_consumer_wants_is_said_in_the_configuration_alone(tmp_path):
+    async with Rig(tmp_path / "outbox.db") as rig:
+        await rig.lease(wants={"types": ["dxad.gateway.*"]})
+    async with Rig(tmp_path / "outbox.db", declared={"agent": Wants()}) as rig:
+        await rig.append("a")
+        with pytest.raises(ConfigError, match=r"is set in \[consumers.agent\]"):
+            await rig.lease(wants={"types": ["dxad.gateway.*"]})
+        with pytest.raises(ConfigError, match=r"take \[consumers.agent\] out"):
+            await rig.consumers.drop("agent")
+        assert ids(await rig.lease(wants=Wants().document())) == ["a"]
+
+
+async def test_where_consumers_are_declared_nobody_else_leases(tmp_path):
+    async with Rig(tmp_path / "outbox.db", declared={"agent": Wants()}, declared_only=True) as rig:
+        assert await rig.lease() == []
+        with pytest.raises(ConfigError, match=r"add \[consumers.other\]"):
+            await rig.lease("other")
