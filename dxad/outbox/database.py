@@ -23,6 +23,7 @@ _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
     "mmap_size=0",  # an I/O error under a mapping is a SIGBUS
+    "cache_size=-4096",  # KiB: ten thousand records of a backlog are deleted without reading them again
     "wal_autocheckpoint=4000",
     "journal_size_limit=16777216",
     "busy_timeout=2000",  # somebody may look at the file with a shell of their own

@@ -1,13 +1,18 @@
 """How far each sink has got, in memory: the store saves it with the next commit."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Final
 
 from dxad.outbox.retention import Span
 from dxad.types import Lane, Record
 
 __all__ = ["Backlog", "Place", "Places"]
+
+_LANE: Final = attrgetter("lane")
+_NEVER: Final = (0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +44,17 @@ class Place:
     """Stretches that it has had, and is offered once more."""
     replaying: int = 0
     """How many records there are in them."""
+    offered: dict[Lane, tuple[int, int, int]] = field(default_factory=dict)
+    """By lane, what was fetched last: after which seq, through which, and how many."""
 
-    def advance(self, records: Iterable[Record]) -> dict[Lane, tuple[int, int]]:
+    def advance(self, records: Sequence[Record]) -> dict[Lane, tuple[int, int]]:
         """Pass these records; returns by lane the stretch that was passed: after which seq, through which."""
         stretches: dict[Lane, tuple[int, int]] = {}
-        for each in records:
-            if self.passed.get(each.lane, each.seq) < each.seq:
-                before, _ = stretches.get(each.lane, (self.passed[each.lane], 0))
-                stretches[each.lane] = (before, each.seq)
-                self.passed[each.lane] = each.seq
+        for lane in set(map(_LANE, records)) & self.passed.keys():
+            through = max(each.seq for each in records if each.lane is lane)
+            if through > self.passed[lane]:
+                stretches[lane] = (self.passed[lane], through)
+                self.passed[lane] = through
         return stretches
 
     def advance_replays(self, records: Iterable[Record]) -> None:
@@ -85,10 +92,12 @@ class Places(dict[str, Place]):
             for lane in place.passed:
                 place.waiting[lane] += fresh.get(lane, 0)
 
-    def went(self, lane: Lane, spans: Iterable[Span]) -> None:
+    def went(self, lane: Lane, spans: Sequence[Span]) -> None:
         """These records are no more, though not every sink had them."""
         for place in self.values():
             passed = place.passed.get(lane)
+            if spans and place.offered.get(lane, _NEVER)[1] >= spans[0].first:
+                del place.offered[lane]
             for span in spans:
                 for seq in [seq for seq in place.refused if span.first <= seq <= span.last]:
                     del place.refused[seq]

@@ -124,9 +124,9 @@ class Head(NamedTuple):
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Totals:
-    """What all segments hold."""
+    """How many records, and how many bytes they take."""
 
     records: int
     bytes: int

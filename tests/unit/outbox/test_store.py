@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from dxad.outbox import segments, tables
 from dxad.outbox.limits import Limits
 from dxad.outbox.segments import Bulk
-from dxad.outbox.store import Store, _count_between
+from dxad.outbox.serving import _count_between
+from dxad.outbox.store import Store
 from dxad.runtime.clock import SteppedClock
 from dxad.types import Boot, Lane, Record
 
@@ -35,7 +36,7 @@ def assert_numbers_are_the_files(store: Store) -> None:
     stored = Counter({lane: n for lane, (n, _) in tables.totals(connection).items()})
     stored[Lane.BULK] += segments.totals(connection).records
     assert +Counter(status.stored) == +stored
-    for name, place in store._places.items():
+    for name, place in store._serving.places.items():
         waiting = sum(_count_between(connection, *each) for each in place.passed.items())
         assert status.sinks[name].pending == waiting + len(place.refused)
 
