@@ -338,11 +338,11 @@ class Consumers:
         """The consumer cannot do these: they are given out again after the delay, or become dead letters."""
         consumer, leases, stale = self._leases(name, tokens)
         over = [each.seq for each in leases if each.attempts >= ATTEMPTS_MOST]
-        buried = await self._outbox.give_up(PREFIX + name, over, reason) if over else 0
         until = self._clock.now() + delay_ns
-        for each in leases:
+        for each in leases:  # before anything is waited for: meanwhile another agent may lease
             if delay_ns and each.seq not in over:
                 consumer.resting[each.seq] = until
+        buried = await self._outbox.give_up(PREFIX + name, over, reason) if over else 0
         consumer.nacked += len(leases)
         self._counts["nacked"].add(len(leases))
         self._outbox.wake(PREFIX + name)

@@ -313,3 +313,16 @@ async def test_where_consumers_are_declared_nobody_else_leases(tmp_path):
         assert await rig.lease() == []
         with pytest.raises(ConfigError, match=r"add \[consumers.other\]"):
             await rig.lease("other")
+
+
+async def test_what_is_given_back_with_a_delay_rests_while_another_becomes_a_dead_letter(rig):
+    await rig.append("a")
+    for _ in range(ATTEMPTS_MOST - 1):
+        await rig.consumers.nack("agent", tokens(await rig.lease()), reason="busy", delay_ns=0)
+    await rig.append("b")
+    both = await rig.lease()
+    assert [each["attempts"] for each in both] == [ATTEMPTS_MOST, 1]
+    told, found = await asyncio.gather(
+        rig.consumers.nack("agent", tokens(both), reason="busy", delay_ns=60 * S), rig.lease()
+    )
+    assert (told["dead_letters"], ids(found)) == (1, [])
