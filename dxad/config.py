@@ -177,9 +177,7 @@ class Config(Section):
     log: Level = Field("info", description="what is logged: this and what is worse")
     control: ControlSection = Field(ControlSection(), description="the control socket")
     outbox: OutboxSection = Field(OutboxSection(), description="store and forward")
-    consumers: dict[Identifier, ConsumerSection] = Field(
-        {}, max_length=16, description="pull consumers that events are kept for, by name"
-    )
+    consumers: dict[Identifier, ConsumerSection] = Field({}, max_length=16, description="pull consumers")
     incidents: IncidentsSection = Field(
         IncidentsSection(), description="what is said of the incidents of all pipelines"
     )
