@@ -5,7 +5,6 @@ If that is lost in a power cut, the sink is offered the same records again.
 
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -32,7 +31,7 @@ T = TypeVar("T")
 
 _DAMAGED: Final = "damaged"
 """The reason, in the dead letters, of a record whose checksum does not fit."""
-_OLDEST_S: Final = 0.25
+_OLDEST_NS: Final = 250_000_000
 """While much moves, the age of the oldest is looked up no more often."""
 
 
@@ -61,7 +60,7 @@ class Serving:
         self._moved: set[str] = set()  # sinks whose place is not saved yet
         self._trimmed: dict[Lane, int] = {}
         self._loaded = False
-        self._oldest_at = 0.0
+        self._oldest_at = 0
 
     # -- sinks --------------------------------------------------------------------------------------------
 
@@ -232,7 +231,7 @@ class Serving:
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Find out anew how old the oldest is, unless that was done just now."""
-        if time.monotonic() - self._oldest_at > _OLDEST_S or any(
+        if abs(self._now_utc() - self._oldest_at) > _OLDEST_NS or any(
             place.waiting.total() < 2 for place in self.places.values()
         ):
             self._find_oldest(connection)
@@ -281,7 +280,7 @@ class Serving:
             place.waiting[lane] = _count_between(connection, lane, passed)
 
     def _find_oldest(self, connection: sqlite3.Connection) -> None:
-        self._oldest_at = time.monotonic()
+        self._oldest_at = self._now_utc()
         for place in self.places.values():
             times = (self._oldest_utc(connection, *each) for each in place.passed.items())
             place.oldest_utc = min((each for each in times if each is not None), default=None)

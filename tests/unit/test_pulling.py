@@ -229,6 +229,11 @@ async def test_a_consumer_that_is_silent_is_dropped_and_that_is_told(rig):
         await rig.lease("busy", lease_s=1)
         await rig.clock.step(DAY, settle=50)
         await asyncio.sleep(0.02)
+    for _ in range(200):
+        if len(rig.consumers.snapshot()) == 1:
+            break
+        await rig.clock.step(60 * S, settle=50)
+        await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.wait([running])
     assert [each["name"] for each in rig.consumers.snapshot()] == ["busy"]

@@ -47,7 +47,7 @@ SignTopic = Annotated[TopicTemplate, AfterValidator(_sign_topic)]
 def _storable(value: Any) -> Any:
     if value == "outbox":
         raise ValueError(
-            'ack: the outbox holds events, and no samples yet that one could wait for; there is "ring" alone'
+            'ack: the outbox holds no samples yet that a source could wait for; there is "ring" alone'
         )
     return value
 
