@@ -9,12 +9,22 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from dxad.errors import ConfigError
 
-__all__ = ["SCHEMA_VERSION", "is_damage", "is_passing", "memory", "open_file", "set_aside", "used_bytes"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "has_damaged_head",
+    "is_damage",
+    "is_passing",
+    "memory",
+    "open_file",
+    "set_aside",
+    "used_bytes",
+]
 
 SCHEMA_VERSION: Final = 4
 """The number of migrations in `schema.py`, which is not imported here: it would bring sqlite-utils."""
@@ -36,6 +46,21 @@ _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.S
 def is_damage(error: Exception) -> bool:
     """Whether the file itself is broken, so that opening it again would not help."""
     return _code(error) in _DAMAGE
+
+
+def has_damaged_head(path: Path) -> bool:
+    """Whether the file says of itself what no SQLite can write: then it is for ever read-only, or unknown.
+
+    Source: https://www.sqlite.org/fileformat2.html#the_database_header. SQLite calls neither damage.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError:
+        return False
+    if len(head) < 100:
+        return False  # it is not made yet
+    return head[18] not in (1, 2) or int.from_bytes(head[44:48]) > 4
 
 
 def is_passing(error: Exception) -> bool:
@@ -61,6 +86,8 @@ def open_file(path: Path) -> sqlite3.Connection:
     with ExitStack() as undo:
         connection = sqlite3.connect(path, isolation_level=None)  # BEGIN and COMMIT are ours
         undo.callback(connection.close)
+        # Text that is damaged must be read to be found out: its checksum will not fit.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             damage = sqlite3.DatabaseError(verdict)

@@ -54,7 +54,7 @@ class Disk:
                 raise NotConnected("the outbox's file is closed")
             yield self.connection
         except (sqlite3.Error, OSError) as error:
-            self._broken = self._broken or database.is_damage(error)
+            self._broken = self._broken or self._is_damage(error)
             if not database.is_passing(error):
                 self._drop_connection()
             raise NotConnected(str(error)) from error
@@ -69,6 +69,11 @@ class Disk:
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self.connection.close()
             self.connection = None
+
+    def _is_damage(self, error: Exception) -> bool:
+        if self._path is not None and isinstance(error, sqlite3.OperationalError):
+            return database.is_damage(error) or database.has_damaged_head(self._path)
+        return database.is_damage(error)
 
     def _drop_connection(self) -> None:
         if self.connection is not None:
@@ -91,7 +96,7 @@ class Disk:
             try:
                 return database.open_file(self._path)
             except sqlite3.DatabaseError as error:
-                if not database.is_damage(error):
+                if not self._is_damage(error):
                     raise
         now = datetime.fromtimestamp(self._clock.utc(self._clock.now()) / 1e9, UTC)
         self.set_aside = database.set_aside(self._path, now.strftime("%Y%m%dT%H%M%SZ"))

@@ -3,12 +3,13 @@
 Every method runs in the store thread.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dxad.outbox import drops, replays, segments, tables
+from dxad.outbox import drops, plausibility, replays, segments, tables
 from dxad.outbox.boots import Boots
 from dxad.outbox.contents import Contents
 from dxad.outbox.disk import Disk
@@ -25,6 +26,8 @@ from dxad.runtime.clock import Clock
 from dxad.types import Boot, Lane, Record
 
 __all__ = ["Store"]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -259,6 +262,9 @@ class Store:
 
     def _load(self, connection: sqlite3.Connection) -> None:
         """Learn what the file holds."""
+        if untrue := plausibility.clear(connection):
+            self._serving.damaged += untrue
+            log.error("%d rows of the outbox could not be true, and were deleted", untrue)
         self._boots.load(connection)
         if not self._loaded:
             self._load_boot()

@@ -33,21 +33,66 @@ class TestDamage:
             assert metrics.total("dxad_records_dead_total", reason="damaged") == 1
             assert (box.backlog("s").pending, box.snapshot()["dead_letters"]) == (2, 1)
 
-    @pytest.mark.parametrize("damage", ["header", "pages", "text"])
-    async def test_a_damaged_file_is_set_aside(self, make, path, caplog, damage):
+    @pytest.mark.parametrize(
+        ("wrong", "left"),
+        [
+            ("id = CAST(x'ff62' AS TEXT)", ["a", "c"]),
+            ("lane = 66", ["a", "c"]),
+            ("seq = 9223372036854775807", ["a", "c"]),
+            ("seq = -5", ["a", "c"]),
+            ("size = 9223372036854775807", ["a", "b", "c"]),
+        ],
+    )
+    async def test_a_row_that_cannot_be_true_stops_nothing(self, make, path, metrics, wrong, left):
+        async with make() as box:
+            for each in "abc":
+                await box.append(record(each))
+        sql(path, f"UPDATE records SET {wrong} WHERE id = 'b'")
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert ids(await box.fetch("s", 3)) == left
+            assert metrics.total("dxad_records_dead_total", reason="damaged") == 3 - len(left)
+            assert await box.append(record("d")) == 4
+            assert not box.snapshot()["degraded"]
+            assert not box.snapshot()["set_aside"]
+
+    @pytest.mark.parametrize(
+        "wrong", ["lane = 66", "seq = 9223372036854775807", "sink = CAST(x'ff' AS TEXT)"]
+    )
+    async def test_a_sink_whose_place_cannot_be_true_gets_everything_again(self, make, path, wrong):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            for each in "abc":
+                await box.append(record(each))
+            await box.ack("s", await box.fetch("s", 1))
+        sql(path, f"UPDATE cursors SET {wrong} WHERE lane = 0")
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert ids(await box.fetch("s", 3)) == ["b", "c"]
+            assert not box.snapshot()["set_aside"]
+
+    @pytest.mark.parametrize("damage", ["header", "read-only", "format", "pages", "text"])
+    async def test_a_damaged_file_is_set_aside(self, make, path, caplog, clock, damage):
         async with make() as box:
             for n in range(200):
                 await box.append(record(f"a{n}", size=1000))
         match damage:
             case "header":
                 overwrite(path, 0, bytes(100))
+            case "read-only":
+                overwrite(path, 18, b"\x06")
+            case "format":
+                overwrite(path, 47, b"\x44")
             case "pages":
                 for page in range(1, 8):
                     overwrite(path, page * 4096, b"\xff" * 64)
             case _:
                 path.write_text("this is no database, " * 100)
         async with make() as box:
-            assert await box.append(record("new")) == 1
+            stored = box.append(record("new"))
+            while not stored.done():
+                await clock.step(1_000_000_000)  # what is read-only is found out at the first write
+            assert stored.result() > 0
             (aside,) = path.parent.glob("outbox.db.damaged-2023*Z")
             assert box.snapshot()["set_aside"] == str(aside)
             assert "set aside" in caplog.text
