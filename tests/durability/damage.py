@@ -1,4 +1,4 @@
-"""Ways in which a file is damaged: flash cells that forget, sectors that are gone, writes that went astray."""
+"""Ways in which a file is damaged: cells that forget, sectors that are gone, writes that went astray."""
 
 import random
 from collections.abc import Callable
