@@ -52,4 +52,10 @@ class OutboxSection(Section):
     consumers: Literal["any", "declared"] = Field(
         "any", description="who may lease events: any name, or those of [consumers] alone"
     )
+    reserve: Size = Field(
+        64 * 2**20, description="disk taken hold of at start, so that others cannot fill it; 0MiB: none"
+    )
+    wear_budget: Size = Field(
+        2 * 2**30, description="what may be written in a day before a warning, to spare flash; 0MiB: no end"
+    )
     lanes: LanesSection = Field(LanesSection(), description="quotas of the lanes")

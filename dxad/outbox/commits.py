@@ -27,8 +27,9 @@ __all__ = ["Commits"]
 T = TypeVar("T")
 
 _ROWS_AT_ONCE: Final = 256
-_SEGMENT_BYTES: Final = 2**20
-"""The bodies that one segment holds at most, unless one batch alone has more."""
+_COMMIT_BYTES: Final = 2**19
+"""The bodies of single records that one commit takes at most, and those of a segment: the rest waits for the
+next one. So a commit fits into a quarter of the log (`space`), and none takes long."""
 _HEAL_MOST_S: Final = 5.0
 """The disk is ours: nobody is spared by looking at it less often."""
 _MEMORY_MAX: Final = 8 * 2**20
@@ -176,7 +177,7 @@ class Commits:
         if self._under_way is not None:
             self._again = True
             return
-        singles, batches = list(self.unsaved), self._next_batches()
+        singles, batches = self._next_singles(), self._next_batches()
         lost = list(self._lost)
         told: Sequence[Drop] = ()
         if self._telling is not None and any(each.record.id == self._telling[0] for each in singles):
@@ -192,12 +193,26 @@ class Commits:
         self._under_way = asyncio.create_task(self.in_thread(commit), name="outbox commit")
         self._under_way.add_done_callback(partial(self._end, singles, batches, lost, told))
 
+    def _next_singles(self) -> list[Held]:
+        """What the next commit takes, the most important first."""
+        if self.unsaved.body_bytes <= _COMMIT_BYTES:
+            return list(self.unsaved)
+        found: list[Held] = []
+        size = 0
+        for each in self.unsaved:
+            if found and size + len(each.record.body) > _COMMIT_BYTES:
+                self._again = True
+                break
+            found.append(each)
+            size += len(each.record.body)
+        return found
+
     def _next_batches(self) -> list[Batch]:
         """What goes into the next segment; the rest waits for the one after it."""
         found: list[Batch] = []
         size = 0
         for each in self.unsaved.batches:
-            if found and size + each.body_bytes > _SEGMENT_BYTES:
+            if found and size + each.body_bytes > _COMMIT_BYTES:
                 self._again = True
                 break
             each.under_way = True

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from dxad.errors import ConfigError
+from dxad.outbox.growth import CHUNK_BYTES
 
 __all__ = [
     "SCHEMA_VERSION",
     "has_damaged_head",
     "is_damage",
+    "is_full",
     "is_passing",
     "memory",
     "open_file",
@@ -26,7 +28,7 @@ __all__ = [
     "used_bytes",
 ]
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """The number of migrations in `schema.py`, which is not imported here: it would bring sqlite-utils."""
 
 _PRAGMAS: Final = (
@@ -34,11 +36,11 @@ _PRAGMAS: Final = (
     "synchronous=FULL",
     "mmap_size=0",  # an I/O error under a mapping is a SIGBUS
     "cache_size=-4096",  # KiB: ten thousand records of a backlog are deleted without reading them again
-    "wal_autocheckpoint=4000",
-    "journal_size_limit=16777216",
     "busy_timeout=2000",  # somebody may look at the file with a shell of their own
 )
 
+_FRAME_BYTES: Final = 4096 + 24
+"""What a page takes in the log."""
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -71,13 +73,18 @@ def is_passing(error: Exception) -> bool:
     return _code(error) in _PASSING
 
 
-def _code(error: Exception) -> int:
+def is_full(error: BaseException | None) -> bool:
+    """Whether the disk had no room for it."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def _code(error: BaseException | None) -> int:
     """SQLite's primary result code; 0 for errors that are not SQLite's own."""
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
-def open_file(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it.
+def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
+    """Open the file, or make it; its write-ahead log stays within `log_bytes`, as long as nobody reads long.
 
     Raises:
         sqlite3.Error: it cannot be used now, or ever (`is_damage`).
@@ -100,6 +107,8 @@ def open_file(path: Path) -> sqlite3.Connection:
             _migrate(path)
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes * 3 // 4 // _FRAME_BYTES}")
+        connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
         undo.pop_all()
     return connection
 
@@ -124,12 +133,13 @@ def set_aside(path: Path, stamp: str) -> Path:
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:
-    """What the pages in use take; the file keeps those that were freed, for later."""
+    """What the pages in use take; the file keeps those that were freed, and rows of zeros, for later."""
     pages, free, size = (
         connection.execute(f"PRAGMA {each}").fetchone()[0]
         for each in ("page_count", "freelist_count", "page_size")
     )
-    return int((pages - free) * size)
+    (zeros,) = connection.execute("SELECT count(*) FROM reserve").fetchone()
+    return int((pages - free) * size - zeros * CHUNK_BYTES)
 
 
 def _migrate(path: Path) -> None:

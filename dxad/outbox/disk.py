@@ -6,14 +6,19 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from dxad.errors import NotConnected
-from dxad.outbox import database
+from dxad.outbox import database, growth
+from dxad.outbox.space import Space, Taken
 from dxad.runtime.clock import Clock
 
 __all__ = ["Disk"]
 
 log = logging.getLogger(__name__)
+
+_BUSY_BYTES: Final = 2**20
+"""When so much was committed since the last rest, the file grows by itself, or shall later."""
 
 
 class Disk:
@@ -26,6 +31,7 @@ class Disk:
         clock: Clock,
         on_open: Callable[[sqlite3.Connection], None],
         on_fresh: Callable[[], None],
+        space: Space | None = None,
     ) -> None:
         """Use the file at `path`, or memory.
 
@@ -34,6 +40,7 @@ class Disk:
             clock: dates what is set aside.
             on_open: is told of each new connection.
             on_fresh: is told when what the file held was set aside, before the new one is opened.
+            space: keeps room for the file.
         """
         self.connection: sqlite3.Connection | None = None
         self.set_aside: Path | None = None
@@ -43,6 +50,9 @@ class Disk:
         self._on_open = on_open
         self._on_fresh = on_fresh
         self._broken = False
+        self._space = space
+        self._unfolded = 0
+        self._at_rest = 0
 
     @contextmanager
     def use(self, *, reopen: bool = False) -> Iterator[sqlite3.Connection]:
@@ -61,6 +71,43 @@ class Disk:
         finally:
             if self.connection is not None and self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
+
+    def wrote(self, size: int) -> None:
+        """A commit has put about so many bytes into the log."""
+        self._unfolded += size
+
+    def rest(self) -> None:
+        """Nothing is waiting: fold the log in before a commit has to, and look after the room that is kept.
+
+        Raises:
+            NotConnected: the disk fails.
+        """
+        if self._space is None or self.connection is None:
+            return
+        with self.use() as connection:
+            if self._unfolded > self._space.log_bytes // 4:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._unfolded = 0
+            self._space.look_after_ballast(connection)
+            if self._unfolded - self._at_rest < _BUSY_BYTES:
+                self._space.grow(connection)
+            self._at_rest = self._unfolded
+
+    def throw_out_ballast(self) -> bool:
+        """The disk is full: give up what was kept for that; returns whether there was anything.
+
+        Raises:
+            NotConnected: it does not help.
+        """
+        if self._space is None:
+            return False
+        with self.use() as connection:
+            return growth.yield_all(connection) or self._space.throw_out_ballast(connection)
+
+    @property
+    def taken(self) -> Taken:
+        """The room that is kept."""
+        return Taken() if self._space is None else self._space.taken
 
     def close(self) -> None:
         """Let go of the file, its log folded in."""
@@ -85,6 +132,8 @@ class Disk:
         with ExitStack() as undo:
             connection = self._open()
             undo.callback(connection.close)
+            if self._space is not None:
+                self._space.take_log(connection)
             self._on_open(connection)
             undo.pop_all()
         return connection
@@ -94,7 +143,7 @@ class Disk:
             return database.memory()
         if not self._broken:
             try:
-                return database.open_file(self._path)
+                return self._open_file(self._path)
             except sqlite3.DatabaseError as error:
                 if not self._is_damage(error):
                     raise
@@ -103,4 +152,10 @@ class Disk:
         self._broken = False
         log.error("%s is damaged; it was set aside as %s", self._path, self.set_aside)
         self._on_fresh()
-        return database.open_file(self._path)
+        return self._open_file(self._path)
+
+    def _open_file(self, path: Path) -> sqlite3.Connection:
+        if self._space is None:
+            return database.open_file(path)
+        self._space.make_way()
+        return database.open_file(path, log_bytes=self._space.log_bytes)

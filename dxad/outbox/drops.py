@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 
 __all__ = ["Drop", "Why", "load", "merged", "note", "told"]
 
-Why = Literal["quota", "lane_quota", "age", "memory"]
-"""The file is full, the lane is, the lane's `max_age`, or memory was while the disk failed."""
+Why = Literal["quota", "lane_quota", "age", "disk", "memory"]
+"""The file's quota, the lane's, its `max_age`, no room on the disk, or in memory while the disk failed."""
 
 
 class Drop(NamedTuple):

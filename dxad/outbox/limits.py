@@ -25,6 +25,10 @@ class Limits:
     keep_ns: int = 0
     """How long what every sink has stays for replay, while there is room; 0: it goes at once."""
     lanes: Mapping[Lane, LaneLimits] = field(default_factory=dict)
+    reserve_bytes: int = 0
+    """How much of the disk the file takes hold of at start, so that others cannot fill it."""
+    wear_budget_bytes: int = 0
+    """How much may be written in a day before `outbox.wear` is raised; 0: any."""
 
     @classmethod
     def of(cls, section: OutboxSection) -> Self:
@@ -32,4 +36,4 @@ class Limits:
         lanes = {
             lane: LaneLimits(each.max_size, each.max_age) for lane, each in section.lanes.by_lane().items()
         }
-        return cls(section.keep, lanes)
+        return cls(section.keep, lanes, section.reserve, section.wear_budget)

@@ -42,7 +42,23 @@ class Report:
     def adopt(self, status: Status) -> None:
         """This is how the store is now."""
         self.count_dead(status.damaged - self.status.damaged, sink="", reason="damaged")
+        looked_at = (self.status.taken, self.status.written_per_day)
         self.status = status
+        if (status.taken, status.written_per_day) != looked_at:
+            self._look_at_disk(status)
+
+    def _look_at_disk(self, status: Status) -> None:
+        short = status.taken.short
+        if short is None:
+            self._health.clear("outbox.cramped", _SUBJECT, "there is room again")
+        else:
+            self._health.raise_condition("outbox.cramped", _SUBJECT, f"the disk is nearly full: {short}")
+        budget, written = self.limits.wear_budget_bytes, status.written_per_day
+        if budget and written is not None and written > budget:
+            told = f"{_mib(written)} are written in a day; wear_budget is {_mib(budget)}"
+            self._health.raise_condition("outbox.wear", _SUBJECT, told)
+        else:
+            self._health.clear("outbox.wear", _SUBJECT, "less is written now")
 
     def count_stored(self, fresh: Mapping[Lane, int]) -> None:
         """So many records have become durable."""
@@ -135,6 +151,10 @@ class Report:
                 {"lane": lane, "reason": reason, "records": n} for (lane, reason), n in dropped.items()
             ],
             "dead_letters": status.dead_letters,
+            "written_per_day": status.written_per_day,
+            "wear_budget": self.limits.wear_budget_bytes or None,
+            "reserved": status.taken.reserved,
+            "ballast": status.taken.ballast,
             "set_aside": None if status.set_aside is None else str(status.set_aside),
         }
 
@@ -164,3 +184,7 @@ class Report:
 
 def _told(drops: Sequence[Drop]) -> str:
     return "dropped " + ", ".join(f"{each.records} {each.what} ({each.reason})" for each in drops)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"

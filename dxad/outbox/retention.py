@@ -115,25 +115,28 @@ class Retention:
             if of_lane is not None and of_lane.max_age_ns is not None:
                 self._take(lane, _END, self._older_than(of_lane.max_age_ns), why="age")
 
-    def fit(self, sizes: Mapping[Lane, int], limits: Limits, max_bytes: int) -> None:
-        """Delete until each lane and the file are within their quotas.
+    def fit_lanes(self, sizes: Mapping[Lane, int], limits: Limits) -> None:
+        """Delete until each lane is within its own quota.
 
         Args:
             sizes: by lane, how many bytes it took before this look.
             limits: of the lanes.
-            max_bytes: of the file.
         """
         for lane, of_lane in limits.lanes.items():
             if of_lane.max_bytes is not None:
                 while (excess := self._size(lane, sizes) - of_lane.max_bytes) > 0:
                     if not self._free(lane, excess, "lane_quota"):
                         break
+
+    def fit(self, max_bytes: int, *, why: Why = "quota", most: Lane = Lane.CRITICAL) -> None:
+        """Delete until the file has `max_bytes` in use; nothing that is more important than lane `most`."""
+        lanes = [lane for lane in reversed(Lane) if lane >= most]
         while (used := used_bytes(self.connection)) > max_bytes:
             excess = used - max_bytes
             if not (
                 any(self._free_delivered(lane, excess) for lane in reversed(Lane))
                 or self._bury_for_good()
-                or any(self._free(lane, excess, "quota") for lane in reversed(Lane))
+                or any(self._free(lane, excess, why) for lane in lanes)
             ):
                 break
         self.gone.used_bytes = used

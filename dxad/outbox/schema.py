@@ -157,6 +157,12 @@ def m004_consumers(database: sqlite_utils.Database) -> None:
     database.execute("ALTER TABLE consumers RENAME COLUMN seen_utc TO silent_ns")
 
 
+@migrations()
+def m005_reserve(database: sqlite_utils.Database) -> None:
+    """Add rows of zeros, which make the file grow before it has to."""
+    _create(database, "reserve", {"number": int, "body": bytes}, pk="number")
+
+
 def _create(
     database: sqlite_utils.Database, name: str, columns: dict[str, type], *, pk: str | tuple[str, str]
 ) -> Table:

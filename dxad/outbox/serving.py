@@ -225,9 +225,13 @@ class Serving:
         self._moved.clear()
         self.changes.clear()
         self.places.came(came)
+        self.went(gone)
+        self.refresh(connection)
+
+    def went(self, gone: Gone) -> None:
+        """These are no more."""
         for lane, spans in chain(gone.spans.items(), gone.replaced.items()):
             self.places.went(lane, spans)
-        self.refresh(connection)
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Find out anew how old the oldest is, unless that was done just now."""

@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from dxad.outbox.drops import Drop
 from dxad.outbox.places import Backlog
+from dxad.outbox.space import Taken
 from dxad.record import UNKNOWN_BOOT, Boot, Lane
 
 __all__ = ["Committed", "Status"]
+
+_NONE_TAKEN: Final = Taken()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,10 @@ class Status:
     """What was lost and no durable event tells of."""
     boot: Boot = UNKNOWN_BOOT
     """The one that runs now, as it is known."""
+    taken: Taken = _NONE_TAKEN
+    """Room on the disk that nobody else can have."""
+    written_per_day: int | None = None
+    """Bytes, at the pace of the last day; None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

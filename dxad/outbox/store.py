@@ -6,12 +6,16 @@ Every method runs in the store thread.
 import logging
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from dxad.outbox import drops, plausibility, replays, segments, tables
+from dxad.errors import NotConnected
+from dxad.outbox import database, drops, plausibility, replays, segments, tables
 from dxad.outbox.boots import Boots
 from dxad.outbox.contents import Contents
+from dxad.outbox.database import used_bytes
 from dxad.outbox.disk import Disk
 from dxad.outbox.drops import Drop
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
@@ -20,8 +24,10 @@ from dxad.outbox.limits import Limits
 from dxad.outbox.retention import Gone, Retention
 from dxad.outbox.segments import Bulk, Totals
 from dxad.outbox.serving import Serving
+from dxad.outbox.space import Space
 from dxad.outbox.standing import Committed, Status
 from dxad.outbox.tables import ROW_BYTES
+from dxad.outbox.wear import Wear, written_bytes
 from dxad.runtime.clock import Clock
 from dxad.types import Boot, Lane, Record
 
@@ -32,6 +38,10 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _NOTHING: Final = Totals(0, 0)
+_COMMIT_BYTES: Final = 12 * 2**10
+"""About what a commit writes besides the records: the pages that they are in, and those of the indexes."""
+_ROOM_BYTES: Final = 64 * 2**10
+"""What is freed besides, when the disk is full."""
 
 
 class Store:
@@ -44,7 +54,9 @@ class Store:
         """The quota, from the next commit on."""
         self.limits = limits
         """Likewise."""
+        self._path = path
         self._clock = clock
+        self._wear = Wear()
         self._next_seq = 1
         self._boot = boot
         self.known_before: Boot | None = None
@@ -54,7 +66,13 @@ class Store:
         self._boots = Boots()
         self._contents = Contents()
         self._serving = Serving(self._boots, self._contents, self._utc)
-        self._disk = Disk(path, clock=clock, on_open=self._load, on_fresh=self._serving.start_afresh)
+        self._disk = Disk(
+            path,
+            clock=clock,
+            on_open=self._load,
+            on_fresh=self._serving.start_afresh,
+            space=None if path is None else Space(path, reserve=limits.reserve_bytes, max_bytes=max_bytes),
+        )
 
     def status(self) -> Status:
         """Everything in numbers, from memory."""
@@ -69,6 +87,8 @@ class Store:
             self._disk.set_aside,
             contents.untold,
             self._boot,
+            self._disk.taken,
+            self._wear.per_day(self._clock.now()),
         )
 
     def close(self) -> None:
@@ -99,6 +119,31 @@ class Store:
             NotConnected: the disk does not take it; everything is as it was before.
             ConfigError: the file is of a newer dxad.
         """
+        commit = partial(self._commit, records, bulk, lost=lost, told=told, replacing=replacing, tidy=tidy)
+        dropped: Sequence[Drop] | None = None
+        while True:
+            try:
+                done = commit()
+            except NotConnected as error:
+                if not database.is_full(error.__cause__):
+                    raise
+                if self._disk.throw_out_ballast():
+                    continue
+                if dropped is not None or (dropped := self._make_room(records, bulk)) is None:
+                    raise
+            else:
+                return done if not dropped else replace(done, dropped=[*dropped, *done.dropped])
+
+    def _commit(
+        self,
+        records: Sequence[Record],
+        bulk: Bulk | None,
+        *,
+        lost: Sequence[Drop],
+        told: Sequence[Drop],
+        replacing: Collection[str],
+        tidy: bool,
+    ) -> Committed:
         with self._disk.use(reopen=True) as connection:
             noted = self._serving.has_news or not self._boot_saved or lost
             if not (records or bulk or noted or tidy):
@@ -130,16 +175,22 @@ class Store:
             self._contents.went(gone)
             self._contents.dead_letters, self._contents.untold = dead_letters, untold
             came = {lane: each.records for lane, each in fresh.items()}
+            self._disk.wrote(_COMMIT_BYTES + sum(each.bytes for each in fresh.values()))
             self._serving.saved(connection, floors, came, gone)
         return _committed(seqs, 0 if bulk is None else next_seq - 1, came, gone)
 
     def tidy(self) -> Committed:
-        """Let go of what is too old.
+        """Let go of what is too old, and use the pause for what a commit would else have to do.
 
         Raises:
             NotConnected: the disk does not take it.
         """
-        return self.commit((), tidy=True)
+        done = self.commit((), tidy=True)
+        self._disk.rest()
+        written = written_bytes()
+        if written is not None and self._path is not None:
+            self._wear.note(written, self._clock.now())
+        return done
 
     def _retain(
         self,
@@ -159,8 +210,36 @@ class Store:
         if tidy:
             retention.expire(self.limits)
         sizes = {lane: self._contents.sizes[lane] + fresh.get(lane, _NOTHING).bytes for lane in Lane}
-        retention.fit(sizes, self.limits, self.max_bytes)
+        retention.fit_lanes(sizes, self.limits)
+        retention.fit(self.max_bytes)
         return retention.gone
+
+    def _make_room(self, records: Sequence[Record], bulk: Bulk | None) -> Sequence[Drop] | None:
+        """The disk is full, but not the file's quota: delete what makes room for these in the file itself.
+
+        Returns:
+            What was lost by it; None if that would not help, or they are less important than all there is.
+        """
+        size = sum(len(each.body) + ROW_BYTES for each in records) + sum(
+            map(len, bulk.bodies if bulk else ())
+        )
+        needed = 2 * size + _ROOM_BYTES
+        most = min((each.lane for each in records), default=Lane.BULK)
+        if sum(self._contents.sizes[lane] for lane in Lane if lane >= most) < needed:
+            return None
+        with self._disk.use() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            floors = self._serving.delivered()
+            retention = Retention(connection, self._boots, floors, self._boot, self._clock.now())
+            retention.fit(used_bytes(connection) - needed, why="disk", most=most)
+            gone = retention.gone
+            drops.note(connection, gone.drops)
+            untold = drops.load(connection)
+            connection.execute("COMMIT")
+            self._contents.went(gone)
+            self._contents.untold = untold
+            self._serving.went(gone)
+        return gone.drops
 
     @property
     def boot(self) -> Boot:

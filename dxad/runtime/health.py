@@ -52,6 +52,10 @@ CONDITIONS: Final = {
         "warning", "a sink refuses record after record; nothing new is offered until it takes them"
     ),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
+    "outbox.cramped": Kind(
+        "warning", "the disk is nearly full: the outbox lives on the room that it took hold of before"
+    ),
+    "outbox.wear": Kind("warning", "more is written to the disk than flash bears for years"),
     "outbox.full": Kind("error", "the outbox dropped records to stay within its quota"),
     "config.rejected": Kind(
         "warning", "the configuration on disk was refused at a reload: the one before goes on"
