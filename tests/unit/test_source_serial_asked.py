@@ -187,7 +187,7 @@ class TestFaults:
 
     async def test_of_several_on_one_line_a_dead_one_soon_costs_the_others_nothing(self, link):
         channels = {name: {"query": f"{name}?\n"} for name in ("one", "two", "three")}
-        settings = {"query": None, "decode": NUMBER, "channels": channels, "timeout": "20ms"}
+        settings = {"query": None, "decode": NUMBER, "channels": channels, "timeout": "60ms"}
         replies = {b"one?\n": b"1\n", b"two?\n": b"", b"three?\n": b"3\n"}
         async with Instrument(link, replies.__getitem__) as instrument, asking(link, **settings) as source:
             for _ in range(8):
