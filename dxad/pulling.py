@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Final
 
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, NotConnected
 from dxad.event import Event, identity
 from dxad.outbox import Outbox
 from dxad.outbox.leasing import PREFIX, Given, Known
@@ -158,11 +158,15 @@ class Consumers:
         self._loaded = False
 
     async def run(self) -> None:
-        """Know the consumers of before, and drop those that are silent for too long."""
-        await self._load()
+        """Know the consumers of before, and drop those that are silent for too long; wait for a disk."""
         while True:
-            await self._clock.sleep_until(self._clock.now() + _LOOK_NS)
-            await self._look()
+            try:
+                await self._load()
+                await self._look()
+            except NotConnected:  # the outbox says so, and mends it
+                await self._clock.sleep_until(self._clock.now() + NS_PER_S)
+            else:
+                await self._clock.sleep_until(self._clock.now() + _LOOK_NS)
 
     async def _load(self) -> None:
         if self._loaded:

@@ -109,6 +109,8 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes * 3 // 4 // _FRAME_BYTES}")
         connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
+        # Another process may have made the tables: who has not read that yet cannot fold the log in.
+        connection.execute("SELECT count(*) FROM records WHERE seq < 0").fetchone()
         undo.pop_all()
     return connection
 

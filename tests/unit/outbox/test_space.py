@@ -200,3 +200,8 @@ async def test_the_log_is_folded_in_between_commits(make, path):
         await box._tidy()
         assert path.stat().st_size > size + 300_000
         assert sql(path, "SELECT count(*) FROM segments") == [(60,)]
+
+
+async def test_a_file_that_is_made_anew_is_used_at_once(make, tmp_path):
+    async with make(tmp_path / "new.db", limits=Limits(reserve_bytes=2**20)) as box:
+        assert box.snapshot()["degraded"] is None
