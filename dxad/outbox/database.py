@@ -4,6 +4,7 @@ Source: https://www.sqlite.org/pragma.html; what WAL with `synchronous=FULL` kee
 simulated power cuts: everything that was acknowledged.
 """
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -41,6 +42,7 @@ _PRAGMAS: Final = (
 
 _FRAME_BYTES: Final = 4096 + 24
 """What a page takes in the log."""
+_PIECE_BYTES: Final = 2**20
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
@@ -100,6 +102,7 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
             damage = sqlite3.DatabaseError(verdict)
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise damage
+        _write_log_anew(connection, path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
@@ -142,6 +145,37 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     )
     (zeros,) = connection.execute("SELECT count(*) FROM reserve").fetchone()
     return int((pages - free) * size - zeros * CHUNK_BYTES)
+
+
+def _write_log_anew(connection: sqlite3.Connection, path: Path) -> None:
+    """Have what stands in the log written to the disk once more, before more is promised.
+
+    A sync that failed is told once: the kernel then holds the pages for clean, though they may not be on the
+    disk, and the next sync of the same pages is a lie. SQLite, opened again, finds its frames in memory and
+    appends behind them; a power cut would then end the log where they should be. Pages that are written again
+    are dirty again. The same is true of a process that was killed before it could do this.
+
+    Source: "PostgreSQL's fsync() surprise", https://lwn.net/Articles/752063/.
+
+    Raises:
+        OSError: the disk still fails.
+    """
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or not log.stat().st_size or not os.access(log, os.W_OK):
+        return
+    connection.execute("BEGIN IMMEDIATE")  # nobody else appends meanwhile
+    descriptor = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        offset = 0
+        while data := os.pread(descriptor, _PIECE_BYTES, offset):
+            offset += os.pwrite(descriptor, data, offset)
+        os.fdatasync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EROFS:  # else nothing will be promised either, and it can be read
+            raise
+    finally:
+        os.close(descriptor)
+        connection.execute("ROLLBACK")
 
 
 def _migrate(path: Path) -> None:
