@@ -10,7 +10,7 @@ much. A file's own sync does not make its name certain, though on many file syst
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,8 @@ class _File:
     """By sector: when it was written since the last sync, and what it held then."""
     sizes: list[tuple[int, int]] = field(default_factory=list)
     """When the file had which size since then."""
+    cuts: list[tuple[int, int]] = field(default_factory=list)
+    """When it was cut to which size since then: on disk it was, or was not, as a whole."""
     since: int = 0
 
     def write(self, now: int, offset: int, data: bytes) -> None:
@@ -42,6 +44,7 @@ class _File:
 
     def resize(self, now: int, size: int) -> None:
         if size < len(self.live):
+            self.cuts.append((now, size))
             last = (len(self.live) - 1) // SECTOR
             del self.live[size:]
             for sector in range(size // SECTOR, last + 1):
@@ -64,17 +67,20 @@ class _File:
     def _forget(self, now: int) -> None:
         self.versions.clear()
         self.sizes.clear()
+        self.cuts.clear()
         self.since = now
 
     def after(self, now: int, rng: random.Random, arrived: float) -> bytearray:
         """What is found after the power went: `arrived` is about the share of what was written last."""
         found = bytearray(self.certain)
         unit = rng.choice((1, _PAGE))
+        sized = self._moment(now, rng, arrived)
         moments: dict[int, float] = {}
         for sector, versions in self.versions.items():
             if sector // unit not in moments:
                 moments[sector // unit] = self._moment(now, rng, arrived)
-            known = [data for at, data in versions if at <= moments[sector // unit]]
+            moment = self._as_cut(sector, moments[sector // unit], sized)
+            known = [data for at, data in versions if at <= moment]
             if not known:
                 continue
             data = known[-1]
@@ -82,10 +88,16 @@ class _File:
                 cut = rng.randrange(SECTOR)
                 data = data[:cut] + self._sector(found, sector)[cut:]
             self._put(found, sector, data)
-        moment = self._moment(now, rng, arrived)
-        sizes = [len(self.certain)] + [size for at, size in self.sizes if at <= moment]
+        sizes = [len(self.certain)] + [size for at, size in self.sizes if at <= sized]
         del found[sizes[-1] :]
         return found + bytes(sizes[-1] - len(found))
+
+    def _as_cut(self, sector: int, moment: float, sized: float) -> float:
+        """A sector that was cut off is as it was before if the cut is not on disk, and since, if it is."""
+        for at, size in self.cuts:
+            if sector >= size // SECTOR:
+                moment = max(moment, at) if at <= sized else min(moment, at - 1)
+        return moment
 
     def _moment(self, now: int, rng: random.Random, arrived: float) -> float:
         if rng.random() < arrived:
@@ -106,14 +118,26 @@ class _File:
 class Disk:
     """One folder on it."""
 
-    def __init__(self, folder: str, *, ignore_sync: Callable[[str], bool] = lambda _: False, seed: int = 0):
-        """`ignore_sync` says of which files syncs do nothing: a disk that lies, or a program that forgets."""
+    def __init__(
+        self,
+        folder: str,
+        *,
+        ignore_sync: Callable[[str], bool] = lambda _: False,
+        before: Mapping[str, bytes] | None = None,
+        seed: int = 0,
+    ):
+        """A folder that holds what was there `before`, by name.
+
+        `ignore_sync` says of which files syncs do nothing: a disk that lies, or a program that forgets.
+        """
         self._folder = folder
         self._ignore_sync = ignore_sync
         self._rng = random.Random(seed)
         self._now = 0
         self._live: dict[str, _File] = {}
-        self._certain: dict[str, _File] = {}
+        for name, content in (before or {}).items():
+            self._live[f"{folder}/{name}"] = _File(bytearray(content), bytearray(content))
+        self._certain: dict[str, _File] = dict(self._live)
         self._renamed: list[dict[str, _File]] = []
         """All names after each change since the folder's last sync."""
         self.counts: Counter[str] = Counter()

@@ -34,6 +34,7 @@ from typing import Final
 
 from dxad.errors import OutboxFull
 from dxad.outbox import Outbox
+from dxad.outbox.limits import Limits
 from dxad.runtime.clock import Clock, SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -79,7 +80,8 @@ class Load:
         self._rng = random.Random(round_)
         self._marks = os.open(folder / MARKS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self._metrics = Metrics()
-        self._box = make(folder / FILE, max_bytes=quota or 2**30, metrics=self._metrics)
+        limits = Limits(keep_ns=300_000_000, reserve_bytes=2**20)
+        self._box = make(folder / FILE, max_bytes=quota or 2**30, metrics=self._metrics, limits=limits)
         self._pending: set[asyncio.Future[int]] = set()
         self._over = False
 

@@ -8,7 +8,7 @@ import random
 import shutil
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from tests.durability.ledger import Ledger, look, verdict
 from tests.durability.load import FILE
 from tests.durability.strace import Call
 
-__all__ = ["Cut", "cuts", "judge", "record", "wal_is_never_synced"]
+__all__ = ["Cut", "contents", "cuts", "judge", "record", "wal_is_never_synced"]
 
 _ROUNDS: Final = ("--kill", "", "--quota 300000", "--kill --quota 600000", "")
 """How each process of the load goes; the next one finds what the one before has left."""
@@ -46,6 +46,11 @@ def record(folder: Path, output: Path, *, records: int, options: Sequence[str] =
     return list(strace.calls(output, folder))
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """What is in a folder before a load, by name."""
+    return {each.name: each.read_bytes() for each in folder.iterdir()}
+
+
 def wal_is_never_synced(path: str) -> bool:
     """What `synchronous=NORMAL` means between two checkpoints."""
     return path.endswith("-wal")
@@ -57,12 +62,15 @@ def cuts(
     states: int,
     *,
     seed: int,
-    ignore_sync: Callable[[str], bool] = lambda _: False,
+    **more,
 ) -> Iterator[tuple[int, int, Disk, Ledger, random.Random]]:
-    """The disk and the promises at so many moments: half of them anywhere, half where most is uncertain."""
+    """The disk and the promises at so many moments: half of them anywhere, half where most is uncertain.
+
+    `more` goes to the disk.
+    """
     rng = random.Random(seed)
-    moments = sorted(_moments(calls, folder, states, rng, ignore_sync))
-    disk, ledger = Disk(str(folder), ignore_sync=ignore_sync, seed=seed), _Foresight(calls)
+    moments = sorted(_moments(calls, Disk(str(folder), **more), states, rng))
+    disk, ledger = Disk(str(folder), seed=seed, **more), _Foresight(calls)
     done = 0
     for number, moment in enumerate(moments):
         for call in calls[done:moment]:
@@ -88,14 +96,7 @@ async def judge(
         yield Cut(number, moment, len(ledger.stored), faults)
 
 
-def _moments(
-    calls: Sequence[Call],
-    folder: Path,
-    states: int,
-    rng: random.Random,
-    ignore_sync: Callable[[str], bool],
-) -> list[int]:
-    disk = Disk(str(folder), ignore_sync=ignore_sync)
+def _moments(calls: Sequence[Call], disk: Disk, states: int, rng: random.Random) -> list[int]:
     delicate = []
     for number, call in enumerate(calls):
         disk.do(call)
@@ -104,7 +105,7 @@ def _moments(
     born = next(number for number, call in enumerate(calls) if call.what == "mark")
     anywhere = [number for number, call in enumerate(calls) if call.what != "mark"]
     return (
-        rng.choices([each for each in anywhere if each < born], k=states // 20)  # being made, and migrated
+        rng.choices([each for each in anywhere if each < born], k=states // 20)  # being made, or opened
         + rng.choices([each for each in anywhere if each > born], k=states // 2)
         + rng.choices([each for each in delicate if each > born], k=states - states // 2 - states // 20)
     )

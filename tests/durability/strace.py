@@ -149,6 +149,8 @@ def _on_file(name: str, path: str, rest: bytes, strings: list[bytes], inside: st
         case "ftruncate":
             return Call("resize", path, numbers[0])
         case "fallocate":
+            if b"KEEP_SIZE" in rest:
+                return Call("nothing", path)  # blocks are taken, and read as nothing
             return Call("grow", path, sum(numbers[-2:]))
         case _:
             assert name == "sync_file_range", name
