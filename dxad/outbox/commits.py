@@ -123,6 +123,10 @@ class Commits:
         self._telling = (record.id, drops)
         return self.append(record)
 
+    def tell_news(self) -> None:
+        """There may be something new in any lane."""
+        self._tell_sinks(set(Lane))
+
     @property
     def is_telling(self) -> bool:
         """Whether such an event waits to be stored."""

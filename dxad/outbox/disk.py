@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from dxad.errors import NotConnected
-from dxad.outbox import database, growth
+from dxad.outbox import database, growth, salvage
 from dxad.outbox.space import Space, Taken
 from dxad.runtime.clock import Clock
 
@@ -109,6 +109,16 @@ class Disk:
         """The room that is kept."""
         return Taken() if self._space is None else self._space.taken
 
+    def condemn(self, verdict: str) -> None:
+        """The file is damaged, as a check says that took its time: it is set aside at the next commit.
+
+        Raises:
+            NotConnected: always.
+        """
+        self._broken = True
+        self._drop_connection()
+        raise NotConnected(f"the outbox's file is damaged: {verdict}")
+
     def close(self) -> None:
         """Let go of the file, its log folded in."""
         if self.connection is not None:
@@ -147,12 +157,15 @@ class Disk:
             except sqlite3.DatabaseError as error:
                 if not self._is_damage(error):
                     raise
+        small = salvage.small(self._path)
         now = datetime.fromtimestamp(self._clock.utc(self._clock.now()) / 1e9, UTC)
         self.set_aside = database.set_aside(self._path, now.strftime("%Y%m%dT%H%M%SZ"))
         self._broken = False
         log.error("%s is damaged; it was set aside as %s", self._path, self.set_aside)
         self._on_fresh()
-        return self._open_file(self._path)
+        connection = self._open_file(self._path)
+        small.put(connection)
+        return connection
 
     def _open_file(self, path: Path) -> sqlite3.Connection:
         if self._space is None:

@@ -20,6 +20,7 @@ from dxad.outbox.leasing import PREFIX, Given, Known, Leasing, load_consumers
 from dxad.outbox.limits import Limits
 from dxad.outbox.places import Backlog
 from dxad.outbox.report import Report
+from dxad.outbox.rescue import Rescue
 from dxad.outbox.standing import Status
 from dxad.outbox.store import Store
 from dxad.outbox.unsaved import Held
@@ -70,7 +71,9 @@ class Outbox:
         now = clock.now()
         known = Boot(boot_id() if boot is None else boot, clock.utc(now) - now, clock_ok=False)
         self._store = Store(path, max_bytes=max_bytes, clock=clock, boot=known, limits=limits)
-        self._report = Report(max_bytes=max_bytes, limits=limits, health=health, metrics=metrics, clock=clock)
+        self._report = Report(
+            gateway, max_bytes=max_bytes, limits=limits, health=health, metrics=metrics, clock=clock
+        )
         self._commits = Commits(
             self._store,
             self._report,
@@ -80,7 +83,7 @@ class Outbox:
             tell_sinks=self._tell_sinks,
         )
         self._clock = clock
-        self._gateway = gateway
+        self._rescue = Rescue(path, self._commits, self._store, self._report, tell=self._commits.append)
         self._guesses_taken = False
         self._housekeeping: asyncio.Task[None] | None = None
         self._lanes: dict[str, frozenset[Lane]] = {}  # by sink
@@ -124,6 +127,7 @@ class Outbox:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
+        await self._rescue.close()
         await self._commits.close()
         await thread.run(self._store.close)
         thread.close()
@@ -410,8 +414,9 @@ class Outbox:
             await asyncio.sleep(_HOUSEKEEPING_S)
             if self._commits.degraded is None:
                 await self._tidy()
-            if self._gateway is not None and not self._commits.is_telling:
-                telling = self._report.telling(self._gateway)
+            self._rescue.look()
+            if not self._commits.is_telling:
+                telling = self._report.telling()
                 if telling is not None:
                     self._commits.tell(*telling)
 

@@ -1,6 +1,7 @@
 """What the outbox tells about itself: counters, conditions, a snapshot, an event about what was lost."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from dxad.event import Event, Told, identity, rfc3339, to_record
@@ -28,8 +29,16 @@ class Report:
     """Counts what happens to records, and says what is wrong while it is."""
 
     def __init__(
-        self, *, max_bytes: int, limits: Limits, health: Health, metrics: Metrics, clock: Clock
+        self,
+        gateway: str | None,
+        *,
+        max_bytes: int,
+        limits: Limits,
+        health: Health,
+        metrics: Metrics,
+        clock: Clock,
     ) -> None:
+        self._gateway = gateway
         self.status = Status({}, {}, {}, 0, 0, 0, None, ())
         self.max_bytes = max_bytes
         self.limits = limits
@@ -38,6 +47,7 @@ class Report:
         self._clock = clock
         self._lost: list[Drop] = []  # in the episode that lasts
         self._lost_at = 0
+        self._salvaged: int | None = None
 
     def adopt(self, status: Status) -> None:
         """This is how the store is now."""
@@ -83,14 +93,14 @@ class Report:
             self._health.clear("outbox.full", _SUBJECT, _told(self._lost))
             self._lost.clear()
 
-    def telling(self, gateway: str) -> tuple[Record, Sequence[Drop]] | None:
+    def telling(self) -> tuple[Record, Sequence[Drop]] | None:
         """The event about what was lost and is not told of, when it is time, and what it tells of.
 
         It is time when the episode is over, and once a day while it lasts. The id depends on the numbers, so
         that the same report is not stored twice.
         """
-        untold = self.status.untold
-        if not untold:
+        gateway, untold = self._gateway, self.status.untold
+        if gateway is None or not untold:
             return None
         now = self._clock.now()
         now_utc = self.status.boot.offset_ns + now
@@ -125,6 +135,31 @@ class Report:
         )
         return to_record(event, Told(self.status.boot.id, self._clock.synchronised)), untold
 
+    def taken_over(self, aside: Path, counts: Mapping[str, int]) -> Record | None:
+        """The event about what was taken over from a damaged file."""
+        self._metrics.counter("dxad_records_salvaged_total").add(counts["taken_over"])
+        self._salvaged = counts["taken_over"]
+        if self._gateway is None:
+            return None
+        now = self._clock.now()
+        event = Event(
+            id=identity(self._gateway, "outbox.salvaged", aside.name),
+            type="dxad.outbox.salvaged",
+            source=f"/{self._gateway}/outbox",
+            time_utc=self.status.boot.offset_ns + now,
+            at=now,
+            subject=_SUBJECT,
+            lane=Lane.CRITICAL,
+            data={
+                "set_aside": aside.name,
+                "taken_over": counts["taken_over"],
+                "delivered_before": counts["delivered"],
+                "damaged": counts["damaged"],
+                "complete": bool(counts["complete"]),
+            },
+        )
+        return to_record(event, Told(self.status.boot.id, self._clock.synchronised))
+
     def degraded(self, reason: str) -> None:
         """The disk does not take records."""
         self._health.raise_condition("outbox.degraded", _SUBJECT, reason)
@@ -155,6 +190,7 @@ class Report:
             "wear_budget": self.limits.wear_budget_bytes or None,
             "reserved": status.taken.reserved,
             "ballast": status.taken.ballast,
+            "salvaged": self._salvaged,
             "set_aside": None if status.set_aside is None else str(status.set_aside),
         }
 

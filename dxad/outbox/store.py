@@ -9,10 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from dxad.errors import NotConnected
 from dxad.outbox import database, drops, plausibility, replays, segments, tables
+from dxad.outbox.adopting import Adopting
 from dxad.outbox.boots import Boots
 from dxad.outbox.contents import Contents
 from dxad.outbox.database import used_bytes
@@ -57,6 +58,7 @@ class Store:
         self._path = path
         self._clock = clock
         self._wear = Wear()
+        self._adopting: Adopting | None = None
         self._next_seq = 1
         self._boot = boot
         self.known_before: Boot | None = None
@@ -143,15 +145,16 @@ class Store:
         told: Sequence[Drop],
         replacing: Collection[str],
         tidy: bool,
+        boot: int | None = None,
     ) -> Committed:
         with self._disk.use(reopen=True) as connection:
             noted = self._serving.has_news or not self._boot_saved or lost
             if not (records or bulk or noted or tidy):
                 return Committed()
             connection.execute("BEGIN IMMEDIATE")
-            boot = self._boots.number(self._boot)
             if not self._boot_saved:
-                boot = self._boots.save(connection, self._boot)
+                self._boots.save(connection, self._boot)
+            boot = self._boots.number(self._boot) if boot is None else boot
             seqs = tables.insert(connection, records, self._next_seq, boot)
             next_seq = max(self._next_seq, max(seqs, default=0) + 1)
             fresh = _fresh(records, seqs, self._next_seq)
@@ -191,6 +194,43 @@ class Store:
         if written is not None and self._path is not None:
             self._wear.note(written, self._clock.now())
         return done
+
+    # -- after damage -------------------------------------------------------------------------------------
+
+    def condemn(self, verdict: str) -> None:
+        """The file is damaged, as a check says that took its time.
+
+        Raises:
+            NotConnected: always; the next commit begins a fresh file.
+        """
+        self._disk.condemn(verdict)
+
+    def begin_rescue(self, aside: Path) -> None:
+        """Take over from a damaged file what `adopt` is given."""
+        with self._disk.use() as connection:
+            self._adopting = Adopting(connection, aside, self._boots)
+
+    def adopt(self, kind: str, rows: Sequence[Sequence[Any]]) -> tuple[dict[str, int], Sequence[Drop]]:
+        """Store what was read of a damaged file.
+
+        Returns:
+            How many were taken over and how many left behind, and what the quota took meanwhile.
+        """
+        adopting = self._adopting
+        assert adopting is not None
+        taken_over, delivered = 0, adopting.delivered
+        dropped: list[Drop] = []
+        if kind == "letters":
+            with self._disk.use() as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                adopting.letters(connection, rows)
+                connection.execute("COMMIT")
+                self._contents.dead_letters = tables.count_dead_letters(connection)
+        for records, bulk, boot in adopting.batches(kind, rows):
+            done = self._commit(records, bulk, lost=(), told=(), replacing=(), tidy=False, boot=boot)
+            taken_over += sum(done.fresh.values())
+            dropped += done.dropped
+        return {"taken_over": taken_over, "delivered": adopting.delivered - delivered}, dropped
 
     def _retain(
         self,

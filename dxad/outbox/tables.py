@@ -18,6 +18,7 @@ __all__ = [
     "Letter",
     "at",
     "bury",
+    "checksum",
     "count_between",
     "count_dead_letters",
     "delete",
@@ -82,7 +83,7 @@ def insert(connection: sqlite3.Connection, records: Sequence[Record], first: int
                 boot,
                 each.at_ns,
                 len(each.body),
-                _crc(each.lane, each.id, boot, each.at_ns, each.body),
+                checksum(each.lane, each.id, boot, each.at_ns, each.body),
                 each.body,
             )
             for seq, each in enumerate(records, first)
@@ -230,12 +231,12 @@ def _found(rows: Iterable[tuple[int, int, str, int, int, int, bytes]], boots: Ma
     found = Found([], [])
     for seq, lane, id_, boot, at_ns, crc, body in rows:
         record = Record(id_, Lane(lane), body, seq, boots.get(boot, UNKNOWN_BOOT), at_ns)
-        (found.sound if _crc(lane, id_, boot, at_ns, body) == crc else found.damaged).append(record)
+        (found.sound if checksum(lane, id_, boot, at_ns, body) == crc else found.damaged).append(record)
     return found
 
 
-def _crc(lane: int, id_: str, boot: int, at_ns: int, body: bytes) -> int:
-    """Those of the first version, without a boot, were made of less."""
+def checksum(lane: int, id_: str, boot: int, at_ns: int, body: bytes) -> int:
+    """A record's; those of the first version, without a boot, are made of less."""
     date = f"/{boot}/{at_ns}" if boot else ""
     return zlib.crc32(body, zlib.crc32(f"{id_}{date}".encode(), lane))
 

@@ -60,6 +60,7 @@ METRICS: Final = {
     "dxad_telemetry_bytes_total": "bytes of them",
     "dxad_telemetry_rows_lost_total": "rows that were overwritten before telemetry had read them",
     "dxad_telemetry_records_lost_total": "telemetry records that the outbox did not take",
+    "dxad_records_salvaged_total": "records taken over from a damaged outbox",
     "dxad_outbox_pending": "records that wait for a sink",
     "dxad_outbox_bytes": "size of the outbox on disk",
     "dxad_conditions": "conditions that hold now, by code",

@@ -118,20 +118,24 @@ class TestLaneLimits:
 
 
 class TestTold:
+    @pytest.fixture(autouse=True)
+    def nobody_keeps_house(self, monkeypatch):
+        monkeypatch.setattr("dxad.outbox.front._HOUSEKEEPING_S", 60)
+
     async def tell(self, box: Outbox) -> None:
-        telling = box._report.telling("gw")
+        telling = box._report.telling()
         assert telling
         await box._commits.tell(*telling)
 
     async def test_an_episode_is_one_event_whose_numbers_add_up(self, make, health, metrics):
-        async with make(max_bytes=MIB) as box:
+        async with make(max_bytes=MIB, gateway="gw") as box:
             await box.subscribe("s", ALL)
             await fill(box, "p", Lane.NORMAL, 300)
             await box.refuse("s", await box.fetch("s", 1000), "no", most=1)
             await fill(box, "n", Lane.NORMAL, 700)
             stored = [box.append_bulk([bytes(1000)] * 50) for _ in range(20)]
             await asyncio.gather(*stored, return_exceptions=True)
-            assert box._report.telling("gw") is None
+            assert box._report.telling() is None
             read = await box.fetch("s", 5000)
             await box.ack("s", read)
             await box.append(record("room"))
@@ -148,24 +152,24 @@ class TestTold:
             assert by_lane["bulk"] + left["bulk"] == 1000
             assert by_lane["dead_letter"] <= 300
             assert told["data"]["records"] == by_lane.total()
-            assert box._report.telling("gw") is None
+            assert box._report.telling() is None
 
     async def test_what_was_lost_before_a_restart_is_told_after_it(self, make):
-        async with make(max_bytes=MIB) as box:
+        async with make(max_bytes=MIB, gateway="gw") as box:
             await fill(box, "n", Lane.NORMAL, 1500)
             lost = box.snapshot()["dropped"]["normal"]
-        async with make(max_bytes=MIB) as box:
+        async with make(max_bytes=MIB, gateway="gw") as box:
             await box.subscribe("s", ALL)
             await self.tell(box)
             (report, *_) = await box.fetch("s", 1)
             assert decode(report)["data"]["records"] == lost
 
     async def test_an_episode_that_lasts_is_told_of_once_a_day(self, make, clock, health):
-        async with make(max_bytes=MIB) as box:
+        async with make(max_bytes=MIB, gateway="gw") as box:
             await fill(box, "n", Lane.NORMAL, 1500)
             await clock.step(23 * HOUR_NS)
             await fill(box, "m", Lane.NORMAL, 20)
-            assert box._report.telling("gw") is None
+            assert box._report.telling() is None
             await clock.step(HOUR_NS)
             await self.tell(box)
             await fill(box, "o", Lane.NORMAL, 20)
