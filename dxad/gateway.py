@@ -235,6 +235,8 @@ class Gateway:
         for name, sink in outbox["sinks"].items():
             yield Sample("dxad_outbox_pending", sink["pending"], (("sink", name),))
         yield Sample("dxad_outbox_bytes", outbox["bytes"])
+        if outbox["written_per_day"] is not None:
+            yield Sample("dxad_outbox_written_bytes_per_day", outbox["written_per_day"])
         for condition in self._health.active:
             yield Sample("dxad_conditions", 1, (("code", condition.code), ("subject", condition.subject)))
         yield Sample("dxad_uptime_seconds", self.uptime_s)

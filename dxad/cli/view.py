@@ -294,6 +294,9 @@ def _outbox(outbox: Document) -> Text:
             told.append(f", {outbox[name]:,} {name.replace('_', ' ')}", style=style)
     told.append(f", {dropped:,} dropped", style=ERROR if dropped else "")
     told.append(f", {outbox.get('bytes', 0) / 2**20:.1f} of {outbox.get('max_bytes', 0) / 2**20:.0f} MiB")
+    if (written := outbox.get("written_per_day")) is not None:
+        worn = bool(outbox.get("wear_budget")) and written > outbox["wear_budget"]
+        told.append(f", {written / 2**20:,.0f} MiB/day", style=WARNING if worn else "")
     return told
 
 

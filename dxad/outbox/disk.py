@@ -17,6 +17,8 @@ __all__ = ["Disk"]
 
 log = logging.getLogger(__name__)
 
+_FOLDED_AT: Final = 2**20
+"""Bytes in the log: to fold in so few takes hardly longer than a commit, which may have to wait for it."""
 _BUSY_BYTES: Final = 2**20
 """When so much was committed since the last rest, the file grows by itself, or shall later."""
 
@@ -85,7 +87,7 @@ class Disk:
         if self._space is None or self.connection is None:
             return
         with self.use() as connection:
-            if self._unfolded > self._space.log_bytes // 4:
+            if self._unfolded > _FOLDED_AT:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
                 self._unfolded = 0
             self._space.look_after_ballast(connection)

@@ -10,9 +10,9 @@ from typing import Final
 
 __all__ = ["CHUNK_BYTES", "ENOUGH", "Growth", "yield_all"]
 
-CHUNK_BYTES: Final = 2**18
+CHUNK_BYTES: Final = 2**16
 """How large one row of zeros is: what one step writes."""
-_DELETED_AT_ONCE: Final = 16
+_DELETED_AT_ONCE: Final = 64
 ENOUGH: Final = 0.95
 """With this share of what it was to have the file is large enough: to grow, its free pages must be filled."""
 

@@ -15,7 +15,7 @@ from tests.bench.report import Metric
 
 __all__ = ["measure"]
 
-PARTS: Final = {"rates": 4.0, "telemetry": 10.0}
+PARTS: Final = {"rates": 4.0, "latency": 10.0, "telemetry": 10.0}
 """By name, for how many seconds each of its figures is measured."""
 
 

@@ -5,6 +5,7 @@ single append            durable appends per second, one after the other, of 200
 bulk in                  200 B bulk records per second, 256 to a commit; reference: the same in a raw log
 bulk in and out          the same, while a sink takes as many out, 10,000 behind
 rows in and out          the same as single events, 256 to a commit
+written …                bytes that the store had written to the disk for each byte of records, meanwhile
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from dxad.outbox import Limits, Outbox
+from dxad.outbox.wear import written_bytes
 from dxad.runtime.clock import SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -66,11 +68,12 @@ async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
             found["bulk in"] = await _against(bulk, lambda: log.append(BODIES), for_s, 0.75, _BATCH)
     async with make(folder / "through.db") as box:
         await box.subscribe("s", frozenset(Lane))
-        value = await _through(box, for_s, lambda: box.append_bulk(BODIES))
+        value, written = await _through(box, for_s, lambda: box.append_bulk(BODIES))
         found["bulk in and out"] = Metric(value=value, unit="records/s", goal=300_000)
+        found["written bulk"] = Metric(value=written, unit="× the records", goal=4, at_most=True)
     async with make(folder / "kept.db", keep_ns=86_400 * 10**9) as box:
         await box.subscribe("s", frozenset(Lane))
-        value = await _through(box, for_s, lambda: box.append_bulk(BODIES))
+        value, _ = await _through(box, for_s, lambda: box.append_bulk(BODIES))
         found["bulk in and out, kept until full"] = Metric(value=value, unit="records/s")
     async with make(folder / "rows.db") as box:
         await box.subscribe("s", frozenset(Lane))
@@ -79,8 +82,9 @@ async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
             stored = [box.append(Record(f"{next(numbers):032x}", Lane.NORMAL, each)) for each in BODIES]
             return stored[-1]
 
-        value = await _through(box, for_s, rows)
+        value, written = await _through(box, for_s, rows)
         found["rows in and out"] = Metric(value=value, unit="records/s")
+        found["written rows"] = Metric(value=written, unit="× the records")
     return found
 
 
@@ -114,10 +118,13 @@ async def _against(
     )
 
 
-async def _through(box: Outbox, for_s: float, append: Callable[[], Awaitable[object]]) -> float:
-    """Records per second that go in, and out as fast, `_BEHIND` after them."""
+async def _through(
+    box: Outbox, for_s: float, append: Callable[[], Awaitable[object]]
+) -> tuple[float, float | None]:
+    """Records per second that go in, and out as fast, `_BEHIND` after them; and bytes written for each."""
     for _ in range(_BEHIND // _BATCH):
         await append()
+    before, _ = await box._in_thread(written_bytes)
     began = time.perf_counter()
     n = 0
     while time.perf_counter() < began + for_s:
@@ -127,5 +134,6 @@ async def _through(box: Outbox, for_s: float, append: Callable[[], Awaitable[obj
         n += len(records)
         await stored
     took_s = time.perf_counter() - began
+    after, _ = await box._in_thread(written_bytes)
     assert box.backlog("s").pending >= _BEHIND - 2 * _BATCH
-    return n / took_s
+    return n / took_s, None if before is None or after is None else (after - before) / n / RECORD_BYTES

@@ -94,6 +94,8 @@ STATUS: dict[str, Any] = {
         "in_memory": 0,
         "bytes": 1_258_291,
         "max_bytes": 268_435_456,
+        "written_per_day": 73_400_320,
+        "wear_budget": 2_147_483_648,
         "dropped": {},
         "dead_letters": 2,
     },
@@ -121,7 +123,7 @@ dxad plant7-gw3   running 50.0 s · balanced · 93 MiB                   ✘ 1 e
   SINK       DELIVERED  PENDING  REFUSED
 ○ reasoning      1,200        3        1
 ● log            1,203        0        0
-  outbox: 4 stored, 2 dead letters, 0 dropped, 1.2 of 256 MiB
+  outbox: 4 stored, 2 dead letters, 0 dropped, 1.2 of 256 MiB, 70 MiB/day
 
 ✘ source.down drive, 4.2 s: opc.tcp://127.0.0.1:4840: nobody answers there, not
   even after it was asked again

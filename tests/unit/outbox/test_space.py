@@ -29,7 +29,7 @@ class TestSpace:
     async def test_is_taken_step_by_step_and_does_not_count_as_used(self, make, path):
         async with make(limits=Limits(reserve_bytes=2 * MIB)) as box:
             await box.subscribe("s", ALL)
-            for n in range(12):
+            for n in range(40):
                 await box._tidy()
                 await box.append(record(f"a{n}"))
                 assert box.snapshot()["bytes"] < 200_000
@@ -44,17 +44,17 @@ class TestSpace:
     async def test_goes_on_after_a_restart(self, make, path):
         limits = Limits(reserve_bytes=2 * MIB)
         async with make(limits=limits) as box:
-            for _ in range(4):
+            for _ in range(9):
                 await box._tidy()
         async with make(limits=limits) as box:
-            for _ in range(8):
+            for _ in range(36):
                 await box._tidy()
             assert box.snapshot()["reserved"] == 2 * MIB
             assert sql(path, "SELECT count(*) FROM reserve") == [(0,)]
 
     async def test_is_never_more_than_the_quota(self, make, path):
         async with make(max_bytes=MIB, limits=Limits(reserve_bytes=64 * MIB)) as box:
-            for _ in range(8):
+            for _ in range(36):
                 await box._tidy()
         assert path.stat().st_size < 1.3 * MIB
 
