@@ -72,7 +72,7 @@ class Commits:
         self._clock = clock
         self._tell_sinks = tell_sinks
         self._timer: asyncio.TimerHandle | None = None
-        self._under_way: asyncio.Future[tuple[Committed, Status]] | None = None
+        self._under_way: asyncio.Task[tuple[Committed, Status]] | None = None
         self._again = False
         self._healing: asyncio.Task[None] | None = None
         self._lost: list[Drop] = []  # and the file does not know of it yet
@@ -194,9 +194,7 @@ class Commits:
             told=told,
             replacing={each.replaces for each in singles if each.replaces},
         )
-        if self.thread is None:
-            raise RuntimeError("the outbox is not open")
-        self._under_way = self.thread.start(lambda: (commit(), self._store.status()))
+        self._under_way = asyncio.create_task(self.in_thread(commit), name="outbox commit")
         self._under_way.add_done_callback(partial(self._end, singles, batches, lost, told))
 
     def _next_singles(self) -> list[Held]:
@@ -232,7 +230,7 @@ class Commits:
         batches: Sequence[Batch],
         lost: Sequence[Drop],
         told: Sequence[Drop],
-        done: asyncio.Future[tuple[Committed, Status]],
+        done: asyncio.Task[tuple[Committed, Status]],
     ) -> None:
         self._under_way = None
         for batch in batches:

@@ -43,6 +43,8 @@ _PRAGMAS: Final = (
     "busy_timeout=2000",  # somebody may look at the file with a shell of their own
 )
 
+_TEXT: Final = partial(str, encoding="utf-8", errors="replace")
+"""Text that is damaged must be read to be found out: its checksum will not fit."""
 _FRAME_BYTES: Final = 4096 + 24
 """What a page takes in the log."""
 _PIECE_BYTES: Final = 2**20
@@ -99,8 +101,7 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
     with ExitStack() as undo:
         connection = sqlite3.connect(path, isolation_level=None)  # BEGIN and COMMIT are ours
         undo.callback(connection.close)
-        # Text that is damaged must be read to be found out: its checksum will not fit.
-        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
+        connection.text_factory = _TEXT
         if not is_large(path) and (verdict := check(connection)) != "ok":
             damage = sqlite3.DatabaseError(verdict)
             damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -110,7 +111,11 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
         if version > SCHEMA_VERSION:
             raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
         if version < SCHEMA_VERSION:
+            connection.close()
             _migrate(path)
+            connection = sqlite3.connect(path, isolation_level=None)  # the old one cannot fold in the log
+            undo.callback(connection.close)
+            connection.text_factory = _TEXT
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes * 3 // 4 // _FRAME_BYTES}")

@@ -235,9 +235,11 @@ class Serving:
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Find out anew how old the oldest is, unless that was done just now."""
-        if abs(self._now_utc() - self._oldest_at) > _OLDEST_NS or any(
-            place.waiting.total() < 2 for place in self.places.values()
-        ):
+        waiting = [place.waiting.total() for place in self.places.values()]
+        if not any(waiting):
+            for place in self.places.values():
+                place.oldest_utc = None
+        elif 1 in waiting or 0 in waiting or abs(self._now_utc() - self._oldest_at) > _OLDEST_NS:
             self._find_oldest(connection)
 
     # -- the file -----------------------------------------------------------------------------------------

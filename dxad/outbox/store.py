@@ -41,6 +41,8 @@ T = TypeVar("T")
 _NOTHING: Final = Totals(0, 0)
 _COMMIT_BYTES: Final = 12 * 2**10
 """About what a commit writes besides the records: the pages that they are in, and those of the indexes."""
+_SURELY_FITS: Final = 0.7
+"""The share of the quota up to which it is enough to look each second how much of the file is used."""
 _ROOM_BYTES: Final = 64 * 2**10
 """What is freed besides, when the disk is full."""
 
@@ -165,8 +167,9 @@ class Store:
             self._serving.save(connection)
             floors = self._serving.delivered()
             gone = self._retain(connection, floors, fresh, replacing, tidy=tidy)
-            drops.note(connection, [*lost, *gone.drops])
-            drops.told(connection, told)
+            if lost or gone.drops or told:
+                drops.note(connection, [*lost, *gone.drops])
+                drops.told(connection, told)
             letters = self._serving.changes or gone.drops
             dead_letters = tables.count_dead_letters(connection) if letters else self._contents.dead_letters
             untold = drops.load(connection) if told or lost or gone.drops else self._contents.untold
@@ -251,7 +254,11 @@ class Store:
             retention.expire(self.limits)
         sizes = {lane: self._contents.sizes[lane] + fresh.get(lane, _NOTHING).bytes for lane in Lane}
         retention.fit_lanes(sizes, self.limits)
-        retention.fit(self.max_bytes)
+        used = self._contents.used_bytes + sum(each.bytes for each in fresh.values())
+        if tidy or self._serving.changes or used > _SURELY_FITS * self.max_bytes:
+            retention.fit(self.max_bytes)
+        else:
+            retention.gone.used_bytes = max(0, used - sum(retention.gone.bytes.values()))
         return retention.gone
 
     def _make_room(self, records: Sequence[Record], bulk: Bulk | None) -> Sequence[Drop] | None:

@@ -63,7 +63,7 @@ METRICS: Final = {
     "dxad_records_salvaged_total": "records taken over from a damaged outbox",
     "dxad_outbox_pending": "records that wait for a sink",
     "dxad_outbox_bytes": "size of the outbox on disk",
-    "dxad_outbox_written_bytes_per_day": "what the outbox has written to the disk, at the pace of the last day",
+    "dxad_outbox_written_bytes_per_day": "what the outbox writes to the disk, by the last day",
     "dxad_conditions": "conditions that hold now, by code",
     "dxad_uptime_seconds": "time since the daemon was ready",
     "dxad_resident_bytes": "resident memory of the process",

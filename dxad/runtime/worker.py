@@ -26,17 +26,13 @@ class Worker:
 
     async def run(self, call: Callable[[], T]) -> T:
         """What `call` returns or raises; cancelling the wait does not stop the call."""
-        return await asyncio.shield(self.start(call))
-
-    def start(self, call: Callable[[], T]) -> asyncio.Future[T]:
-        """What will have what `call` returns or raises; without a task, and not to be cancelled."""
         loop = asyncio.get_running_loop()
         if not self._under_way:
             self._moved = loop.time()
         future = loop.run_in_executor(self._executor, call)
         self._under_way.add(future)
         future.add_done_callback(self._ended)
-        return future
+        return await asyncio.shield(future)
 
     async def run_all(self, calls: Sequence[Callable[[], T]]) -> list[T | BaseException]:
         """What each call returns or raises, in order; the loop is woken once, when the last has ended."""

@@ -1,6 +1,6 @@
-"""How long a critical event takes to be durable while telemetry is stored, and what the event loop feels of it.
+"""How long a critical event takes to be durable while telemetry is stored, and what the event loop feels.
 
-critical PROFILE p99    ms until an event that comes every 50 ms is durable, while 100 kB a second of telemetry
+critical PROFILE p99    ms until an event that comes every 50 ms is durable, while 100 kB/s of telemetry
                         are stored; reference: twice the disk's own p99 of append + fdatasync, and 2 ms
 loop PROFILE most       ms that a task that wakes each ms was late at most; reference: without an outbox
 """

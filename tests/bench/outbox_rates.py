@@ -37,7 +37,7 @@ def make(path: Path, *, max_bytes: int = 256 * 2**20, window_s: float = 0.005, k
     clock = SystemClock()
     return Outbox(
         path, max_bytes=max_bytes, commit_window_s=window_s, health=Health(clock), metrics=Metrics(),
-        clock=clock, limits=Limits(keep_ns=keep_ns),
+        clock=clock, limits=Limits(keep_ns=keep_ns, reserve_bytes=64 * 2**20),
     )  # fmt: skip
 
 
