@@ -111,11 +111,7 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
         if version > SCHEMA_VERSION:
             raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
         if version < SCHEMA_VERSION:
-            connection.close()
             _migrate(path)
-            connection = sqlite3.connect(path, isolation_level=None)  # the old one cannot fold in the log
-            undo.callback(connection.close)
-            connection.text_factory = _TEXT
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes * 3 // 4 // _FRAME_BYTES}")

@@ -58,11 +58,6 @@ class TestSpace:
                 await box._tidy()
         assert path.stat().st_size < 1.3 * MIB
 
-    async def test_does_not_hinder_the_first_start(self, make, tmp_path):
-        async with make(tmp_path / "new.db", limits=Limits(reserve_bytes=2 * MIB)) as box:
-            assert box.snapshot()["degraded"] is None
-            assert await box.append(record("a")) == 1
-
     async def test_is_not_taken_unless_asked_for(self, make, path):
         async with make() as box:
             await box.append(record("a"))
