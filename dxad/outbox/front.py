@@ -114,6 +114,7 @@ class Outbox:
         if committed is not None:
             self._commits.boot = self._store.boot
             self._commits.settle((), (), committed)
+        self._rescue.note_opened()
         self._housekeeping = asyncio.create_task(self._keep_house(), name="outbox housekeeping")
 
     async def close(self) -> None:

@@ -7,6 +7,8 @@ is not.
 
 import asyncio
 import logging
+import os
+import signal
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -53,7 +55,11 @@ class Rescue:
         self._tell = tell
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
-        self._to_check = path is not None
+        self._to_check = False
+
+    def note_opened(self) -> None:
+        """The file was opened: what was too large to be checked at once is checked later."""
+        self._to_check = self._path is not None and self._path.exists() and database.is_large(self._path)
 
     def look(self) -> None:
         """See whether there is something to do, and begin it."""
@@ -66,13 +72,10 @@ class Rescue:
             self._begin(self._take_over(max(left)))
         elif self._to_check:
             self._to_check = False
-            if database.is_large(self._path):
-                self._begin(self._check(self._path))
+            self._begin(self._check(self._path))
 
     async def close(self) -> None:
         """Let go of what is under way; a restart goes on with it."""
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -138,7 +141,7 @@ class Rescue:
         finally:
             if self._process.returncode is None:
                 with suppress(ProcessLookupError):
-                    self._process.kill()
+                    os.kill(self._process.pid, signal.SIGKILL)  # its own kill() may take the exit status away
             await self._process.wait()
             self._process = None
 

@@ -19,6 +19,8 @@ __all__ = ["Gone", "Retention", "Span"]
 
 _CHUNK: Final = 256
 """How many rows one step looks at, so that none is long."""
+_SEGMENTS: Final = 16
+"""How many segments: each stands on a page of its own."""
 _END: Final = 2**63 - 1
 _SPARED: Final = " AND seq NOT IN (SELECT seq FROM refusals) AND seq NOT IN (SELECT seq FROM leases)"
 
@@ -203,7 +205,7 @@ class Retention:
             freed += item.bytes
         if not taken:
             return False
-        self.gone.more |= len(taken) == _CHUNK
+        self.gone.more |= len(taken) >= _SEGMENTS
         self._delete(lane, taken[-1].last, spare=why is None)
         if why is not None:
             spans = [Span(each.first, each.last) for each in taken]
@@ -223,15 +225,17 @@ class Retention:
         ]
         if lane is not Lane.BULK:
             return items
-        items += [
+        bulk = [
             _Item(*row)
             for row in self.connection.execute(
                 "SELECT last - count + 1, last, length(body) + ?, boot, at_ns FROM segments"
                 " WHERE last <= ? ORDER BY last LIMIT ?",
-                (segments.SEGMENT_BYTES, through, _CHUNK),
+                (segments.SEGMENT_BYTES, through, _SEGMENTS),
             )
         ]
-        return sorted(items, key=lambda item: item.last)[:_CHUNK]
+        if len(bulk) == _SEGMENTS:  # between the next ones there may be rows
+            items = [each for each in items if each.last <= bulk[-1].last]
+        return sorted([*items, *bulk], key=lambda item: item.last)[:_CHUNK]
 
     def _delete(self, lane: Lane, through: int, *, spare: bool) -> None:
         rows = self.connection.execute(
