@@ -42,6 +42,8 @@ _LASTING_NS: Final = 10 * NS_PER_S
 _SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
+_NOTED_NS: Final = NS_PER_S // 10
+"""From one look at what is to be said of the source to the next."""
 
 
 class Ingest:
@@ -98,6 +100,7 @@ class Ingest:
         self._overflowed = 0
         self._overflowed_at: int | None = None
         self._late_blocks = 0
+        self._noted_at: int | None = None
         self._count = {
             name: metrics.counter(f"dxad_{name}_total", source=self.name)
             for name in ("messages_rejected", "connects", "disconnects", "timeouts")
@@ -268,6 +271,16 @@ class Ingest:
         """Seal every slot whose time has passed, also when nothing came."""
         if not self._by_message:
             self._seal(now - self._lateness)
+        if self._noted_at is None or now - self._noted_at >= _NOTED_NS:
+            self._noted_at = now
+            self._note(now)
+        if self._overdue_at is not None and now > self._overdue_at and self._task is not None:
+            self._overdue_at, self._recancelled = now + _OVERDUE_NS, True
+            self._health.raise_condition("source.down", self.name, "its read does not end")
+            self._task.cancel()
+
+    def _note(self, now: int) -> None:
+        """Say what is to be said of the source."""
         self._note_overflow(now)
         self._note_skew(now)
         if self._promises.any or self._advises:
@@ -275,10 +288,6 @@ class Ingest:
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
-        if self._overdue_at is not None and now > self._overdue_at and self._task is not None:
-            self._overdue_at, self._recancelled = now + _OVERDUE_NS, True
-            self._health.raise_condition("source.down", self.name, "its read does not end")
-            self._task.cancel()
 
     def _note_silent(self, now: int) -> None:
         """Say which channels are silent while the connection is there, or why all may be."""
@@ -323,6 +332,8 @@ class Ingest:
         return until
 
     def _seal(self, until: int) -> None:
+        if until // self.ring.period <= self.ring.sealed and self.ring.newest is None:
+            return
         rows = self._admission.seal(until, valid_until=self._alive_until)
         if rows and self._on_rows is not None and self._by_message:
             self._on_rows()

@@ -86,17 +86,17 @@ class Sampled(Protocol):
 
 @runtime_checkable
 class Picking(Protocol):
-    """A decoder that can leave it to others to look at the kinds of what it finds, many messages at once."""
+    """A decoder of two calls that others make, many messages at once, and look at the kinds of what is found.
 
-    def pick(self, payload: bytes) -> Sequence[Any]:
-        """What stands there for each channel, number or not.
+    Both may raise DecodeError, LookupError, TypeError and ValueError: then `decode` says what is wrong.
+    """
 
-        Raises:
-            DecodeError: as `decode`.
-            LookupError: a channel's number is missing; let `decode` see to it.
-            TypeError: the document is no map; likewise.
-            ValueError: the payload is malformed; likewise.
-        """
+    max_payload: int
+    """Bytes; larger ones are for `decode` to refuse."""
+    load: Callable[[bytes], Any]
+    """Makes a document of a payload."""
+    find: Callable[[Any], Sequence[Any]]
+    """What stands in a document for each channel, number or not."""
 
 
 @runtime_checkable

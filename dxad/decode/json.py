@@ -51,15 +51,11 @@ class Json:
         Raises:
             ConfigError: a path is written wrong.
         """
-        self._max = config.max_payload
         self._paths: list[Path] = [path_of(path) for path in paths]
-        self._picked = _picker(self._paths)
-
-    def pick(self, payload: bytes) -> Sequence[Any]:
+        self.max_payload = config.max_payload
+        self.load: Callable[[bytes], Any] = orjson.loads
+        self.find = _finder(self._paths)
         """What stands at each path, whatever it is; see `Picking`."""
-        if len(payload) > self._max:  # as a rule it is not, and is asked for each message
-            bounded(payload, self._max)
-        return self._picked(orjson.loads(payload))
 
     def decode(self, payload: bytes) -> list[float | None]:
         """Each channel's number; None where it is missing, or is not a finite number.
@@ -69,7 +65,7 @@ class Json:
         Raises:
             DecodeError: the payload is no JSON object, or too large.
         """
-        document = _object(_parse(payload, self._max))
+        document = _object(_parse(payload, self.max_payload))
         return [
             _number(document.get(path[0]) if len(path) == 1 else follow(document, path))
             for path in self._paths
@@ -86,7 +82,7 @@ def discover(payload: bytes) -> list[str]:
     return sorted(name for name, value in document.items() if _number(value) is not None)[:_DISCOVER_MAX]
 
 
-def _picker(paths: Sequence[Path]) -> Callable[[Any], Sequence[Any]]:
+def _finder(paths: Sequence[Path]) -> Callable[[Any], Sequence[Any]]:
     """What takes the values out of a document; most paths are single names, at which it is fastest."""
     if any(len(path) > 1 for path in paths):
         return lambda document: [follow(_object(document), path) for path in paths]

@@ -158,6 +158,7 @@ class MqttLink(asyncio.Protocol):
         at, end = min(self._skip, len(view)), len(view)
         self._skip -= at
         packets, until = 0, self._loop.time() + _SLICE_S
+        read, receive, message = self._read, self._receive, mqtt5.PublishPacket
         while at < end and not self._closed:
             if self._held:
                 self._tail = bytes(view[at:])
@@ -167,7 +168,7 @@ class MqttLink(asyncio.Protocol):
                 self._give_way(view[at:])
                 return
             try:
-                packet, used = self._read(view[at:])
+                packet, used = read(view[at:])
             except IndexError:  # the packet has not fully arrived
                 if _announced(view[at:]) > self._packet_max and self._too_large(view[at:]):
                     break
@@ -178,8 +179,8 @@ class MqttLink(asyncio.Protocol):
                 self._give_up(self._not(told) if self._connack.done() else self._unspoken(told))
                 break
             at += used
-            if isinstance(packet, mqtt5.PublishPacket):
-                self._receive(packet)
+            if isinstance(packet, message):
+                receive(packet)
             else:
                 self._control(packet)
 

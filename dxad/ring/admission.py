@@ -110,7 +110,7 @@ class Admission:
         """Take consecutive samples of dtype `SAMPLE`; returns whether each came after its slot was sealed."""
         self.count["samples_received"].add(len(samples))
         if self._tally is not None:
-            self._tally.count("received", samples)
+            self._tally.receive(samples)
         samples, times = self._timed(samples)
         samples, times = self._first_time(samples, times)
         samples = self._check.apply(samples, times)
@@ -136,6 +136,8 @@ class Admission:
     def _timed(self, samples: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], I8]:
         """Those that have a time, with their times."""
         times = self.clock.times(samples)
+        if isinstance(self.clock, ArrivalClock):
+            return samples, times
         timed = times != NO_TIME
         if timed.all():
             return samples, times
@@ -157,7 +159,7 @@ class Admission:
     def _count_doubted(self, samples: npt.NDArray[np.void]) -> None:
         """Count all that is BAD, or UNCERTAIN, by its reason."""
         quality = samples["quality"]
-        if not quality.any():
+        if not np.count_nonzero(quality):
             return
         for name, kind in (("rejected", Quality.BAD), ("doubted", Quality.UNCERTAIN)):
             reasons = samples["reason"][quality == kind]

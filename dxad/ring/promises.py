@@ -38,7 +38,10 @@ class Promises:
 
     def note(self, samples: npt.NDArray[np.void], now: int) -> None:
         """These came; what its device calls BAD is no value."""
-        self._newest[samples["column"][samples["quality"] != Quality.BAD]] = now
+        column, quality = samples["column"], samples["quality"]
+        if np.count_nonzero(quality):
+            column = column[quality != Quality.BAD]
+        self._newest[column] = now
 
     def all_broken(self, now: int) -> bool:
         """Whether each channel that promises a rate is silent."""

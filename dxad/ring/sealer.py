@@ -21,7 +21,7 @@ __all__ = ["Accepted", "Sealed", "Sealer"]
 _STATE_OF: Final = np.array([State.GOOD, State.UNCERTAIN, State.BAD], dtype=np.uint8)
 """By `Quality`."""
 _LONG_AGO: Final = np.iinfo(np.int64).min // 2
-_MERGED_FROM: Final = 2048
+_MERGED_FROM: Final = 8192
 """Samples that may wait, whatever they are."""
 
 
@@ -59,6 +59,30 @@ class Sealed:
     """Samples that shared a slot and a channel with a later one: combined, not lost."""
     late: int = 0
     """Samples whose slots were skipped, after a sleep so long that the ring cannot hold them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Samples that came together, and wait for their slots to end."""
+
+    samples: npt.NDArray[np.void]
+    times: I8
+    earliest: int
+    latest: int
+
+    @classmethod
+    def of(cls, samples: npt.NDArray[np.void], times: I8) -> "_Waiting":
+        """These, at least one."""
+        return cls(samples, times, int(times.min()), int(times.max()))
+
+    def split(self, until: int) -> "tuple[_Waiting, _Waiting]":
+        """Those before this time, and the others; there are some of both."""
+        before = self.times < until
+        after = ~before
+        return (
+            _Waiting.of(self.samples.compress(before), self.times[before]),
+            _Waiting.of(self.samples.compress(after), self.times[after]),
+        )
 
 
 class Sealer:
@@ -103,8 +127,8 @@ class Sealer:
         self._by_last = self._fold_of == "last"
         self._merge_at = _MERGED_FROM if self._by_last.any() else waiting_most + 1
         """So many may wait before those that need not are let go."""
-        self._waiting: list[tuple[npt.NDArray[np.void], I8]] = []
-        """Samples of slots that are not due yet, with their times, block by block."""
+        self._waiting: list[_Waiting] = []
+        """Samples of slots that are not due yet, block by block."""
         self.waiting = 0
         """How many they are."""
         self._last_value = np.full(columns, np.nan)
@@ -125,7 +149,7 @@ class Sealer:
             accepted = replace(accepted, waiting=len(times) - room)
             samples, times = samples[:room], times[:room]
         if len(times):
-            self._waiting.append((samples, times))
+            self._waiting.append(_Waiting.of(samples, times))
             self.waiting += len(times)
         if self.waiting >= self._merge_at:
             accepted = replace(accepted, merged=self._merge())
@@ -136,7 +160,7 @@ class Sealer:
 
         So a flood neither waits for its slots to end, nor is folded all at once when they have.
         """
-        samples, times = self._joined()
+        samples, times = _joined(self._waiting)
         slots = times // self._ring.period
         first, columns = int(slots.min()), len(self._by_last)
         cells = (int(slots.max()) - first + 1) * columns
@@ -148,17 +172,11 @@ class Sealer:
             hidden[((slots - first) * columns + column)[order]] = order  # the last one stays, see `_write`
             kept = ~self._by_last[column]
             kept[hidden[hidden >= 0]] = True
-        self._waiting, self.waiting = [(samples.compress(kept), times[kept])], int(np.count_nonzero(kept))
+        held = len(samples)
+        self._waiting = [_Waiting.of(samples.compress(kept), times[kept])]
+        self.waiting = int(np.count_nonzero(kept))
         self._merge_at = max(_MERGED_FROM, 2 * self.waiting)
-        return len(samples) - self.waiting
-
-    def _joined(self) -> tuple[npt.NDArray[np.void], I8]:
-        """All that waits, in the order of arrival."""
-        if len(self._waiting) == 1:
-            return self._waiting[0]
-        # np.concatenate and an index by a mask look at each field of each record: many times slower.
-        joined = b"".join([np.ascontiguousarray(each).data for each, _ in self._waiting])
-        return np.frombuffer(joined, dtype=SAMPLE), np.concatenate([times for _, times in self._waiting])
+        return held - self.waiting
 
     def _backfill(self, samples: npt.NDArray[np.void], slots: I8) -> Accepted:
         """Fill cells of sealed slots; a value newer than the last one is also what is held from now on."""
@@ -214,15 +232,23 @@ class Sealer:
         """The samples of slots [first, stop), their slots, and how many are late; others go on waiting."""
         if not self._waiting:
             return np.empty(0, dtype=SAMPLE), np.empty(0, dtype=np.int64), 0
-        samples, times = self._joined()
+        until = stop * self._ring.period
+        due, later = [], []
+        for each in self._waiting:
+            if each.latest < until:
+                due.append(each)
+            elif each.earliest >= until:
+                later.append(each)
+            else:
+                split = each.split(until)
+                due.append(split[0])
+                later.append(split[1])
+        self._waiting = later
+        if not due:
+            return np.empty(0, dtype=SAMPLE), np.empty(0, dtype=np.int64), 0
+        samples, times = _joined(due)
+        self.waiting -= len(times)
         slots = times // self._ring.period
-        early = slots >= stop
-        if early.any():
-            self._waiting = [(samples.compress(early), times[early])]
-            self.waiting = len(times) - int(np.count_nonzero(~early))
-            samples, slots = samples.compress(~early), slots[~early]
-        else:
-            self._waiting, self.waiting = [], 0
         late = int(np.count_nonzero(slots < first))
         if late:
             samples, slots = samples.compress(slots >= first), slots[slots >= first]
@@ -333,6 +359,15 @@ class Sealer:
         taken_back = np.maximum.accumulate(np.where(states == State.BAD, slot, -1), axis=0) > newest
         proved = (slot * self._ring.period <= valid_until) & ~taken_back
         np.copyto(held, proved, where=self._by_session)
+
+
+def _joined(waiting: Sequence[_Waiting]) -> tuple[npt.NDArray[np.void], I8]:
+    """All samples and their times, in the order of arrival."""
+    if len(waiting) == 1:
+        return waiting[0].samples, waiting[0].times
+    # np.concatenate and an index by a mask look at each field of each record: many times slower.
+    joined = b"".join([np.ascontiguousarray(each.samples).data for each in waiting])
+    return np.frombuffer(joined, dtype=SAMPLE), np.concatenate([each.times for each in waiting])
 
 
 def _hiding(samples: npt.NDArray[np.void]) -> I8:

@@ -48,6 +48,8 @@ class Stage:
         self._overflow = overflow
         self._stamp = 0
         self._arrival = 0
+        self._whole: npt.NDArray[np.void] | None = None
+        """All that waits, if it came at once and does not stand in the buffer."""
 
     def __len__(self) -> int:
         return self._used // _SIZE
@@ -81,6 +83,8 @@ class Stage:
         if self._every > 1 and self._message % self._every:
             self.overflowed += 1
             return
+        if self._whole is not None:
+            self._settle()
         at = self._used
         if at == len(self._buffer):
             at = self._make_room()
@@ -122,7 +126,7 @@ class Stage:
         self,
         arrivals: Sequence[int],
         values: F8,
-        columns: Sequence[int],
+        columns: npt.NDArray[np.int32],
         counts: Sequence[int],
         stamps: Sequence[int],
         *,
@@ -142,30 +146,43 @@ class Stage:
             return False
         samples = np.zeros(len(values), SAMPLE)
         messages = np.arange(self._messages, self._messages + len(counts))
-        samples["message"] = messages.repeat(counts)
+        width: int | Sequence[int] = counts[0] if min(counts) == max(counts) else counts
+        samples["message"] = messages.repeat(width)
         if arrivals[0] == arrivals[-1]:  # they ascend
             samples["arrival"] = arrivals[0]
         else:
-            samples["arrival"] = np.array(arrivals, dtype=np.int64).repeat(counts)
+            samples["arrival"] = np.array(arrivals, dtype=np.int64).repeat(width)
         samples["value"] = values
         samples["column"] = columns
         if stamps:
-            samples["stamp"] = np.array(stamps, dtype=np.int64).repeat(counts)
+            samples["stamp"] = np.array(stamps, dtype=np.int64).repeat(width)
         if wrong is not None:
             samples["quality"][wrong] = Quality.BAD
             samples["reason"][wrong] = Reason.TYPE
-        self._append(samples.tobytes())
+        if self._used:
+            self._append(samples.tobytes())
+        else:
+            self._whole, self._used = samples, samples.nbytes
         self._messages += len(counts)
         return True
 
     def _append(self, written: bytes) -> None:
         """Add samples as they stand in memory, for which there is room."""
+        if self._whole is not None:
+            self._settle()
         size = len(written)
         at = (self._begin + self._used) % len(self._buffer)
         first = min(size, len(self._buffer) - at)
         self._view[at : at + first] = written[:first]
         self._view[: size - first] = written[first:]
         self._used += size
+
+    def _settle(self) -> None:
+        """Put what came at once into the buffer: more comes before it is taken."""
+        whole, self._whole = self._whole, None
+        if whole is not None:
+            self._used = 0
+            self._append(whole.tobytes())
 
     def _make_room(self) -> int:
         """Let go of waiting samples for the one that comes; returns where it goes, or -1: it is not kept."""
@@ -200,6 +217,10 @@ class Stage:
     def take(self, most: int | None = None) -> npt.NDArray[np.void]:
         """All samples that wait, or the first `most` of them, as an array of the caller's own."""
         size = self._used if most is None else min(self._used, most * _SIZE)
+        if self._whole is not None and size == self._used:
+            whole, self._whole, self._used, self._every = self._whole, None, 0, 1
+            return whole
+        self._settle()
         samples = self._samples(size)
         self._used -= size
         self._begin = (self._begin + size) % len(self._buffer) if self._used else 0

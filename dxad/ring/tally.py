@@ -17,6 +17,8 @@ Fate = Literal["received", "late", "duplicate", "ahead"]
 
 DEVICES_SHOWN: Final = 100
 """So many devices of a source have numbers of their own; the others are one, `other`."""
+_COUNTED_AT: Final = 4096
+"""Samples, or a hundredth of it blocks, that wait to be counted together."""
 _FATES: Final[tuple[Fate, ...]] = ("received", "late", "duplicate", "ahead")
 
 
@@ -26,11 +28,27 @@ class Tally:
     def __init__(self, columns: int) -> None:
         self._counts = {fate: np.zeros(columns, dtype=np.int64) for fate in _FATES}
         self._rejected = np.zeros((len(Reason), columns), dtype=np.int64)
+        self._received: list[npt.NDArray[np.int32]] = []
+        """Columns of samples that have not been counted yet."""
+        self._uncounted = 0
 
     def count(self, fate: Fate, samples: npt.NDArray[np.void]) -> None:
         """Count these as such."""
         counts = self._counts[fate]
         counts += np.bincount(samples["column"], minlength=len(counts))
+
+    def receive(self, samples: npt.NDArray[np.void]) -> None:
+        """Count these as received, some time."""
+        self._received.append(samples["column"])
+        self._uncounted += len(samples)
+        if self._uncounted >= _COUNTED_AT or len(self._received) >= _COUNTED_AT // 100:
+            self._count_received()
+
+    def _count_received(self) -> None:
+        if self._received:
+            counts = self._counts["received"]
+            counts += np.bincount(np.concatenate(self._received), minlength=len(counts))
+            self._received, self._uncounted = [], 0
 
     def reject(self, samples: npt.NDArray[np.void]) -> None:
         """Count those that are BAD by their reasons."""
@@ -45,6 +63,7 @@ class Tally:
         Args:
             devices: by column; an empty name is of a column that has no device yet.
         """
+        self._count_received()
         columns: dict[str, list[int]] = {}
         for column, device in enumerate(devices):
             if device:

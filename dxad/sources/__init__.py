@@ -6,7 +6,6 @@ payloads ── Intake, by a decoder
 """
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -33,15 +32,12 @@ _TOLD_MOST: Final = 200
 
 @dataclass(slots=True)
 class Gathered:
-    """Messages that came together, picked and not looked at yet."""
+    """Messages that came together, to be decoded together."""
 
     messages: "list[tuple[Intake, int, bytes]]" = field(default_factory=list)
     """With the stream time at which each came."""
-    values: list[Any] = field(default_factory=list)
-    columns: list[Sequence[int]] = field(default_factory=list)
-    """Of each message."""
-    stamps: list[int] = field(default_factory=list)
-    """Of each message, if messages have times."""
+    width: int = 0
+    """How many values they will make."""
 
 
 class Inbox:
@@ -146,29 +142,38 @@ class Inbox:
 
     def commit(self) -> None:
         """Add what was gathered, before anything else is; what is no finite number makes a BAD sample."""
-        gathered = self.gathered
-        if not gathered.messages:
+        messages = self.gathered.messages
+        if not messages:
             return
-        if not _NUMBERS.issuperset(map(type, gathered.values)):
-            gathered.values = [each if type(each) in _NUMBERS else _NAN for each in gathered.values]
-        values = np.fromiter(gathered.values, np.float64, len(gathered.values))
+        self.gathered = Gathered()
+        while messages:
+            values, stamps, good = _found(messages)
+            if good and not self._put_gathered(messages[:good], values, stamps):
+                for intake, arrival, payload in messages[:good]:  # not all find room: its policy says which
+                    intake.take(arrival, payload)
+            for intake, arrival, payload in messages[good : good + 1]:  # its decoder says what is wrong
+                intake.take(arrival, payload)
+            messages = messages[good + 1 :]
+
+    def _put_gathered(
+        self, messages: "Sequence[tuple[Intake, int, bytes]]", found: list[Any], stamps: Sequence[int]
+    ) -> bool:
+        if not _NUMBERS.issuperset(map(type, found)):
+            found = [each if type(each) in _NUMBERS else _NAN for each in found]
+        values = np.array(found, np.float64)
         finite = np.isfinite(values)
         wrong = None
         if not finite.all():
             wrong = ~finite
             values[wrong] = _NAN
-        self.gathered = Gathered()
-        counts = [len(columns) for columns in gathered.columns]
-        columns = list(itertools.chain.from_iterable(gathered.columns))
-        arrivals = [arrival for _, arrival, _ in gathered.messages]
-        put = self._stage.put_gathered
-        if not put(arrivals, values, columns, counts, gathered.stamps, wrong=wrong):
-            for intake, arrival, payload in gathered.messages:  # not all find room: its policy says which
-                intake.take(arrival, payload)
+        columns = np.frombuffer(b"".join([intake.packed for intake, _, _ in messages]), np.int32)
+        widths = [intake.width for intake, _, _ in messages]
+        arrivals = [arrival for _, arrival, _ in messages]
+        return self._stage.put_gathered(arrivals, values, columns, widths, stamps, wrong=wrong)
 
     def note_gathered(self) -> None:
         """There is more to read: what was gathered."""
-        if len(self.gathered.values) > min(_GATHERED_MOST, self._stage.room):
+        if self.gathered.width > min(_GATHERED_MOST, self._stage.room):
             self.commit()
         self._tell()
 
@@ -253,11 +258,20 @@ class Intake:
         self._inbox = inbox
         self._decoder = decoder
         self._columns = columns
-        self._timed = timed
+        self.width = len(columns)
+        """How many values a message has."""
+        self.packed = np.array(columns, np.int32).tobytes()
+        """The columns of its values, as they stand in samples."""
+        self.timed = timed
         self._sampled = decoder if isinstance(decoder, Sampled) else None
         self._partial = isinstance(decoder, Partial) and decoder.partial
         plain = self._sampled is None and not self._partial and not inbox.blocks
-        self._pick = decoder.pick if plain and isinstance(decoder, Picking) else None
+        self._gathered_most = -1
+        """Bytes; no larger payloads are gathered."""
+        self.load: Callable[[bytes], Any] = bytes
+        self.find: Callable[[Any], Sequence[Any]] = list
+        if plain and isinstance(decoder, Picking):
+            self._gathered_most, self.load, self.find = decoder.max_payload, decoder.load, decoder.find
         self._bulk = decoder if all_columns and not timed and isinstance(decoder, Bulk) else None
 
     def take(
@@ -279,22 +293,12 @@ class Intake:
         self._put(now, values, quality, reason)
 
     def gather(self, now: int, payload: bytes) -> bool:
-        """Put a message aside to be looked at with others; False: it wants to be taken by itself."""
-        if self._pick is None:
-            return False
-        try:
-            values = self._pick(payload)
-        except _UNPICKED:
+        """Put a message aside to be decoded with others; False: it wants to be taken by itself."""
+        if len(payload) > self._gathered_most:
             return False
         gathered = self._inbox.gathered
-        if self._timed:
-            *values, at = values
-            if type(at) not in _NUMBERS:
-                return False
-            gathered.stamps.append(stamp(float(at)))  # as `decode` gives it
-        gathered.values += values
-        gathered.columns.append(self._columns)
         gathered.messages.append((self, now, payload))
+        gathered.width += self.width
         return True
 
     def take_all(self, now: int, payloads: Sequence[bytes]) -> bool:
@@ -306,7 +310,7 @@ class Intake:
 
     def _put(self, now: int, values: Sequence[float | None], quality: Quality, reason: Reason) -> None:
         at = 0
-        if self._timed and values:
+        if self.timed and values:
             *values, time = values
             at = stamp(time)
         if not self._partial:
@@ -316,3 +320,27 @@ class Intake:
             for column, value in zip(self._columns, values, strict=True):
                 if value is not ABSENT:
                     self._inbox.put(column, value, quality if value is not None else Quality.BAD, reason)
+
+
+def _found(messages: Sequence[tuple[Intake, int, bytes]]) -> tuple[list[Any], list[int], int]:
+    """What the messages hold, up to the first that is not as it should be.
+
+    Returns:
+        all values, number or not; the time of each message, where they have one; of how many messages.
+    """
+    values: list[Any] = []
+    stamps: list[int] = []
+    good = 0
+    try:
+        for intake, _, payload in messages:
+            found = intake.find(intake.load(payload))
+            if intake.timed:
+                *found, at = found
+                if type(at) not in _NUMBERS:
+                    break
+                stamps.append(stamp(float(at)))  # as `decode` gives it
+            values += found
+            good += 1
+    except _UNPICKED:
+        pass
+    return values, stamps, good

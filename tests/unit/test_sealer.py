@@ -341,6 +341,6 @@ def test_a_flood_of_one_slot_takes_no_more_memory_than_a_trickle():
     _, sealer = make(["last"], [PERIOD], slots=20)
     for _ in range(200):
         sealer.accept(samples_of([at(0)] * 1000), times_of([at(0)] * 1000))
-        assert sealer.waiting < 4000
+        assert sealer.waiting < 10_000
     sealed = sealer.seal((START + 1) * PERIOD)
     assert sealed.stored == 1

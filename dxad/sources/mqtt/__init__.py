@@ -264,7 +264,7 @@ class Mqtt:
         if whole:
             self._arrival = 0
         gathered = self._inbox.gathered
-        if gathered.messages and (whole or len(gathered.values) >= self._at_once):
+        if gathered.messages and (whole or gathered.width >= self._at_once):
             self._inbox.note_gathered()
 
     def _bound(self) -> None:
