@@ -50,7 +50,12 @@ class Report:
         self._salvaged: int | None = None
 
     def adopt(self, status: Status) -> None:
-        """This is how the store is now."""
+        """This is how the store is now, unless something newer was told already.
+
+        A commit's answer takes the loop a turn more than others: one that was given later may overtake it.
+        """
+        if status.number < self.status.number:
+            return
         self.count_dead(status.damaged - self.status.damaged, sink="", reason="damaged")
         looked_at = (self.status.taken, self.status.written_per_day)
         self.status = status

@@ -37,6 +37,8 @@ class Status:
     """Room on the disk that nobody else can have."""
     written_per_day: int | None = None
     """Bytes, at the pace of the last day; None if that is not known."""
+    number: int = 0
+    """Of two, the newer has the higher one."""
 
 
 @dataclass(frozen=True, slots=True)

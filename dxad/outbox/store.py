@@ -59,6 +59,8 @@ class Store:
         """Likewise."""
         self._path = path
         self._clock = clock
+        self._told = 0
+        """How often it has told its status."""
         self._wear = Wear()
         self._adopting: Adopting | None = None
         self._next_seq = 1
@@ -81,6 +83,7 @@ class Store:
     def status(self) -> Status:
         """Everything in numbers, from memory."""
         contents = self._contents
+        self._told += 1
         return Status(
             dict(contents.stored),
             dict(contents.sizes),
@@ -93,6 +96,7 @@ class Store:
             self._boot,
             self._disk.taken,
             self._wear.per_day(self._clock.now()),
+            self._told,
         )
 
     def close(self) -> None:
