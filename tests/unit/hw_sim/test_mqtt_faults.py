@@ -245,14 +245,27 @@ async def out_of_order(wire, port, client, switch):
     assert {after - before for before, after in itertools.pairwise(found)} == {10.0}  # all came, and once
 
 
+def sent_by_step(wire):
+    """How many messages had been sent before each step from now on."""
+    found, step = [], wire.step
+
+    def noted():
+        found.append(wire.counts["sent"])
+        step()
+
+    wire.step = noted
+    return found
+
+
 async def burst(wire, port, client, switch):
     await switch(fault("burst", hold="2s"))
     assert await silent(client, 0.1)
-    loop = asyncio.get_running_loop()
-    await take(client)
-    began = loop.time()
-    found = await documents(client, 15)
-    assert loop.time() - began < 0.05
+    sent = sent_by_step(wire)
+    (first, *_), made = await documents(client, 1, 10.0), wire.now()
+    found = await documents(client, 15, 10.0)
+    assert made - first["ts"] > 1.9  # it has been held so long
+    steps = {after - before for before, after in itertools.pairwise(sent)}
+    assert steps - {0} <= {21, 22}  # of 2 s all leave between two steps of the plant
     assert [each["count"] - found[0]["count"] for each in found] == [10 * each for each in range(15)]
 
 
