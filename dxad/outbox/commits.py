@@ -19,7 +19,7 @@ from dxad.outbox.store import Store
 from dxad.outbox.unsaved import Batch, Held, Unsaved
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import Clock
-from dxad.runtime.worker import Worker
+from dxad.runtime.worker import Outcome, Worker
 from dxad.types import Boot, Lane, Record
 
 __all__ = ["Commits"]
@@ -72,7 +72,7 @@ class Commits:
         self._clock = clock
         self._tell_sinks = tell_sinks
         self._timer: asyncio.TimerHandle | None = None
-        self._under_way: asyncio.Task[tuple[Committed, Status]] | None = None
+        self._under_way: asyncio.Future[None] | None = None
         self._again = False
         self._healing: asyncio.Task[None] | None = None
         self._lost: list[Drop] = []  # and the file does not know of it yet
@@ -181,7 +181,7 @@ class Commits:
         if self._under_way is not None:
             self._again = True
             return
-        singles, batches = self._next_singles(), self._next_batches()
+        thread, singles, batches = self._thread, self._next_singles(), self._next_batches()
         lost = list(self._lost)
         told: Sequence[Drop] = ()
         if self._telling is not None and any(each.record.id == self._telling[0] for each in singles):
@@ -194,8 +194,10 @@ class Commits:
             told=told,
             replacing={each.replaces for each in singles if each.replaces},
         )
-        self._under_way = asyncio.create_task(self.in_thread(commit), name="outbox commit")
-        self._under_way.add_done_callback(partial(self._end, singles, batches, lost, told))
+        self._under_way = asyncio.get_running_loop().create_future()
+        thread.start(
+            lambda: (commit(), self._store.status()), partial(self._end, singles, batches, lost, told)
+        )
 
     def _next_singles(self) -> list[Held]:
         """What the next commit takes, the most important first."""
@@ -230,12 +232,14 @@ class Commits:
         batches: Sequence[Batch],
         lost: Sequence[Drop],
         told: Sequence[Drop],
-        done: asyncio.Task[tuple[Committed, Status]],
+        done: Outcome[tuple[Committed, Status]],
     ) -> None:
-        self._under_way = None
+        if self._under_way is not None:
+            self._under_way.set_result(None)
+            self._under_way = None
         for batch in batches:
             batch.under_way = False
-        error = done.exception()
+        error = done.error
         try:
             if isinstance(error, NotConnected):
                 self.degrade(str(error))
@@ -354,9 +358,13 @@ class Commits:
 
     async def in_thread(self, ask: Callable[[], T]) -> tuple[T, Status]:
         """Ask the store, and for its state besides."""
+        return await self._thread.run(lambda: (ask(), self._store.status()))
+
+    @property
+    def _thread(self) -> Worker:
         if self.thread is None:
             raise RuntimeError("the outbox is not open")
-        return await self.thread.run(lambda: (ask(), self._store.status()))
+        return self.thread
 
 
 def _no_room() -> OutboxFull:
