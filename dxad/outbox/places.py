@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from dxad.outbox.retention import Span
 from dxad.types import Lane, Record
@@ -15,8 +15,7 @@ _LANE: Final = attrgetter("lane")
 _NEVER: Final = (0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(NamedTuple):
     """What one sink has before it."""
 
     pending: int
@@ -40,6 +39,8 @@ class Place:
     refused: dict[int, int] = field(default_factory=dict)
     """By seq of those put by: how often they were refused."""
     oldest_utc: int | None = None
+    aged: bool = False
+    """Whether another may be the oldest now."""
     replays: dict[Lane, Span] = field(default_factory=dict)
     """Stretches that it has had, and is offered once more."""
     replaying: int = 0
@@ -75,7 +76,7 @@ class Place:
 
     def backlog(self) -> Backlog:
         """In numbers."""
-        waiting = self.waiting.total() + len(self.refused)
+        waiting = sum(self.waiting.values()) + len(self.refused)
         return Backlog(waiting, len(self.refused), self.oldest_utc, self.replaying)
 
 
@@ -88,14 +89,17 @@ class Places(dict[str, Place]):
 
     def came(self, fresh: Mapping[Lane, int]) -> None:
         """So many new records are stored."""
-        for place in self.values():
-            for lane in place.passed:
-                place.waiting[lane] += fresh.get(lane, 0)
+        for lane, records in fresh.items():
+            for place in self.values():
+                if lane in place.passed:
+                    place.aged |= not place.waiting[lane]
+                    place.waiting[lane] += records
 
     def went(self, lane: Lane, spans: Sequence[Span]) -> None:
         """These records are no more, though not every sink had them."""
         for place in self.values():
             passed = place.passed.get(lane)
+            place.aged = True
             if spans and place.offered.get(lane, _NEVER)[1] >= spans[0].first:
                 del place.offered[lane]
             for span in spans:

@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 _DAMAGED: Final = "damaged"
 """The reason, in the dead letters, of a record whose checksum does not fit."""
+_LANES: Final = tuple(Lane)
 _OLDEST_NS: Final = 250_000_000
 """While much moves, the age of the oldest is looked up no more often."""
 
@@ -59,6 +60,7 @@ class Serving:
         self._leasing = Leasing(self.places, self.reading, self.changes, sound=self.sound, bury=self._bury)
         self._moved: set[str] = set()  # sinks whose place is not saved yet
         self._trimmed: dict[Lane, int] = {}
+        self._floors: dict[Lane, int] = {}
         self._loaded = False
         self._oldest_at = 0
 
@@ -76,7 +78,7 @@ class Serving:
     def count(self, connection: sqlite3.Connection, sink: str) -> None:
         """Learn how much a sink that has declared itself has before it."""
         self._count_waiting(connection, self.places[sink])
-        self._find_oldest(connection)
+        self._find_oldest(connection, self.places[sink])
         self._replays.passed(connection, sink, ())
 
     def drop(self, sink: str) -> None:
@@ -211,36 +213,54 @@ class Serving:
 
     def delivered(self) -> Mapping[Lane, int]:
         """By lane, the seq up to which every sink is done."""
-        return {lane: self.places.floor(lane) for lane in Lane}
+        if self._moved or not self._floors:
+            self._floors = {lane: self.places.floor(lane) for lane in _LANES}
+        return self._floors
 
     def to_trim(self, floors: Mapping[Lane, int]) -> list[Lane]:
         """The lanes that have something delivered that was not when they were trimmed last."""
+        if floors == self._trimmed:
+            return []
         return [lane for lane, floor in floors.items() if floor > self._trimmed.get(lane, 0)]
 
     def saved(
         self, connection: sqlite3.Connection, floors: Mapping[Lane, int], came: Mapping[Lane, int], gone: Gone
     ) -> None:
         """The commit went through: these came, those went."""
-        self._trimmed = dict(floors)
+        if floors != self._trimmed:
+            self._trimmed = dict(floors)
+        for sink in self._moved & self.places.keys():
+            self.places[sink].aged = True
         self._moved.clear()
         self.changes.clear()
         self.places.came(came)
         self.went(gone)
-        self.refresh(connection)
+        self._refresh(connection)
 
     def went(self, gone: Gone) -> None:
         """These are no more."""
-        for lane, spans in chain(gone.spans.items(), gone.replaced.items()):
-            self.places.went(lane, spans)
+        if gone.spans or gone.replaced:
+            for lane, spans in chain(gone.spans.items(), gone.replaced.items()):
+                self.places.went(lane, spans)
 
-    def refresh(self, connection: sqlite3.Connection) -> None:
-        """Find out anew how old the oldest is, unless that was done just now."""
-        waiting = [place.waiting.total() for place in self.places.values()]
-        if not any(waiting):
-            for place in self.places.values():
-                place.oldest_utc = None
-        elif 1 in waiting or 0 in waiting or abs(self._now_utc() - self._oldest_at) > _OLDEST_NS:
-            self._find_oldest(connection)
+    def _refresh(self, connection: sqlite3.Connection) -> None:
+        """Find out how old the oldest is for whom it may be another now, unless that was done just now."""
+        now_utc = self._now_utc()
+        recently = abs(now_utc - self._oldest_at) <= _OLDEST_NS
+        for place in self.places.values():
+            if place.oldest_utc is None or place.aged:
+                waiting = sum(place.waiting.values())
+                if not waiting:
+                    place.oldest_utc, place.aged = None, False
+                elif waiting == 1 or place.oldest_utc is None or not recently:
+                    self._oldest_at = now_utc
+                    self._find_oldest(connection, place)
+
+    def redate(self) -> None:
+        """What is known of this boot's clock is something else now."""
+        self.reading.forget()
+        for place in self.places.values():
+            place.aged = True
 
     # -- the file -----------------------------------------------------------------------------------------
 
@@ -265,7 +285,7 @@ class Serving:
         for place in self.places.values():
             place.offered.clear()
             self._count_waiting(connection, place)
-        self._find_oldest(connection)
+            self._find_oldest(connection, place)
         return max((seq for each in self.places.values() for seq in each.passed.values()), default=0)
 
     def _load_places(self, connection: sqlite3.Connection) -> None:
@@ -285,11 +305,10 @@ class Serving:
         for lane, passed in place.passed.items():
             place.waiting[lane] = _count_between(connection, lane, passed)
 
-    def _find_oldest(self, connection: sqlite3.Connection) -> None:
-        self._oldest_at = self._now_utc()
-        for place in self.places.values():
-            times = (self._oldest_utc(connection, *each) for each in place.passed.items())
-            place.oldest_utc = min((each for each in times if each is not None), default=None)
+    def _find_oldest(self, connection: sqlite3.Connection, place: Place) -> None:
+        times = (self._oldest_utc(connection, *each) for each in place.passed.items())
+        place.oldest_utc = min((each for each in times if each is not None), default=None)
+        place.aged = False
 
     def _oldest_utc(self, connection: sqlite3.Connection, lane: Lane, after: int) -> int | None:
         """When the first record of a lane after a seq happened, as far as its boot is known."""

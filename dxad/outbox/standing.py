@@ -15,7 +15,7 @@ __all__ = ["Committed", "Status"]
 _NONE_TAKEN: Final = Taken()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each commit, never changed; frozen would make it cost thrice as much
 class Status:
     """The store in numbers."""
 
@@ -41,7 +41,7 @@ class Status:
     """Of two, the newer has the higher one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # likewise
 class Committed:
     """What a commit did."""
 

@@ -62,6 +62,7 @@ class Store:
         self._told = 0
         """How often it has told its status."""
         self._wear = Wear()
+        self._written_per_day: int | None = None
         self._adopting: Adopting | None = None
         self._next_seq = 1
         self._boot = boot
@@ -95,7 +96,7 @@ class Store:
             contents.untold,
             self._boot,
             self._disk.taken,
-            self._wear.per_day(self._clock.now()),
+            self._written_per_day,
             self._told,
         )
 
@@ -161,9 +162,11 @@ class Store:
             if not self._boot_saved:
                 self._boots.save(connection, self._boot)
             boot = self._boots.number(self._boot) if boot is None else boot
-            seqs = tables.insert(connection, records, self._next_seq, boot)
-            next_seq = max(self._next_seq, max(seqs, default=0) + 1)
-            fresh = _fresh(records, seqs, self._next_seq)
+            next_seq = self._next_seq
+            seqs, fresh = tables.insert(connection, records, next_seq, boot), {}
+            if seqs:
+                fresh = _fresh(records, seqs, next_seq)
+                next_seq = max(next_seq, max(seqs) + 1)
             if bulk is not None:
                 size = segments.insert(connection, bulk, next_seq, boot)
                 fresh[Lane.BULK] = fresh.get(Lane.BULK, _NOTHING) + Totals(len(bulk.bodies), size)
@@ -199,7 +202,9 @@ class Store:
         self._disk.rest()
         written = written_bytes()
         if written is not None and self._path is not None:
-            self._wear.note(written, self._clock.now())
+            now = self._clock.now()
+            self._wear.note(written, now)
+            self._written_per_day = self._wear.per_day(now)
         return done
 
     # -- after damage -------------------------------------------------------------------------------------
@@ -248,18 +253,23 @@ class Store:
         *,
         tidy: bool,
     ) -> Gone:
+        limits = self.limits
+        trims = [] if limits.keep_ns else self._serving.to_trim(floors)
+        used = self._contents.used_bytes + sum(each.bytes for each in fresh.values())
+        full = tidy or bool(self._serving.changes) or used > _SURELY_FITS * self.max_bytes
+        if not (replacing or trims or full or limits.lanes):
+            return Gone(used_bytes=used)
         retention = Retention(connection, self._boots, floors, self._boot, self._clock.now())
         for start in replacing:
             retention.replace(start)
-        if not self.limits.keep_ns:
-            for lane in self._serving.to_trim(floors):
-                retention.trim(lane)
+        for lane in trims:
+            retention.trim(lane)
         if tidy:
-            retention.expire(self.limits)
-        sizes = {lane: self._contents.sizes[lane] + fresh.get(lane, _NOTHING).bytes for lane in Lane}
-        retention.fit_lanes(sizes, self.limits)
-        used = self._contents.used_bytes + sum(each.bytes for each in fresh.values())
-        if tidy or self._serving.changes or used > _SURELY_FITS * self.max_bytes:
+            retention.expire(limits)
+        if limits.lanes:
+            sizes = {lane: self._contents.sizes[lane] + fresh.get(lane, _NOTHING).bytes for lane in Lane}
+            retention.fit_lanes(sizes, limits)
+        if full:
             retention.fit(self.max_bytes)
         else:
             retention.gone.used_bytes = max(0, used - sum(retention.gone.bytes.values()))
@@ -304,7 +314,7 @@ class Store:
         number = self._boots.number(boot)
         if number:
             self._boots[number] = boot
-        self._serving.reading.forget()
+        self._serving.redate()
 
     # -- sinks --------------------------------------------------------------------------------------------
 
@@ -416,20 +426,20 @@ def _fresh(records: Sequence[Record], seqs: Sequence[int], first: int) -> dict[L
     found: dict[Lane, Totals] = {}
     for each, seq in zip(records, seqs, strict=True):
         if seq >= first:
-            found[each.lane] = found.get(each.lane, _NOTHING) + Totals(1, len(each.body) + ROW_BYTES)
+            totals = found.get(each.lane)
+            if totals is None:
+                totals = found[each.lane] = Totals(0, 0)
+            totals.records += 1
+            totals.bytes += len(each.body) + ROW_BYTES
     return found
 
 
 def _committed(seqs: Sequence[int], bulk_seq: int, came: Mapping[Lane, int], gone: Gone) -> Committed:
+    if not gone.spans:
+        return Committed(seqs, bulk_seq, came, gone.drops, gone.more)
     spans = [span for each in gone.spans.values() for span in each]
 
     def left(seq: int) -> int | None:
         return None if any(each.first <= seq <= each.last for each in spans) else seq
 
-    return Committed(
-        [*map(left, seqs)] if spans else list(seqs),
-        left(bulk_seq),
-        came,
-        gone.drops,
-        gone.more,
-    )
+    return Committed([*map(left, seqs)], left(bulk_seq), came, gone.drops, gone.more)

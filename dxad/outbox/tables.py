@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 _COLUMNS: Final = "seq, lane, id, boot, at_ns, crc, body"
+_INSERT: Final = (
+    "INSERT INTO records (seq, lane, id, boot, at_ns, size, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO NOTHING"
+)
 ROW_BYTES: Final = 120
 """About what a record takes beside its body: id, numbers and its entries in both indexes."""
 
@@ -72,29 +76,23 @@ def insert(connection: sqlite3.Connection, records: Sequence[Record], first: int
     """
     if not records:
         return []
-    inserted = connection.executemany(
-        "INSERT INTO records (seq, lane, id, boot, at_ns, size, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO NOTHING",
-        (
-            (
-                seq,
-                each.lane,
-                each.id,
-                boot,
-                each.at_ns,
-                len(each.body),
-                checksum(each.lane, each.id, boot, each.at_ns, each.body),
-                each.body,
-            )
-            for seq, each in enumerate(records, first)
-        ),
-    ).rowcount
+    rows = [_row(each, seq, boot) for seq, each in enumerate(records, first)]
+    if len(rows) == 1:
+        inserted = connection.execute(_INSERT, rows[0]).rowcount
+    else:
+        inserted = connection.executemany(_INSERT, rows).rowcount
     if inserted == len(records):
         return list(range(first, first + len(records)))
     return [
         connection.execute("SELECT seq FROM records WHERE id = ?", (each.id,)).fetchone()[0]
         for each in records
     ]
+
+
+def _row(record: Record, seq: int, boot: int) -> tuple[int, int, str, int, int, int, int, bytes]:
+    # sqlite3 takes a plain int as it is, and looks for somebody to adapt each other one.
+    lane, id_, at_ns, body = int(record.lane), record.id, record.at_ns, record.body
+    return seq, lane, id_, boot, at_ns, len(body), checksum(lane, id_, boot, at_ns, body), body
 
 
 def following(
