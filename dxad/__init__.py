@@ -27,6 +27,8 @@ Where things live, in the order of the data:
     outbox/                     7  store and forward: SQLite WAL, lanes, cursors, dead letters
     sinks/ deliver.py           8  carry records out; probe, batch, pace, retry, acknowledge
     telemetry/                  2-> 7  readings in bulk, as the configuration asks
+    pulling/ tailing.py            consumers that lease and acknowledge; events for whoever looks
+    selection.py                   which events somebody wants
     placeholders.py                texts that events fill: topics, bodies
     pipeline.py scoring.py         3 -> 7 for a batch of rows; all pipelines that are due, together
     plausibility.py                channels that transforms have called implausible

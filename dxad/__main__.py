@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "incidents": "Show what was found, with its evidence.",
     "outbox": "Show what waits to be delivered, for whom, since when and why.",
     "events": "Show who leases events, or lease some and say when they are done.",
+    "tail": "Show events as they come, until Ctrl-C or until the daemon stops.",
     "reload": "Take up the configuration as it is on disk now.",
     "learn": "Have PIPELINE learn anew what is normal.",
     "models": "Make, list, show and try bundles of models, and say which of them counts.",

@@ -37,7 +37,7 @@ from dxad.nodes import Builder, Built, Nodes, Run, forget_gone
 from dxad.outbox import Limits, Outbox
 from dxad.outbox.leasing import PREFIX
 from dxad.pipeline import BATCH, Pipeline
-from dxad.pulling import Consumers, Wants
+from dxad.pulling import Consumers, Declared
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
@@ -159,7 +159,7 @@ class Assembly:
             outbox, gateway=config.gateway.id, clock=clock, metrics=metrics,
             ttl=config.outbox.consumer_ttl, tell=self.tell,
             declared_only=config.outbox.consumers == "declared",
-            declared={name: Wants.of(each.model_dump()) for name, each in config.consumers.items()},
+            declared={name: Declared.of(each) for name, each in config.consumers.items()},
         )  # fmt: skip
         self.desk = ModelDesk(
             config=lambda: self.config,

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from dxad.alarmsection import Severity
 from dxad.fields import LaneName, Section
-from dxad.sinksection import TypePattern
+from dxad.sinksection import Pattern, TypePattern
 
 __all__ = ["ConsumerSection"]
 
@@ -25,4 +25,13 @@ class ConsumerSection(Section):
     )
     pipelines: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="patterns of pipelines' names; default: all, and events of no pipeline"
+    )
+    subjects: Annotated[tuple[Pattern, ...], Field(strict=False)] = Field(
+        (), description="patterns of events' subjects; default: all"
+    )
+    sources: Annotated[tuple[Pattern, ...], Field(strict=False)] = Field(
+        (), description="patterns of where events come from, such as /*/outbox; default: everywhere"
+    )
+    max_attempts: int = Field(
+        10, ge=1, le=1000, description="how often an event is given out before it is a dead letter"
     )

@@ -185,13 +185,13 @@ class Deliver:
 
     async def _carried(self, records: Sequence[Record]) -> list[int]:
         """The places of those that the configuration does not leave out; the others are done."""
-        if not self._section.picks:
+        if not self._section.selection.picks:
             return list(range(len(records)))
         return [place async for place, each in in_turns(enumerate(records)) if self._carries(each)]
 
     def _carries(self, record: Record) -> bool:
         try:
-            return self._section.carries(event.decode(record))
+            return self._section.selection.takes(event.decode(record))
         except (KeyError, TypeError, ValueError):  # no event: the sink says what is wrong with it
             return True
 
@@ -234,7 +234,7 @@ class Deliver:
         """The next records to offer, as soon as there are any: refused ones when due, else new ones."""
         while True:
             # Of those that the configuration leaves out, more are looked at than may be written at once.
-            limit = self._section.batch if self._section.picks else self._stride.size
+            limit = self._section.batch if self._section.selection.picks else self._stride.size
             refused = self._outbox.backlog(self._name).refused
             if refused and self._clock.now() >= self._refused_at:
                 self._schedule_refused()

@@ -3,12 +3,14 @@
 Questions and answers are JSON objects, so that the control socket and the Python API speak alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from dxad.errors import ConfigError
 from dxad.outbox import Outbox
 from dxad.outbox.inspection import LetterWanted, Wanted
 from dxad.runtime.clock import Clock
+from dxad.selection import EVERYTHING, Selection
+from dxad.tailing import Tailing
 from dxad.types import Document
 
 __all__ = ["OutboxDesk"]
@@ -20,19 +22,22 @@ class OutboxDesk:
     def __init__(self, outbox: Outbox, clock: Clock) -> None:
         self._outbox = outbox
         self._clock = clock
+        self._tailing = Tailing(outbox, clock)
 
     def wanted(
         self,
         *,
         lanes: Sequence[str] = (),
-        types: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
         since: int | None = None,
         until: int | None = None,
         sink: str = "",
     ) -> Wanted:
         """Which records are meant; a time is UTC ns or, below 0, so long ago."""
         now_utc = self._clock.utc(self._clock.now())
-        return Wanted.of(lanes=lanes, types=types, since=since, until=until, sink=sink, now_utc=now_utc)
+        return Wanted.of(
+            lanes=lanes, selection=selection, since=since, until=until, sink=sink, now_utc=now_utc
+        )
 
     def wanted_letters(
         self, *, numbers: Sequence[int] = (), sink: str | None = None, reason: str = ""
@@ -54,6 +59,10 @@ class OutboxDesk:
             lambda inspection: inspection.page(wanted, after=after, limit=limit, whole=whole)
         )
         return {"records": page.found, "next": page.next, "damaged": page.damaged}
+
+    def follow(self, wanted: Wanted, *, after: int | None, lines: int | None) -> AsyncGenerator[Document]:
+        """Events as they are stored, see `Tailing.follow`."""
+        return self._tailing.follow(wanted, after=after, lines=lines)
 
     async def record(self, id_: str) -> Document | None:
         """One record, whole; None if it is not there."""

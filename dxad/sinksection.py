@@ -1,18 +1,21 @@
 """What a configuration says of every sink: which events it carries, and how fast."""
 
-from fnmatch import fnmatchcase
+from functools import cached_property
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from dxad.alarmsection import Severity
 from dxad.fields import LaneName, Section
-from dxad.types import Document, Lane
+from dxad.selection import Selection
+from dxad.types import Lane
 
-__all__ = ["SinkSection", "TypePattern"]
+__all__ = ["Pattern", "SinkSection", "TypePattern"]
 
 TypePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.*?\[\]!-]+$")]
 """Of an event's type, with `*` and `?`."""
+Pattern = Annotated[str, Field(min_length=1, max_length=200)]
+"""Of an event's subject or source, likewise."""
 
 
 class SinkSection(Section):
@@ -29,6 +32,16 @@ class SinkSection(Section):
         strict=False,
         min_length=1,
         description="the severities it carries; an event that has none is not carried then. Default: all",
+    )
+    subjects: tuple[Pattern, ...] | None = Field(
+        None, strict=False, min_length=1, description="the subjects it carries, with * and ?; default: all"
+    )
+    sources: tuple[Pattern, ...] | None = Field(
+        None,
+        strict=False,
+        min_length=1,
+        description="where the events it carries come from, with * and ?, such as /*/pipelines/pump*; "
+        "default: everywhere",
     )
     batch: int = Field(64, gt=0, le=1000, description="records per write at most")
     max_attempts: int = Field(
@@ -52,15 +65,7 @@ class SinkSection(Section):
         """The lanes as the outbox names them."""
         return frozenset(Lane[name.upper()] for name in self.lanes)
 
-    @property
-    def picks(self) -> bool:
-        """Whether it carries some events of its lanes and leaves others out."""
-        return self.severities is not None or "*" not in self.types
-
-    def carries(self, event: Document) -> bool:
-        """Whether the event, in the structure of CloudEvents' JSON format, is one that it carries."""
-        if not any(fnmatchcase(event["type"], pattern) for pattern in self.types):
-            return False
-        data = event.get("data")
-        severity = data.get("severity") if isinstance(data, dict) else None
-        return self.severities is None or severity in self.severities
+    @cached_property
+    def selection(self) -> Selection:
+        """Which events of its lanes it carries; others it leaves out."""
+        return Selection(self.types, self.severities or (), self.subjects or (), self.sources or ())

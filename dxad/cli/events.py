@@ -1,7 +1,7 @@
 """`dxad events`: an agent with a shell leases events, and says when it is done with each."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dxad.types import Document
 
 __all__ = ["events"]
+
+_WANTS: Final = ("lanes", "types", "severities", "pipelines", "subjects", "sources")
 
 
 @click.group(
@@ -40,7 +42,7 @@ def events(context: click.Context, socket: Path, as_json: bool) -> None:
     made = table("CONSUMER", ">WAITING", ">OUT", ">ACKED", ">GIVEN BACK", ">ENDED", ">SILENT", "WANTS")
     for each in found:
         wants = each["wants"]
-        what = ", ".join([*wants["lanes"], *wants["types"], *wants["severities"], *wants["pipelines"]])
+        what = ", ".join(each for key in _WANTS for each in wants[key])
         made.add_row(
             text(each["name"]), f"{each['waiting']:,}", f"{each['out']:,}", f"{each['acked']:,}",
             f"{each['nacked']:,}", f"{each['expired']:,}", duration(each["silent_s"]), text(what),
@@ -58,16 +60,18 @@ def events(context: click.Context, socket: Path, as_json: bool) -> None:
 @click.option("--type", "types", metavar="PATTERN", multiple=True, help="dxad.incident.*; may be repeated.")
 @click.option("--severity", "severities", multiple=True, help="low, medium, high or critical.")
 @click.option("--pipeline", "pipelines", metavar="PATTERN", multiple=True)
+@click.option("--subject", "subjects", metavar="PATTERN", multiple=True)
+@click.option("--source", "sources", metavar="PATTERN", multiple=True)
 @to_daemon
 def lease(socket: Path, consumer: str, lease_: str, **asked: Any) -> None:
     """Lease events for CONSUMER, which is made at its first call; prints JSON lines, one for each event.
 
     Each line has the token `lease`, which `ack`, `nack` and `extend` want, and the `event`. What is said of
-    lanes, types, severities and pipelines stays, until something else is said.
+    lanes, types, severities and the like stays, until something else is said.
     """
     import orjson
 
-    wants = {key: asked.pop(key) or None for key in ("lanes", "types", "severities", "pipelines")}
+    wants = {key: asked.pop(key) or None for key in _WANTS}
     for each in _run(socket, "lease", consumer, lease=lease_, **asked, **wants):
         click.echo(orjson.dumps(each))
 
@@ -88,7 +92,10 @@ def ack(socket: Path, consumer: str, tokens: tuple[str, ...]) -> None:
 @click.option("--delay", metavar="DURATION", default="0s", show_default=True, help="Until given out again.")
 @to_daemon
 def nack(socket: Path, consumer: str, tokens: tuple[str, ...], reason: str, delay: str) -> None:
-    """Give events back: they are given out again, and become dead letters at the tenth time."""
+    """Give events back: they are given out again, and become dead letters the tenth time.
+
+    Or the `max_attempts`-th, where [consumers.CONSUMER] says so.
+    """
     _echo_json(_run(socket, "nack", consumer, tokens, reason, delay=delay))
 
 

@@ -11,6 +11,7 @@ from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableErr
 from dxad.moment import moment
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.offline import looking
+from dxad.selection import Selection
 from dxad.types import Document
 
 __all__ = ["Asked", "Look", "look"]
@@ -83,7 +84,7 @@ class _File:
     def page(self, asked: Asked, *, after: int, limit: int, whole: bool) -> Document:
         wanted = Wanted.of(
             lanes=[each for each in (asked.get("lane"),) if each],
-            types=[each for each in (asked.get("type"),) if each],
+            selection=Selection(types=tuple(each for each in (asked.get("type"),) if each)),
             since=_moment(asked.get("since"), "--since"),
             until=_moment(asked.get("until"), "--until"),
             sink=asked.get("sink") or "",

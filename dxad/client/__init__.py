@@ -7,7 +7,8 @@ SyncClient("/run/dxad/control.sock").learn("pump", span="20s")
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
@@ -18,6 +19,7 @@ import orjson
 
 from dxad.client.consumers import ConsumersClient
 from dxad.client.outbox import OutboxClient
+from dxad.client.tail import Tail
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 from dxad.types import Document
 
@@ -30,6 +32,9 @@ DEFAULT_SOCKET: Final = Path("/run/dxad/control.sock")
 _TIMEOUT_S: Final = 10.0
 _QUERY_TIMEOUT_S: Final = 75.0
 """A query may wait a minute for rows."""
+_SILENCE_S: Final = 45.0
+"""A stream that says nothing for so long is dead: the daemon gives a sign of life each 15 s."""
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class Client:
@@ -177,6 +182,45 @@ class Client:
         begin = "" if start is None else f"from={start}&"
         return await self._document("GET", f"/v1/{kind}/{quote(name, safe='')}/rows?{begin}limit={limit}")
 
+    def tail(
+        self,
+        *,
+        lanes: Sequence[str] = (),
+        types: Sequence[str] = (),
+        severities: Sequence[str] = (),
+        subjects: Sequence[str] = (),
+        sources: Sequence[str] = (),
+        pipelines: Sequence[str] = (),
+        since: str | None = None,
+        lines: int | None = None,
+        after: int | None = None,
+        retry: bool = False,
+        told: Callable[[str], None] | None = None,
+    ) -> Tail:
+        """Events as they come, as CloudEvents, for looking: `async for event in client.tail()`.
+
+        Args:
+            lanes: of these; critical and normal if none is named.
+            types: patterns, as those that follow but for severities: one of each has to fit.
+            severities: of incidents, alarms and conditions.
+            subjects: what they are about.
+            sources: where they come from, such as `/plant7-gw3/pipelines/*`.
+            pipelines: pipelines' names.
+            since: not what is older; `"2h"` ago, or a time as RFC 3339 writes it.
+            lines: begin with so many that are stored; None: with all since then, or with none.
+            after: go on behind this place, the `place` of an earlier one.
+            retry: connect again when the daemon stops or is gone, and go on there; else it ends, or raises.
+            told: is called with what there is to say besides, such as that it is tried again.
+        """
+        wants = {
+            "lanes": lanes, "types": types, "severities": severities, "subjects": subjects,
+            "sources": sources, "pipelines": pipelines,
+        }  # fmt: skip
+        return Tail(
+            self._streaming, wants=wants, since=since, lines=lines, after=after, retry=retry,
+            told=told or (lambda _: None),
+        )  # fmt: skip
+
     async def _document(
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
     ) -> Document:
@@ -193,25 +237,45 @@ class Client:
         self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
     ) -> bytes:
         total_s = timeout_s or self._timeout_s
+        data = None if body is None else orjson.dumps(body)
+        timeout = aiohttp.ClientTimeout(total=total_s)
+        async with self._answered(method, path, _JSON, timeout, patience_s=total_s, data=data) as response:
+            return await response.read()
+
+    @asynccontextmanager
+    async def _streaming(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """A stream, in the pieces that come; it says something all the time."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_s, sock_read=_SILENCE_S)
+        async with self._answered("GET", path, headers, timeout, patience_s=_SILENCE_S) as response:
+            yield response.content.iter_any()
+
+    @asynccontextmanager
+    async def _answered(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+        *,
+        patience_s: float,
+        data: bytes | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         try:
             async with self._opened().request(
-                method,
-                f"http://dxad{path}",
-                data=None if body is None else orjson.dumps(body),
-                headers={"Content-Type": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=total_s),
+                method, f"http://dxad{path}", data=data, headers=headers, timeout=timeout
             ) as response:
-                raw = await response.read()
+                if response.status >= 400:
+                    raw = await response.read()
+                    said = _detail(raw, f"{response.status} {response.reason}")
+                    raise RequestRefusedError(response.status, said)
+                yield response
         except TimeoutError as error:
-            raise ResourceUnavailableError(f"{self.path}: no answer within {total_s:g} s") from error
+            raise ResourceUnavailableError(f"{self.path}: no answer within {patience_s:g} s") from error
         except aiohttp.ClientConnectorError as error:
             await self.close()
             raise ResourceUnavailableError(_why(self.path, error.os_error)) from error
         except aiohttp.ClientError as error:
             raise ResourceUnavailableError(f"{self.path}: hung up: {error}") from error
-        if response.status >= 400:
-            raise RequestRefusedError(response.status, _detail(raw, f"{response.status} {response.reason}"))
-        return raw
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -91,6 +91,8 @@ class ConsumersClient:
         types: Sequence[str] | None = None,
         severities: Sequence[str] | None = None,
         pipelines: Sequence[str] | None = None,
+        subjects: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
     ) -> list[Document]:
         """Events for a while: `lease` (a token), `for_s`, `attempts`, `event`.
 
@@ -100,12 +102,17 @@ class ConsumersClient:
             lease: how long they are ours, 1 s to 1 h.
             wait: how long to wait for the first, a minute at most.
             start: a new consumer begins with the `oldest` event that is stored, or with the next: `now`.
-            lanes: of which lanes; without any of these four, as before, or critical and normal.
+            lanes: of which lanes; without any of these six, as before, or critical and normal.
             types: patterns of event types.
             severities: of incidents and alarms.
             pipelines: patterns of pipelines' names.
+            subjects: patterns of what events are about.
+            sources: patterns of where they come from, such as `/*/outbox`.
         """
-        wants = {"lanes": lanes, "types": types, "severities": severities, "pipelines": pipelines}
+        wants = {
+            "lanes": lanes, "types": types, "severities": severities, "pipelines": pipelines,
+            "subjects": subjects, "sources": sources,
+        }  # fmt: skip
         body: Document = {"limit": limit, "lease": lease, "wait": wait, "start": start}
         body |= {key: list(value) for key, value in wants.items() if value is not None}
         found: list[Document] = (await self._do(name, "lease", body))["events"]

@@ -33,6 +33,8 @@ class _Lease(Section):
     types: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     severities: Annotated[tuple[Severity, ...], Field(strict=False)] | None = None
     pipelines: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    subjects: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    sources: Annotated[tuple[str, ...], Field(strict=False)] | None = None
 
 
 class _Done(Section):
@@ -86,14 +88,18 @@ async def _lease(call: Call) -> Answer:
         raise Refusal(422, "a consumer's name has letters, digits, _ and -, 64 at most") from error
     wants = {
         key: list(value)
-        for key in ("lanes", "types", "severities", "pipelines")
+        for key in ("lanes", "types", "severities", "pipelines", "subjects", "sources")
         if (value := getattr(asked, key)) is not None
     }
     events = await call.gateway.consumers.lease(
         call.name, limit=asked.limit, lease_ns=asked.lease, wait_ns=asked.wait, wants=wants or None,
-        oldest=asked.start == "oldest",
+        oldest=asked.start == "oldest", uid=call.uid,
     )  # fmt: skip
-    return Answer({"events": events})
+
+    def unheard() -> None:
+        call.gateway.consumers.release(call.name, [each["lease"] for each in events])
+
+    return Answer({"events": events}, unheard=unheard if events else None)
 
 
 async def _ack(call: Call) -> Answer:

@@ -5,6 +5,8 @@ It takes aiohttp's protocol and messages, not `aiohttp.web`: applications, their
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import orjson
@@ -47,6 +49,7 @@ class Exchange:
         self._gateway = gateway
         self._admin_group = admin_group
         self._limits = limits
+        self._streams: set[asyncio.Task[Any]] = set()
 
     def server(self) -> Server:
         """What makes a protocol of HTTP for each connection; it wants a running loop."""
@@ -62,16 +65,59 @@ class Exchange:
             max_field_size=limits.line_bytes,
         )
 
+    def end_streams(self) -> None:
+        """Let nobody follow anything any more."""
+        for each in self._streams:
+            each.cancel()
+
     async def _answer(self, request: BaseRequest) -> StreamResponse:
         try:
             answer = await self._routed(request)
+            if not isinstance(answer.body, dict | str):
+                return await self._streamed(request, answer, answer.body)
         except Refusal as refusal:
             return _json(refusal.document(), refusal.status, CONTENT_TYPE, refusal.headers)
         if isinstance(answer.body, str):
             return Response(
                 body=answer.body.encode(), status=answer.status, headers={"Content-Type": answer.text_type}
             )
-        return _json(answer.body, answer.status, "application/json")
+        response = _json(answer.body, answer.status, "application/json")
+        if answer.unheard is not None:
+            await _heard(request, response, answer.unheard)
+        return response
+
+    async def _streamed(
+        self, request: BaseRequest, answer: Answer, body: AsyncGenerator[bytes]
+    ) -> StreamResponse:
+        """Write a stream as fast as the client takes it: what it does not take is not asked for.
+
+        Raises:
+            Refusal: there are too many streams, 503.
+        """
+        connection, task = _connection(request), asyncio.current_task()
+        response = StreamResponse(
+            status=answer.status, headers={"Content-Type": answer.text_type, "Cache-Control": "no-store"}
+        )
+        assert task is not None
+        async with aclosing(body):
+            if len(self._streams) >= self._limits.streams:
+                raise Refusal(
+                    503,
+                    f"{self._limits.streams} clients follow events already, and that is all there may be",
+                    headers={"Retry-After": "5"},
+                )
+            self._streams.add(task)
+            try:
+                await response.prepare(request)
+                async for part in body:
+                    connection.extend(self._limits.request_s)
+                    await response.write(part)
+                await response.write_eof()
+            except ConnectionError:
+                log.debug("%s has hung up", _who(connection.peer))
+            finally:
+                self._streams.remove(task)
+        return response
 
     async def _routed(self, request: BaseRequest) -> Answer:
         connection = _connection(request)
@@ -80,10 +126,14 @@ class Exchange:
         if route.admin:
             self._admit(request, connection.peer)
         body = await self._body(request, route)
-        answer = await route.handler(Call(self._gateway, name, body, request.query))
+        said = {key: request.query.getall(key) for key in request.query}
+        resume = request.headers.get("Last-Event-ID", "")
+        answer = await route.handler(
+            Call(self._gateway, name, body, said, resume=resume, uid=connection.peer.uid)
+        )
         if route.admin:
-            said = orjson.dumps(body)[:_LOGGED].decode(errors="replace")
-            log.info("%s %s, done: %s", _who(connection.peer), request.raw_path, said)
+            shown = orjson.dumps(body)[:_LOGGED].decode(errors="replace")
+            log.info("%s %s, done: %s", _who(connection.peer), request.raw_path, shown)
         return answer
 
     def _admit(self, request: BaseRequest, peer: Peer) -> None:
@@ -116,6 +166,20 @@ class Exchange:
         if not isinstance(found, dict):
             raise Refusal(422, f"the body is to be a JSON object, not {_kind(found)}")
         return found
+
+
+async def _heard(request: BaseRequest, response: Response, unheard: Callable[[], None]) -> None:
+    """Write the answer, and see whether the client was there to take it."""
+    heard = False
+    try:
+        await response.prepare(request)
+        await response.write_eof()
+        heard = request.transport is not None and not request.transport.is_closing()
+    except ConnectionError:
+        log.debug("the client has hung up before its answer")
+    finally:
+        if not heard:
+            unheard()
 
 
 def _connection(request: BaseRequest) -> Connection:

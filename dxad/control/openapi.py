@@ -55,10 +55,9 @@ def document(routes: Iterable["Route"]) -> Document:
 
 
 def _operation(route: "Route") -> Document:
-    kind = "application/json" if route.path.startswith("/v1/") else "text/plain"
     operation: Document = {
         "summary": route.summary,
-        "responses": {"2XX": {"description": "done", "content": {kind: {}}}, "default": _PROBLEM},
+        "responses": {"2XX": {"description": "done", "content": {route.answers: {}}}, "default": _PROBLEM},
     }
     if route.admin:
         operation["description"] = "For root, the daemon's own user and the members of control.admin_group."

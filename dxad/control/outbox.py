@@ -9,6 +9,7 @@ from dxad.control.route import Answer, Call, Handler, Route, asked_of, body_of
 from dxad.errors import ConfigError, NotConnected
 from dxad.fields import LaneName, Section
 from dxad.moment import Moment
+from dxad.selection import Selection
 from dxad.types import Document
 
 __all__ = ["OUTBOX_ROUTES"]
@@ -93,8 +94,10 @@ async def _outbox(call: Call) -> Answer:
 async def _records(call: Call) -> Answer:
     asked, desk = asked_of(call, _Records), call.gateway.outbox
     lanes = () if asked.lane is None else (asked.lane,)
-    types = () if asked.type is None else (asked.type,)
-    wanted = desk.wanted(lanes=lanes, types=types, since=asked.since, until=asked.until, sink=asked.sink)
+    selection = Selection(types=() if asked.type is None else (asked.type,))
+    wanted = desk.wanted(
+        lanes=lanes, selection=selection, since=asked.since, until=asked.until, sink=asked.sink
+    )
     return Answer(await desk.page(wanted, after=asked.after, limit=asked.limit, whole=asked.whole))
 
 

@@ -4,9 +4,9 @@ Nothing here knows of HTTP but the names of methods and the numbers of statuses.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar, get_origin
 
 from pydantic import ValidationError
 
@@ -14,6 +14,7 @@ from dxad.alarmsection import Action
 from dxad.control.limits import BODY_BYTES
 from dxad.control.problem import Refusal
 from dxad.fields import Section
+from dxad.selection import EVERYTHING, Selection
 from dxad.types import Document
 
 __all__ = [
@@ -45,7 +46,7 @@ class OutboxDesk(Protocol):
         self,
         *,
         lanes: Sequence[str] = (),
-        types: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
         since: int | None = None,
         until: int | None = None,
         sink: str = "",
@@ -62,6 +63,9 @@ class OutboxDesk(Protocol):
 
     async def page(self, wanted: Any, *, after: int, limit: int, whole: bool) -> Document:
         """The next of the records that are wanted."""
+
+    def follow(self, wanted: Any, *, after: int | None, lines: int | None) -> AsyncGenerator[Document]:
+        """Events as they are stored: `records`, each with `seq` and `event`, `next`, `remark`."""
 
     async def record(self, id_: str) -> Document | None:
         """One record, whole."""
@@ -90,9 +94,13 @@ class Consumers(Protocol):
     """
 
     async def lease(
-        self, name: str, *, limit: int, lease_ns: int, wait_ns: int, wants: Document | None, oldest: bool
-    ) -> list[Document]:
+        self, name: str, *, limit: int, lease_ns: int, wait_ns: int, wants: Document | None, oldest: bool,
+        uid: int | None,
+    ) -> list[Document]:  # fmt: skip
         """Events for a while."""
+
+    def release(self, name: str, tokens: Sequence[str]) -> None:
+        """Nobody has heard of these leases."""
 
     async def ack(self, name: str, tokens: Sequence[str]) -> Document:
         """Done with these."""
@@ -192,18 +200,24 @@ class Call:
     name: str = ""
     """The `{name}` of the path."""
     body: Document = field(default_factory=dict)
-    query: Mapping[str, str] = field(default_factory=dict)
-    """What stands behind the `?`."""
+    query: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What stands behind the `?`, each as often as it was said."""
+    resume: str = ""
+    """What the client had last of a stream that broke off."""
+    uid: int | None = None
+    """Whose call it is, as the kernel says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON object, or text."""
+    """A JSON object, text, or a stream of text."""
 
-    body: Document | str
+    body: Document | str | AsyncGenerator[bytes]
     status: int = 200
     text_type: str = _METRICS_TYPE
     """What kind of text it is, if it is one."""
+    unheard: Callable[[], None] | None = None
+    """Is called if the client has gone without it."""
 
 
 Handler = Callable[[Call], Awaitable[Answer]]
@@ -225,6 +239,8 @@ class Route:
     """A body it takes; None where it wants none."""
     query: type[Section] | None = None
     """What may stand behind the `?`."""
+    answers: str = "application/json"
+    """The type of what it answers."""
 
     def match(self, path: str) -> str | None:
         """The name in a path of this route, `""` if the route has none; None for other paths."""
@@ -239,8 +255,15 @@ class Route:
 
 
 def asked_of(call: Call, kind: type[S]) -> S:
-    """What stands behind the `?`, checked."""
-    return _checked(call.query, kind)
+    """What stands behind the `?`, checked; only what may be many may be said more than once.
+
+    Raises:
+        Refusal: it is not what was to be said, 422.
+    """
+    many = {name for name, each in kind.model_fields.items() if get_origin(each.annotation) is tuple}
+    if twice := [key for key, said in call.query.items() if len(said) > 1 and key not in many]:
+        raise Refusal(422, f"{', '.join(twice)}: said more than once")
+    return _checked({key: said if key in many else said[0] for key, said in call.query.items()}, kind)
 
 
 def body_of(call: Call, kind: type[S]) -> S:

@@ -12,6 +12,7 @@ from pydantic import Field
 from dxad.alarmsection import Action
 from dxad.control import openapi
 from dxad.control.consumers import CONSUMER_ROUTES
+from dxad.control.events import EVENT_ROUTES
 from dxad.control.limits import QUERY_BYTES
 from dxad.control.outbox import OUTBOX_ROUTES
 from dxad.control.problem import Refusal
@@ -336,7 +337,10 @@ ROUTES: Final = (
     ),
     *OUTBOX_ROUTES,
     *CONSUMER_ROUTES,
-    Route("GET", "/metrics", _metrics, "Counters and gauges as Prometheus text."),
+    *EVENT_ROUTES,
+    Route(
+        "GET", "/metrics", _metrics, "Counters and gauges as Prometheus text.", answers="text/plain"
+    ),
     Route("GET", "/v1/openapi.json", _openapi, "This table, as OpenAPI."),
 )  # fmt: skip
 """All routes."""

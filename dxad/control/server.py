@@ -15,6 +15,8 @@ from dxad.control.route import Gateway
 if TYPE_CHECKING:
     from aiohttp.web_server import Server
 
+    from dxad.control.http import Exchange
+
 __all__ = ["Control"]
 
 log = logging.getLogger(__name__)
@@ -50,19 +52,21 @@ class Control:
         path = self._section.socket
         listener = unixsocket.listen(path, group=self._section.group)
         self._opened.callback(unixsocket.remove, path, path.lstat())
-        http = Exchange(self._gateway, self._section.admin_group, self._limits).server()
+        exchange = Exchange(self._gateway, self._section.admin_group, self._limits)
+        http = exchange.server()
         server = await asyncio.get_running_loop().create_unix_server(
             lambda: Connection(http, self._clients, self._limits), sock=listener
         )
-        self._opened.push_async_callback(self._end, server, http)
+        self._opened.push_async_callback(self._end, server, http, exchange)
         log.info("control socket %s", path)
 
     async def close(self) -> None:
         """Wait a moment for requests that are being answered, and go; safe twice, and without `start`."""
         await self._opened.aclose()
 
-    async def _end(self, server: asyncio.Server, http: "Server") -> None:
+    async def _end(self, server: asyncio.Server, http: "Server", exchange: "Exchange") -> None:
         server.close()
+        exchange.end_streams()
         http.pre_shutdown()
         await http.shutdown(self._limits.shutdown_s)
         left = list(self._clients)

@@ -6,14 +6,16 @@ alarm does get out; a record that all of them have taken is done.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, NotConnected
 from dxad.outbox.commits import Commits
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
 from dxad.outbox.leasing import PREFIX, Given, Known, Leasing, load_consumers
@@ -88,6 +90,8 @@ class Outbox:
         self._housekeeping: asyncio.Task[None] | None = None
         self._lanes: dict[str, frozenset[Lane]] = {}  # by sink
         self._news: dict[str, asyncio.Event] = {}  # by sink
+        self._closing = False
+        self._watching: dict[asyncio.Event, frozenset[Lane]] = {}
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -105,6 +109,7 @@ class Outbox:
             ConfigError: the file is of a newer dxad.
         """
         thread = self._commits.thread = Worker("store")
+        self._closing = False
         try:
             committed = await self._commits.ask(partial(self._store.commit, ()))
         except ConfigError:
@@ -125,6 +130,8 @@ class Outbox:
         thread = self._commits.thread
         if thread is None:
             return
+        self._closing = True
+        self._tell_sinks(frozenset(Lane))
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             await asyncio.wait([self._housekeeping])
@@ -289,14 +296,21 @@ class Outbox:
         )
 
     async def lease(
-        self, sink: str, limit: int, *, held: Collection[int], wants: Callable[[Document], bool], most: int
+        self,
+        sink: str,
+        limit: int,
+        *,
+        held: Collection[int],
+        unheard: Collection[int],
+        wants: Callable[[Document], bool],
+        most: int,
     ) -> tuple[list[Given], int, bool]:
         """Give out records to a pull consumer, see `Leasing.give`."""
         self._guesses_taken |= not self.boot.clock_ok
         self._news[sink].clear()
 
         def give(leasing: Leasing, connection: sqlite3.Connection) -> tuple[list[Given], int, bool]:
-            return leasing.give(connection, sink, limit, held=held, wants=wants, most=most)
+            return leasing.give(connection, sink, limit, held=held, unheard=unheard, wants=wants, most=most)
 
         given, buried, more = await self._commits.ask_or_raise(partial(self._store.pull, sink, give))
         self._report.count_dead(buried, sink=sink, reason="expired")
@@ -308,7 +322,7 @@ class Outbox:
         await self._commits.ask_or_raise(
             partial(self._store.pull, sink, lambda leasing, _: leasing.settle(sink, seqs))
         )
-        await self._commits.commit()
+        await self._commit()
 
     async def give_up(self, sink: str, seqs: Sequence[int], reason: str) -> int:
         """A pull consumer cannot do these: they are dead letters; returns how many."""
@@ -317,9 +331,19 @@ class Outbox:
             return leasing.give_up(connection, sink, seqs, reason)
 
         buried = await self._commits.ask_or_raise(partial(self._store.pull, sink, do))
-        await self._commits.commit()
+        await self._commit()
         self._report.count_dead(buried, sink=sink, reason="refused")
         return buried
+
+    async def _commit(self) -> None:
+        """Have it on disk.
+
+        Raises:
+            NotConnected: it is in memory only, for as long as the disk fails.
+        """
+        await self._commits.commit()
+        if self._commits.degraded is not None:
+            raise NotConnected(self._commits.degraded)
 
     def wake(self, sink: str) -> None:
         """There may be something again."""
@@ -334,6 +358,26 @@ class Outbox:
             NotConnected: the disk fails; so for the following.
         """
         return await self._commits.ask_or_raise(partial(self._store.look, ask))
+
+    @contextmanager
+    def watching(self, lanes: frozenset[Lane]) -> Iterator[asyncio.Event]:
+        """What is set whenever there may be something new in these lanes, and when the outbox is closed."""
+        news = asyncio.Event()
+        self._watching[news] = lanes
+        try:
+            yield news
+        finally:
+            del self._watching[news]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return self._commits.thread is not None and not self._closing
+
+    @property
+    def newest(self) -> int:
+        """The seq that was given last; of use in `look` alone, where nothing is given meanwhile."""
+        return self._store.newest
 
     async def replay(self, sink: str, wanted: Wanted, *, dry_run: bool = False) -> int:
         """Offer a sink again what it has had of the records wanted, after all that is new to it.
@@ -391,10 +435,13 @@ class Outbox:
         if sink in self._news:
             self._news[sink].set()
 
-    def _tell_sinks(self, lanes: set[Lane]) -> None:
+    def _tell_sinks(self, lanes: AbstractSet[Lane]) -> None:
         for sink, carried in self._lanes.items():
             if carried & lanes:
                 self._news[sink].set()
+        for news, watched in self._watching.items():
+            if watched & lanes:
+                news.set()
 
     def _take(self, sink: str, held: Held) -> None:
         """A sink has had this from memory; once all have, it needs no disk."""

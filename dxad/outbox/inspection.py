@@ -4,9 +4,8 @@ Nothing here writes. Each call looks at a bounded number of records, so that com
 wants more comes back with `next`.
 """
 
-import fnmatch
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -18,6 +17,7 @@ from dxad.outbox.boots import Boots
 from dxad.outbox.leasing import PREFIX
 from dxad.outbox.reading import Reading
 from dxad.outbox.segments import Segment
+from dxad.selection import EVERYTHING, Selection
 from dxad.types import UNKNOWN_BOOT, Document, Lane, Record
 
 __all__ = ["Inspection", "LetterWanted", "Page", "Wanted"]
@@ -35,8 +35,7 @@ class Wanted:
     """Which records."""
 
     lanes: frozenset[Lane] = frozenset(Lane)
-    types: tuple[str, ...] = ()
-    """Patterns of event types; empty for all."""
+    selection: Selection = EVERYTHING
     since_utc: int | None = None
     until_utc: int | None = None
     sink: str = ""
@@ -47,7 +46,7 @@ class Wanted:
         cls,
         *,
         lanes: Sequence[str] = (),
-        types: Sequence[str] = (),
+        selection: Selection = EVERYTHING,
         since: int | None = None,
         until: int | None = None,
         sink: str = "",
@@ -57,7 +56,7 @@ class Wanted:
         since, until = (each if each is None or each >= 0 else now_utc + each for each in (since, until))
         return cls(
             frozenset(Lane[each.upper()] for each in lanes) or frozenset(Lane),
-            tuple(types), since, until, sink,
+            selection, since, until, sink,
         )  # fmt: skip
 
     def takes(self, record: Record) -> bool:
@@ -66,10 +65,6 @@ class Wanted:
         return (self.since_utc is None or utc >= self.since_utc) and (
             self.until_utc is None or utc < self.until_utc
         )
-
-    def takes_type(self, type_: str) -> bool:
-        """Whether events of this type are among them."""
-        return not self.types or any(fnmatch.fnmatchcase(type_, each) for each in self.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +114,7 @@ class Inspection:
     # -- records ------------------------------------------------------------------------------------------
 
     def page(self, wanted: Wanted, *, after: int = 0, limit: int = 50, whole: bool = False) -> Page:
-        """The next records, the oldest first.
+        """The next records, the oldest first, and who lacks each.
 
         Args:
             wanted: which.
@@ -130,6 +125,30 @@ class Inspection:
         if after < 0:
             after = max(0, tables.newest(self._connection) + after)
         standing = _Standing(self._connection)
+
+        def tell(record: Record, found: Document) -> Document:
+            return _told(record, found, standing, whole=whole)
+
+        return self._page(wanted, standing, tell, after=after, limit=limit, whole=whole)
+
+    def events(self, wanted: Wanted, *, after: int, limit: int) -> Page:
+        """The next events with their `seq`, the oldest first; `wanted` names no sink."""
+
+        def tell(record: Record, found: Document) -> Document:
+            return {"seq": record.seq, "event": found}
+
+        return self._page(wanted, None, tell, after=after, limit=limit, whole=True)
+
+    def _page(
+        self,
+        wanted: Wanted,
+        standing: "_Standing | None",
+        tell: Callable[[Record, Document], Document],
+        *,
+        after: int,
+        limit: int,
+        whole: bool,
+    ) -> Page:
         page = Page()
         scanned = size = 0
         while scanned < _SCANNED_MOST:
@@ -138,10 +157,10 @@ class Inspection:
                 scanned, after = scanned + 1, record.seq
                 if not wanted.takes(record):
                     continue
-                told = _told(record, standing, whole=whole)
-                if not wanted.takes_type(told["type"]):
+                found = _event(record)
+                if not wanted.selection.takes(found):
                     continue
-                page.found.append(told)
+                page.found.append(tell(record, found))
                 size += len(record.body) if whole else _AT_ONCE
                 if len(page.found) >= limit or size > _BYTES_MOST:
                     page.next = after
@@ -153,14 +172,14 @@ class Inspection:
         return page
 
     def _stretch(
-        self, wanted: Wanted, standing: "_Standing", after: int, page: Page
+        self, wanted: Wanted, standing: "_Standing | None", after: int, page: Page
     ) -> tuple[list[Record], int | None]:
         """All records after a seq through another one, which is None at the end."""
         found: list[Record] = []
         bounds: list[int] = []
         for lane in wanted.lanes:
             begin = after
-            if wanted.sink:
+            if wanted.sink and standing is not None:
                 passed = standing.passed.get(wanted.sink, {}).get(lane)
                 if passed is None:
                     continue
@@ -191,7 +210,9 @@ class Inspection:
                 (stream, int(ordinal)),
             ).fetchone()
         sound = [] if row is None else self._reading.these(self._connection, row).sound
-        return _told(sound[0], _Standing(self._connection), whole=True) if sound else None
+        if not sound:
+            return None
+        return _told(sound[0], _event(sound[0]), _Standing(self._connection), whole=True)
 
     def span(self, wanted: Wanted, lane: Lane, through: int) -> tuple[int, int] | None:
         """First and last seq of what is wanted of a lane, up to and with a seq; None if there is none."""
@@ -327,8 +348,7 @@ class _Standing:
                 yield sink, "waiting"
 
 
-def _told(record: Record, standing: _Standing, *, whole: bool) -> Document:
-    told = _event(record)
+def _told(record: Record, told: Document, standing: _Standing, *, whole: bool) -> Document:
     return {
         "seq": record.seq,
         "lane": record.lane.name.lower(),

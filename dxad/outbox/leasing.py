@@ -86,6 +86,7 @@ class Leasing:
         limit: int,
         *,
         held: Collection[int],
+        unheard: Collection[int],
         wants: Callable[[Document], bool],
         most: int,
     ) -> tuple[list[Given], int, bool]:
@@ -96,6 +97,7 @@ class Leasing:
             sink: the consumer, as a sink.
             limit: records at most.
             held: the seqs of what somebody has now.
+            unheard: the seqs of what was given out last to somebody who never had it: that does not count.
             wants: whether the consumer wants an event; others are passed.
             most: how often a record is given out before it is a dead letter.
 
@@ -107,7 +109,7 @@ class Leasing:
         buried = 0
         back = sorted(seq for seq in place.refused if seq not in held)[: limit + _AT_ONCE]
         for record in self._sound(connection, partial(self._reading.these, seqs=back)):
-            attempts = place.refused.get(record.seq, 0) + 1
+            attempts = place.refused.get(record.seq, 0) + (record.seq not in unheard)
             if attempts > most:
                 self._bury(sink, record, _EXPIRED, attempts - 1)
                 buried += 1
@@ -159,7 +161,8 @@ class Leasing:
 
     def give_up(self, connection: sqlite3.Connection, sink: str, seqs: Sequence[int], reason: str) -> int:
         """Make dead letters of these, which the consumer gave back too often; returns how many."""
-        found = self._sound(connection, partial(self._reading.these, seqs=seqs))
+        out = [seq for seq in seqs if seq in self._places[sink].refused]
+        found = self._sound(connection, partial(self._reading.these, seqs=out))
         for record in found:
             self._bury(sink, record, reason, self._places[sink].refused.get(record.seq, 0))
         return len(found)

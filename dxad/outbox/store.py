@@ -362,6 +362,11 @@ class Store:
 
     # -- looking, and offering again ----------------------------------------------------------------------
 
+    @property
+    def newest(self) -> int:
+        """The seq that was given last; 0 before any."""
+        return self._next_seq - 1
+
     def look(self, ask: Callable[[Inspection], T]) -> T:
         """What an inspection says of the file."""
         with self._disk.use() as connection:

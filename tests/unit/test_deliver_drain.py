@@ -160,11 +160,11 @@ class TestSections:
 
     def test_types_are_patterns_and_all_are_carried_by_default(self):
         event = {"type": "dxad.incident.opened", "data": {"severity": "low"}}
-        assert SinkSection().carries(event)
-        assert not SinkSection().picks
-        assert SinkSection(types=["*.opened"]).carries(event)
-        assert not SinkSection(types=["dxad.model.*"]).carries(event)
-        assert not SinkSection(severities=["high"]).carries({"type": "x", "data": [1]})
+        assert SinkSection().selection.takes(event)
+        assert not SinkSection().selection.picks
+        assert SinkSection(types=["*.opened"]).selection.takes(event)
+        assert not SinkSection(types=["dxad.model.*"]).selection.takes(event)
+        assert not SinkSection(severities=["high"]).selection.takes({"type": "x", "data": [1]})
 
 
 class TestPartOfABatch:

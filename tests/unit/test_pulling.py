@@ -6,14 +6,14 @@ from typing import Self
 import msgpack
 import pytest
 
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, NotConnected
 from dxad.outbox import Limits, Outbox
-from dxad.pulling import ATTEMPTS_MOST, Consumers, Wants
+from dxad.pulling import ATTEMPTS_MOST, Consumers, Declared, Wants
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Lane, Record
-from tests.unit.outbox.records import sql
+from tests.unit.outbox.records import file_size_limit, sql
 
 S = NS_PER_S
 DAY = 86_400 * S
@@ -284,7 +284,7 @@ async def test_who_waits_when_its_consumer_is_dropped_is_told(rig):
 async def test_for_a_declared_consumer_events_are_kept_before_it_has_ever_come_and_however_long_it_is_silent(
     tmp_path,
 ):
-    declared = {"agent": Wants(types=("dxad.incident.*",))}
+    declared = {"agent": Declared(Wants(types=("dxad.incident.*",)))}
     async with Rig(tmp_path / "outbox.db", declared=declared) as rig:
         running = asyncio.create_task(rig.consumers.run())
         await asyncio.sleep(0.05)
@@ -304,7 +304,7 @@ async def test_for_a_declared_consumer_events_are_kept_before_it_has_ever_come_a
 async def test_what_a_declared_consumer_wants_is_said_in_the_configuration_alone(tmp_path):
     async with Rig(tmp_path / "outbox.db") as rig:
         await rig.lease(wants={"types": ["dxad.gateway.*"]})
-    async with Rig(tmp_path / "outbox.db", declared={"agent": Wants()}) as rig:
+    async with Rig(tmp_path / "outbox.db", declared={"agent": Declared()}) as rig:
         await rig.append("a")
         with pytest.raises(ConfigError, match=r"is set in \[consumers.agent\]"):
             await rig.lease(wants={"types": ["dxad.gateway.*"]})
@@ -314,7 +314,7 @@ async def test_what_a_declared_consumer_wants_is_said_in_the_configuration_alone
 
 
 async def test_where_consumers_are_declared_nobody_else_leases(tmp_path):
-    async with Rig(tmp_path / "outbox.db", declared={"agent": Wants()}, declared_only=True) as rig:
+    async with Rig(tmp_path / "outbox.db", declared={"agent": Declared()}, declared_only=True) as rig:
         assert await rig.lease() == []
         with pytest.raises(ConfigError, match=r"add \[consumers.other\]"):
             await rig.lease("other")
@@ -331,3 +331,101 @@ async def test_what_is_given_back_with_a_delay_rests_while_another_becomes_a_dea
         rig.consumers.nack("agent", tokens(both), reason="busy", delay_ns=60 * S), rig.lease()
     )
     assert (told["dead_letters"], ids(found)) == (1, [])
+
+
+class TestADeclaredConsumersAttempts:
+    async def test_an_event_is_a_dead_letter_as_soon_as_the_configuration_says(self, tmp_path):
+        declared = {"agent": Declared(max_attempts=2)}
+        async with Rig(tmp_path / "outbox.db", declared=declared) as rig:
+            await rig.append("a")
+            told = [
+                await rig.consumers.nack("agent", tokens(await rig.lease()), reason="no", delay_ns=0)
+                for _ in range(2)
+            ]
+            assert [each["dead_letters"] for each in told] == [0, 1]
+            assert rig.consumers.snapshot()[0]["max_attempts"] == 2
+
+    async def test_and_so_when_its_leases_end_without_a_word(self, tmp_path):
+        async with Rig(tmp_path / "outbox.db", declared={"agent": Declared(max_attempts=1)}) as rig:
+            await rig.append("a")
+            assert ids(await rig.lease(lease_s=1)) == ["a"]
+            await rig.clock.step(2 * S)
+            assert await rig.lease() == []
+            await rig.append("b")  # a commit
+            assert rig.box.snapshot()["dead_letters"] == 1
+
+
+class TestWhoeverHangsUp:
+    async def test_what_nobody_has_heard_of_was_never_given(self, rig):
+        await rig.append("a")
+        for _ in range(ATTEMPTS_MOST + 2):
+            (given,) = await rig.lease()
+            assert given["attempts"] == 1
+            rig.consumers.release("agent", [given["lease"]])
+        assert (await rig.consumers.ack("agent", [given["lease"]]))["stale"] == [given["lease"]]
+
+    async def test_nor_what_was_on_its_way_when_the_call_ended(self, rig):
+        await rig.lease()
+        await rig.append("a")
+        leasing = asyncio.create_task(rig.lease())
+        while not rig.consumers._all["agent"].giving.locked():  # noqa: ASYNC110 - a lock tells nobody
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        leasing.cancel()
+        await asyncio.wait([leasing])
+        assert leasing.cancelled()
+        (given,) = await rig.lease()
+        assert given["attempts"] == 1
+
+    async def test_somebody_who_waits_gets_it_at_once(self, rig):
+        await rig.append("a")
+        (given,) = await rig.lease()
+        waiting = asyncio.create_task(rig.lease(wait_ns=60 * S))
+        await asyncio.sleep(0.05)
+        rig.consumers.release("agent", tokens([given]))
+        async with asyncio.timeout(5):  # the clock stands still
+            assert ids(await waiting) == ["a"]
+
+
+class TestTheFirstCall:
+    async def test_of_two_at_once_that_want_what_is_new_none_is_given_what_is_old(self, rig):
+        await rig.append("old")
+        first = asyncio.create_task(rig.lease(oldest=False))
+        second = asyncio.create_task(rig.lease(oldest=False))
+        assert [await first, await second] == [[], []]
+        await rig.append("new")
+        assert ids(await rig.lease()) == ["new"]
+
+    async def test_it_is_said_once_whose_it_is(self, rig, caplog):
+        caplog.set_level("INFO", "dxad.pulling")
+        for uid in (1000, 1000, 1001):
+            await rig.lease(uid=uid)
+        said = [each.message for each in caplog.records if "for the first time" in each.message]
+        assert [each.split()[1] for each in said] == ["1000", "1001"]
+        assert rig.consumers.snapshot()[0]["uids"] == [1000, 1001]
+
+
+async def test_subjects_and_sources_are_chosen_too(rig):
+    await rig.append("a", "b")
+    wants = {"sources": ["/g/pipelines/fan"]}
+    assert ids(await rig.lease("fans", wants=wants)) == []
+    assert ids(await rig.lease("pumps", wants={"sources": ["/g/*"], "subjects": ["?*"]})) == []
+    assert ids(await rig.lease("all", wants={"sources": ["/g/*"]})) == ["a", "b"]
+
+
+async def test_while_the_disk_takes_nothing_an_ack_is_refused_and_works_when_it_is_said_again(rig):
+    await rig.append("a")
+    (given,) = await rig.lease()
+    with file_size_limit(4096):
+        with pytest.raises(NotConnected):
+            await rig.consumers.ack("agent", [given["lease"]])
+        assert rig.consumers.extend("agent", [given["lease"]], 60 * S)["stale"] == []
+    for _ in range(50):
+        await rig.clock.step(S)
+        try:
+            done = await rig.consumers.ack("agent", [given["lease"]])
+        except NotConnected:
+            await asyncio.sleep(0.01)
+        else:
+            break
+    assert done == {"acked": 1, "stale": []}

@@ -36,6 +36,9 @@ class RememberingDesk:
     async def page(self, wanted: Any, *, after: int, limit: int, whole: bool) -> dict[str, Any]:
         return {"records": [wanted], "next": after + limit, "damaged": int(whole)}
 
+    async def follow(self, wanted: Any, *, after: int | None, lines: int | None) -> AsyncIterator[Any]:
+        yield {"records": [{"seq": 1, "event": {"type": "dxad.x"}}], "next": after or 1, "remark": ""}
+
     async def record(self, id_: str) -> dict[str, Any] | None:
         return {"id": id_} if id_ == "pump" else None
 
@@ -62,10 +65,14 @@ class RememberingConsumers:
 
     def __init__(self) -> None:
         self.done: list[tuple[str, Any]] = []
+        self.extra: dict[str, Any] = {}
 
     async def lease(self, name: str, **asked: Any) -> list[dict[str, Any]]:
         self.done.append((name, asked))
-        return [{"lease": "token", "for_s": 30.0, "attempts": 1, "event": {"id": "one"}}]
+        return [{"lease": "token", "for_s": 30.0, "attempts": 1, "event": {"id": "one", **self.extra}}]
+
+    def release(self, name: str, tokens: Any) -> None:
+        self.done.append((name, tokens))
 
     async def ack(self, name: str, tokens: Any) -> dict[str, Any]:
         return {"acked": len(tokens), "stale": []}

@@ -28,7 +28,13 @@ async def test_a_question_for_records_is_checked_and_handed_on(gateway, path):
         assert reply.json["records"] == [
             {
                 "lanes": ["bulk"],
-                "types": ["dxad.*"],
+                "selection": {
+                    "types": ["dxad.*"],
+                    "severities": [],
+                    "subjects": [],
+                    "sources": [],
+                    "pipelines": [],
+                },
                 "since": -7_200_000_000_000,
                 "until": 1_795_595_400_000_000_000,
                 "sink": "",

@@ -55,6 +55,15 @@ class TestBounds:
                 await soon(lambda: control._clients)
                 await soon(lambda: not control._clients)
 
+    async def test_events_that_are_leased_and_not_taken_are_free_again(self, gateway, path):
+        gateway.consumers.extra = {"long": "x" * 5_000_000}
+        lease = b"POST /v1/consumers/agent/lease HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        async with serving(gateway, path):
+            async with connected(path) as (reader, writer):
+                writer.write(lease)
+                await reader.readexactly(100)
+            await soon(lambda: gateway.consumers.done[-1] == ("agent", ["token"]))
+
     async def test_one_client_too_many_is_told_so(self, gateway, path):
         async with serving(gateway, path, limits=Limits(clients=2)) as control:
             async with connected(path), connected(path):

@@ -6,6 +6,7 @@ import msgpack
 import pytest
 
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
+from dxad.selection import Selection
 from dxad.types import Lane, Record
 from tests.unit.outbox.records import sql
 
@@ -56,7 +57,7 @@ async def test_a_page_looks_at_a_bounded_number_of_records(make):
         await box.append(event("last"))
         found, steps, after = [], 0, 0
         while after is not None:
-            step = await page(box, Wanted(types=("dxad.incident.*",)), after=after)
+            step = await page(box, Wanted(selection=Selection(types=("dxad.incident.*",))), after=after)
             found, steps, after = found + ids(step), steps + 1, step.next
         assert (found, steps) == (["last"], 2)
 
@@ -80,7 +81,10 @@ async def test_what_is_wanted_is_told_by_lane_type_and_time(make, clock):
             await clock.step(S)
         at = [each["time"] for each in (await page(box)).found]
         assert at == sorted(at)
-        assert ids(await page(box, Wanted(types=("dxad.incident.*", "none")))) == ["e1", "e3"]
+        assert ids(await page(box, Wanted(selection=Selection(types=("dxad.incident.*", "none"))))) == [
+            "e1",
+            "e3",
+        ]
         spans = Wanted.of(since=begin + S, until=begin + 3 * S, now_utc=0)
         assert ids(await page(box, spans)) == ["e1", "e2"]
         ago = Wanted.of(since=-2 * S, now_utc=clock.utc(clock.now()))
