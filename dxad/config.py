@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin, template, tomlfiles, topics
+from dxad import plugin, telemetrysection, template, tomlfiles, topics
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.consumersection import ConsumerSection
 from dxad.errors import ConfigError, Problem
@@ -357,14 +357,12 @@ def _check_telemetry(
     sources: Mapping[str, SourceSection],
     open_sources: set[str],
 ) -> Iterator[tuple[Key, str]]:
-    for name, raw in _tables(document, "telemetry").items():
-        at = ("telemetry", name)
+    sections = _tables(document, "telemetry")
+    for name, raw in sections.items():
         if isinstance(raw, dict):
-            yield from _check_patterns(at, raw, channels, open_sources)
-        found = _valid(TelemetrySection, raw)
-        if found is not None:
-            for key, text in found.mistaken(sources, _tables(document, "pipelines")):
-                yield (*at, *key), text
+            yield from _check_patterns(("telemetry", name), raw, channels, open_sources)
+    sound = {name: _valid(TelemetrySection, raw) for name, raw in sections.items()}
+    yield from telemetrysection.mistaken(sound, sources, _tables(document, "pipelines"))
 
 
 def _sound_sinks(document: Mapping[str, Any]) -> dict[str, SinkSection]:

@@ -374,6 +374,11 @@ class SourceSection(Section):
         return ()
 
     @property
+    def awaits_outbox(self) -> bool:
+        """Whether its peer is told of samples only when the outbox has them."""
+        return False
+
+    @property
     def alone_on(self) -> str | None:
         """What no other source can have at the same time, such as a serial port; nothing for most sources."""
         return None

@@ -10,6 +10,7 @@ Nothing that a source does is waited for without end.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -17,6 +18,7 @@ from dxad.errors import Backoff as BackoffAsked
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.fields import SourceSection
 from dxad.ring.admission import Admission, waiting_most
+from dxad.ring.journal import Confirming, Journal
 from dxad.ring.promises import Promises
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.backoff import Backoff
@@ -39,6 +41,10 @@ _RECOVERY_MOST_NS: Final = 60 * NS_PER_S
 """So long a source may mend itself, whatever it says."""
 _LASTING_NS: Final = 10 * NS_PER_S
 """Data for so long, and the next attempt after a break is an early one again."""
+_LAST_STORING_TIMEOUT_S: Final = 1.0
+"""Likewise, for samples that the outbox shall have before their broker is left."""
+_STANDS_NS: Final = 15 * NS_PER_S
+"""So long no sample of a source that waits for the outbox was stored: its disk fails, or it hangs."""
 _SKEW_NS: Final = 2 * NS_PER_S
 _LATE_BLOCKS: Final = 10
 _REJECTING_CLEARS_NS: Final = 10 * NS_PER_S
@@ -61,8 +67,12 @@ class Ingest:
         metrics: Metrics,
         backoff: Backoff | None = None,
         on_rows: Callable[[], None] | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        """Feed `ring`; `on_rows` is called when a block sealed rows between two ticks."""
+        """Feed `ring`, and `journal` where the source waits for the outbox.
+
+        `on_rows` is called when a block sealed rows between two ticks.
+        """
         self.name = name
         self.ring = ring
         self.source = source
@@ -71,6 +81,9 @@ class Ingest:
         self._health = health
         self._backoff = backoff or Backoff()
         self._on_rows = on_rows
+        self.journal = journal
+        if journal is not None and isinstance(source, Confirming):
+            journal.on_stored = source.confirm
         period = ring.period
         self._by_message = section.period is None
         self._lateness = section.slot_lateness(period)
@@ -80,6 +93,7 @@ class Ingest:
             ring,
             metrics=metrics,
             devices=(lambda: source.devices) if isinstance(source, Grouped) else None,
+            journal=journal,
         )
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *self._admission.holds_ns)
         self._promises = Promises(section, ring.channels)
@@ -123,6 +137,11 @@ class Ingest:
             self.connected = False
             self._task = self._overdue_at = None
             self._patience.close()
+            if self.journal is not None:
+                with contextlib.suppress(TimeoutError):  # then it comes a second time
+                    await within(
+                        _LAST_STORING_TIMEOUT_S, self.journal.emptied(), name=f"ingest.{self.name}.store"
+                    )
             await self._close(_LAST_CLOSE_TIMEOUT_S)
 
     async def _close(self, timeout_s: float) -> None:
@@ -158,6 +177,8 @@ class Ingest:
         self.connected = True
         self._promises.begin(self._clock.now())
         while True:
+            if self.journal is not None:
+                await self.journal.room()
             try:
                 block = await self._read()
             except TimeoutError as error:
@@ -201,6 +222,8 @@ class Ingest:
     def _may_be_silent(self) -> bool:
         """Whether nothing has come for a while, and the connection is to be kept all the same."""
         now = self._clock.now()
+        if self.journal is not None and len(self.journal):
+            return True  # it may wait for us; whether the link is there, keep-alive tells
         recovering: int = getattr(self.source, "recovering_until", 0)
         if recovering > now:  # it knows better than we what is to be done; though not for ever
             return now - (self._newest or now) < self._silence_ns + _RECOVERY_MOST_NS
@@ -239,6 +262,8 @@ class Ingest:
         if self._promises.any:
             self._promises.note(samples, self._newest)
         self._note_late(all_late=self._admission.take(samples))
+        if self.journal is not None:
+            self.journal.mark(block.ticket, pressed=getattr(self.source, "pressed", False))
         if self._by_message:
             self._seal(int(samples["message"][-1]) + 1)
         elif block.through is not None:
@@ -283,11 +308,22 @@ class Ingest:
         """Say what is to be said of the source."""
         self._note_overflow(now)
         self._note_skew(now)
+        if self.journal is not None:
+            self._note_unstored(self.journal, now)
         if self._promises.any or self._advises:
             self._note_silent(now)
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
+
+    def _note_unstored(self, journal: Journal, now: int) -> None:
+        """Say so when the outbox takes nothing: its peer is told of nothing meanwhile."""
+        stands_ns = journal.stands_for(now)
+        if stands_ns > _STANDS_NS:
+            detail = f"{len(journal)} samples wait for the outbox, for {stands_ns / NS_PER_S:.0f} s now"
+            self._health.raise_condition("source.unacknowledged", self.name, detail)
+        else:
+            self._health.clear("source.unacknowledged", self.name)
 
     def _note_silent(self, now: int) -> None:
         """Say which channels are silent while the connection is there, or why all may be."""

@@ -27,6 +27,7 @@ from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline, Stages
+from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -35,6 +36,7 @@ from dxad.shape import FeatureShape, Shape, build, chain
 from dxad.sinksection import SinkSection
 from dxad.sizes import HISTORY, feature_slots, memory, ring_slots
 from dxad.telemetry import Telemetry
+from dxad.telemetrysection import journaling
 from dxad.types import Model, Schema, Sink, Source
 
 __all__ = ["Builder", "Built", "Nodes", "Run", "forget_gone"]
@@ -193,9 +195,12 @@ class Builder:
             slots=ring_slots(section) if self._ring_rows is None else self._ring_rows[name],
             start=start,
         )
+        journal = None
+        if section.awaits_outbox:
+            journal = Journal(ring.channels, period=period, capacity=section.queue)
         return Ingest(
             name, source, section, ring, clock=self._clock, health=self._health, metrics=self._metrics,
-            on_rows=self._on_rows,
+            on_rows=self._on_rows, journal=journal,
         )  # fmt: skip
 
     def _pipeline(self, nodes: Nodes, name: str) -> Pipeline:
@@ -268,11 +273,19 @@ class Builder:
             for pipeline, each in nodes.pipelines.items()
             if any(fnmatchcase(pipeline, pattern) for pattern in section.pipelines)
         }
-        if old is not None and not changed and (feeds, scores) == (old.feeds, old.scores):
+        sources = nodes.config.sources
+        journals = {
+            source: ingest.journal
+            for source, ingest in nodes.ingests.items()
+            if ingest.journal is not None
+            and journaling(nodes.config.telemetry, source, sources[source]) == name
+        }
+        reads = (feeds, scores, journals)
+        if old is not None and not changed and reads == (old.feeds, old.scores, old.journals):
             return old
         return Telemetry(
             name, section, feeds, scores, gateway=nodes.config.gateway.id, outbox=self._outbox,
-            clock=self._clock, metrics=self._metrics, before=old,
+            clock=self._clock, metrics=self._metrics, before=old, journals=journals,
         )  # fmt: skip
 
     def _deliver(self, config: Config, name: str, section: SinkSection) -> Deliver:

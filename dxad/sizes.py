@@ -1,7 +1,8 @@
 """How large everything is made, and the bytes it takes: known from the configuration alone.
 
 Of a source: its ring; the queue, and a copy while it is read; samples that wait for their slots to end, and a
-copy while they are sealed; its newest samples, where a pipeline's rows are finer than its slots.
+copy while they are sealed; those that wait for the outbox; its newest samples, where a pipeline's rows are
+finer than its slots.
 
 Of a pipeline: rings of features, rows, scores and contributions; the slots that fold into a batch of rows,
 and those rows; what its transforms look back on; windows of the model and of one beside it, gathered in one
@@ -19,6 +20,7 @@ from dxad.incident.evidence import Tape
 from dxad.ingest import waiting_most
 from dxad.pipeline import BATCH
 from dxad.ring.duplicates import Duplicates
+from dxad.ring.journal import Journal
 from dxad.ring.newest import Newest
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
@@ -65,6 +67,8 @@ def _source(name: str, section: SourceSection, shapes: dict[str, Shape]) -> int:
     queue = channels if section.polled else section.queue
     waiting = 2 * channels if section.polled else waiting_most(section)
     size += 2 * SAMPLE.itemsize * queue + 2 * (SAMPLE.itemsize + 8) * waiting
+    if section.awaits_outbox:
+        size += Journal.size_bytes(2 * section.queue)
     if section.clock == "device":
         size += Duplicates.size_bytes(channels)
     period = section.period or 1

@@ -9,11 +9,13 @@ from pydantic import Field, model_validator
 from dxad.fields import ChannelPattern, Duration, Section, SourceSection, matching
 from dxad.types import NS_PER_S
 
-__all__ = ["TelemetrySection"]
+__all__ = ["TelemetrySection", "journaling", "mistaken"]
 
 
 PipelinePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9_*?-]+$")]
 """A pipeline's name, with `*` and `?`."""
+
+Key = tuple[str | int, ...]
 
 
 class TelemetrySection(Section):
@@ -38,7 +40,7 @@ class TelemetrySection(Section):
 
     def mistaken(
         self, sources: Mapping[str, SourceSection], pipelines: Iterable[str]
-    ) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    ) -> Iterator[tuple[Key, str]]:
         """What does not fit the rest of the configuration: the key inside the section, and why."""
         for place, pattern in enumerate(self.pipelines):
             if not matching_names(pipelines, pattern):
@@ -47,3 +49,31 @@ class TelemetrySection(Section):
             if source.keep < 2 * self.every and matching(self.channels, source.declared(name)):
                 text = f"is more than half of the {source.keep / NS_PER_S:g} s that sources.{name} keeps"
                 yield ("every",), text
+
+
+def journaling(sections: Mapping[str, TelemetrySection], source: str, section: SourceSection) -> str | None:
+    """The first telemetry that has every sample of a source; None if there is none."""
+    channels = section.declared(source)
+    for name, each in sections.items():
+        if each.mode == "all" and len(matching(each.channels, channels)) == len(channels):
+            return name
+    return None
+
+
+def mistaken(
+    sections: Mapping[str, TelemetrySection | None],
+    sources: Mapping[str, SourceSection],
+    pipelines: Iterable[str],
+) -> Iterator[tuple[Key, str]]:
+    """What in all sections does not fit the rest; those that are None are broken by themselves."""
+    sound = {name: each for name, each in sections.items() if each is not None}
+    for name, section in sound.items():
+        for key, text in section.mistaken(sources, pipelines):
+            yield ("telemetry", name, *key), text
+    for name, source in sources.items():
+        if source.awaits_outbox and len(sound) == len(sections) and journaling(sound, name, source) is None:
+            text = (
+                "no telemetry brings all channels of this source into the outbox: it wants "
+                f'[telemetry.NAME] with channels = ["{name}.*"] and mode = "all"'
+            )
+            yield ("sources", name, "ack"), text

@@ -189,6 +189,8 @@ class Block:
     """Records of dtype `SAMPLE`, at least one; the array is the receiver's own."""
     through: int | None = None
     """The stream time up to which nothing more will come: set by sources that poll."""
+    ticket: int = 0
+    """What a source that is `ring.journal.Confirming` wants to hear when these are stored; ascending."""
 
 
 @dataclass(frozen=True, slots=True)

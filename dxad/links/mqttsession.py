@@ -12,7 +12,9 @@ __all__ = ["Session"]
 class Session:
     """The numbers of the messages of QoS 2 that came and were not released yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, prompt: bool = True) -> None:
+        """Say with `prompt` = False that messages may still be on their way to where they are stored."""
+        self._prompt = prompt
         self._taken: set[int] = set()
         """Those that are not stored yet."""
         self._recorded: set[int] = set()
@@ -21,10 +23,13 @@ class Session:
     def resume(self, *, present: bool) -> None:
         """There is a new connection; `present` if the broker knows what this knows.
 
-        Whatever came over the one before has been stored by now, and the broker may not know it.
+        Whatever came over the one before has been stored by now, and the broker may not know it; unless they
+        are not stored promptly, and `record` will say so of each.
         """
-        self._recorded = self._recorded | self._taken if present else set()
-        self._taken = set()
+        if not present:
+            self._taken, self._recorded = set(), set()
+        elif self._prompt:
+            self._taken, self._recorded = set(), self._recorded | self._taken
 
     def take(self, packet_id: int) -> bool:
         """A message came; whether it came for the first time."""
@@ -32,6 +37,10 @@ class Session:
             return False
         self._taken.add(packet_id)
         return True
+
+    def awaits(self, packet_id: int) -> bool:
+        """Whether the message has come and is not stored yet."""
+        return packet_id in self._taken
 
     def recorded(self, packet_id: int) -> bool:
         """Whether the message is stored."""

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from dxad.fields import SourceSection
 from dxad.ring.duplicates import Duplicates
+from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.ring.samplecheck import SampleCheck
 from dxad.ring.sampleclock import NO_TIME, ArrivalClock, CountedClock, DeviceClock, DeviceClocks, SampleClock
@@ -59,13 +60,18 @@ class Admission:
         *,
         metrics: Metrics,
         devices: Callable[[], Sequence[str]] | None,
+        journal: Journal | None = None,
     ) -> None:
-        """Write `ring`; `devices` tells, where the source has several, by column the device it is of."""
+        """Write `ring`, and `journal` where the source waits for the outbox.
+
+        `devices` tells, where the source has several, by column the device it is of.
+        """
         channels = list(section.channel_sections().values())
         self._name = name
         self._ring = ring
         self._metrics = metrics
         self._devices = devices
+        self._journal = journal
         self._by_message = section.period is None
         holds = [section.hold if each.hold is None else each.hold for each in channels]
         self.holds_ns = [
@@ -117,6 +123,8 @@ class Admission:
         self._count_doubted(samples)
         if self._by_message:
             times = samples["message"].astype(np.int64)
+        if self._journal is not None:
+            self._journal.add(samples, times)
         sealed_ns = self._ring.sealed * self._ring.period
         accepted = self._sealer.accept(samples, times)
         late = accepted.after_sealing

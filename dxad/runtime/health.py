@@ -34,6 +34,10 @@ CONDITIONS: Final = {
     "source.late": Kind("error", "a source answers more slowly than its period: its slots stay empty"),
     "source.overflow": Kind("warning", "samples come faster than they are taken in; some were dropped"),
     "source.rejecting": Kind("warning", "a source sends messages that cannot be decoded"),
+    "source.unacknowledged": Kind(
+        "error",
+        "the outbox stores nothing of a source that waits for it; its broker keeps that, and sends no more",
+    ),
     "source.clock_skew": Kind(
         "warning", "a device's clock is off; its samples are mapped to ours all the same"
     ),

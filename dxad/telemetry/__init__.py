@@ -29,6 +29,13 @@ Each record is about the rows of one source or pipeline within a stretch of time
 
 The scores of a pipeline are the channels `score.raw` and `score.judged`.
 
+Of a source that waits for the outbox (`ack = "outbox"`), mode all tells every sample that came, also those
+that share a row, or that came after theirs was sealed. Each has its row in `at`, and
+
+        stamps_us   the device's own times, microseconds since 1970, 0 for none; absent where all have none
+
+Two of its records may be about the same rows; what comes again after a crash is told again.
+
 A channel without such a sample is left out, and so is a record without any channel. A stretch whose record
 would be larger than 64 KiB comes in several, each with other channels or other rows. Rows that a source
 fills after they were sealed are not sent again.

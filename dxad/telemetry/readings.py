@@ -7,13 +7,13 @@ import numpy as np
 
 from dxad.types import F8, U1, Channel, Document, State
 
-__all__ = ["ROWS_MOST", "split"]
+__all__ = ["BODY_BYTES", "CHANNEL_BYTES", "ROWS_MOST", "split", "unit"]
 
-_BODY_BYTES: Final = 63_000
+BODY_BYTES: Final = 63_000
 """Of a record's 64 KiB; the rest is its envelope."""
 _SAMPLE_BYTES: Final = 9 + 3 + 3
 """In msgpack: a float64, its row, its place where it is not good; rows are below 65,536."""
-_CHANNEL_BYTES: Final = 64
+CHANNEL_BYTES: Final = 64
 """The keys and lengths of a channel beside its names, and its aggregates."""
 ROWS_MOST: Final = 4000
 """Rows at once in mode all: the samples of one channel fit into a record."""
@@ -34,14 +34,14 @@ def split(channels: Sequence[Channel], values: F8, states: U1, *, mode: str) -> 
         taken |= states == State.BAD
     counts = taken.sum(axis=0)
     names = np.array([len(each.id.encode()) + len(each.unit.encode()) for each in channels])
-    costs = np.where(counts > 0, names + _CHANNEL_BYTES, 0)
+    costs = np.where(counts > 0, names + CHANNEL_BYTES, 0)
     if mode == "all":
         costs += counts * _SAMPLE_BYTES
     through = np.cumsum(costs)
     start, said = 0, _SAID[mode]
     while start < len(channels):
         before = through[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(through, before + _BODY_BYTES, side="right")))
+        stop = max(start + 1, int(np.searchsorted(through, before + BODY_BYTES, side="right")))
         some = slice(start, stop)
         found = said(channels[some], values[:, some], states[:, some], taken[:, some])
         if found:
@@ -59,7 +59,7 @@ def _all(channels: Sequence[Channel], values: F8, states: U1, taken: Any) -> Doc
     for channel, end in zip(channels, ends, strict=True):
         if end > begin:
             part = slice(begin, end)
-            said = _unit(channel)
+            said = unit(channel)
             said["values"] = numbers[part].tolist()
             if not finite[part].all():
                 said["values"] = [
@@ -82,7 +82,7 @@ def _last(channels: Sequence[Channel], values: F8, states: U1, taken: Any) -> Do
     places = np.arange(len(channels))
     newest, doubtful = values[at, places].tolist(), (states[at, places] == State.UNCERTAIN).tolist()
     return {
-        channel.id: _unit(channel) | {"value": value, "at": row} | ({"uncertain": True} if uncertain else {})
+        channel.id: unit(channel) | {"value": value, "at": row} | ({"uncertain": True} if uncertain else {})
         for channel, there, value, row, uncertain in zip(
             channels, taken.any(axis=0).tolist(), newest, at.tolist(), doubtful, strict=True
         )
@@ -110,7 +110,7 @@ def _means(values: F8, taken: Any) -> dict[str, list[Any]]:
 
 def _aggregated(channels: Sequence[Channel], columns: Mapping[str, list[Any]]) -> Document:
     return {
-        channel.id: _unit(channel) | dict(zip(columns, row, strict=True))
+        channel.id: unit(channel) | dict(zip(columns, row, strict=True))
         for channel, count, row in zip(
             channels, columns["count"], zip(*columns.values(), strict=True), strict=True
         )
@@ -118,7 +118,8 @@ def _aggregated(channels: Sequence[Channel], columns: Mapping[str, list[Any]]) -
     }
 
 
-def _unit(channel: Channel) -> Document:
+def unit(channel: Channel) -> Document:
+    """What is said of its values."""
     return {"unit": channel.unit} if channel.unit else {}
 
 

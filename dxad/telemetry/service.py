@@ -1,20 +1,24 @@
-"""The service behind one section of telemetry: sealed rows of rings into bulk records of the outbox."""
+"""The service behind one section of telemetry: sealed rows of rings into bulk records of the outbox.
+
+Of a source that waits for the outbox it takes the samples themselves from their journal, and sooner if the
+source cannot wait.
+"""
 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from functools import partial
+from typing import Final, Literal, Self
 
-import msgpack
-
-from dxad.errors import NotConnected, OutboxFull
-from dxad.event import Told, rfc3339
 from dxad.join import Feed
 from dxad.outbox import Outbox
+from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import Reading
 from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Metrics
 from dxad.telemetry.readings import ROWS_MOST, split
+from dxad.telemetry.records import About, Records
+from dxad.telemetry.samples import split_samples
 from dxad.telemetrysection import TelemetrySection
 from dxad.types import NS_PER_S, Document
 
@@ -22,10 +26,15 @@ __all__ = ["Reader", "Telemetry"]
 
 _CELLS_MOST: Final = 1 << 18
 """Copied out of a ring at once in mode all."""
+_SAMPLES_MOST: Final = 8_000
+"""Taken from a journal at once: they keep the event loop for some milliseconds."""
 _WAITING_MOST: Final = 4 << 20
 """Bytes that may wait for the disk; rows stay in their rings meanwhile."""
 _LOOK_NS: Final = NS_PER_S
 """Rows are sealed a little after their time: nobody knows here when."""
+_UNTOLD_MOST_NS: Final = 5 * NS_PER_S
+"""So long a broker waits to be told: some send again after 20 s, though they had no reason to."""
+_NONE: Final[Mapping[str, Journal]] = {}
 
 
 @dataclass(slots=True)
@@ -57,41 +66,59 @@ class Telemetry:
         clock: Clock,
         metrics: Metrics,
         before: Self | None = None,
+        journals: Mapping[str, Journal] = _NONE,
     ) -> None:
-        """Read `feeds`, by source, and `scores`, by pipeline.
+        """Read `feeds`, by source, and `scores`, by pipeline; and of some sources the journal.
 
         It goes on where `before` has ended, which ran with another section.
         """
         self.name = name
         self.feeds = dict(feeds)
         self.scores = dict(scores)
+        self.journals = dict(journals)
         self._section = section
-        self._gateway = gateway
-        self._outbox = outbox
         self._clock = clock
         self._before = before
         self.readers = [
-            *(Reader("readings", source, feed) for source, feed in feeds.items()),
+            *(Reader("readings", source, feed) for source, feed in feeds.items() if source not in journals),
             *(Reader("scores", pipeline, feed) for pipeline, feed in scores.items()),
         ]
-        self._waiting = 0
-        self._records = metrics.counter("dxad_telemetry_records_total", telemetry=name)
-        self._bytes = metrics.counter("dxad_telemetry_bytes_total", telemetry=name)
+        self._records = Records(name, gateway=gateway, outbox=outbox, clock=clock, metrics=metrics)
+        self._journals_due = 0
         self._lost = metrics.counter("dxad_telemetry_rows_lost_total", telemetry=name)
-        self._refused = metrics.counter("dxad_telemetry_records_lost_total", telemetry=name)
 
     async def run(self) -> None:
         """Make the records that are due, until cancelled; then one of the rest."""
         self._begin()
-        step = min(self._section.every, _LOOK_NS)
         try:
-            while True:
-                await self._clock.sleep_until((self._clock.now() // step + 1) * step)
-                await self.look()
+            async with asyncio.TaskGroup() as group:
+                for source, journal in self.journals.items():
+                    group.create_task(self._follow(source, journal), name=f"telemetry.{self.name}.{source}")
+                await self._beat()
         finally:
             for reader in self.readers:
                 while self._read(reader, reader.feed.ring.sealed):
                     pass
+            for source, journal in self.journals.items():
+                while self._take(source, journal):
+                    pass
+
+    async def _beat(self) -> None:
+        step = min(self._section.every, _LOOK_NS)
+        while True:
+            await self._clock.sleep_until((self._clock.now() // step + 1) * step)
+            await self.look()
+
+    async def _follow(self, source: str, journal: Journal) -> None:
+        """Take what is in a journal as soon as somebody waits, or after a while."""
+        while True:
+            await journal.wanted.wait()
+            journal.wanted.clear()
+            await self._empty(source, journal)
+
+    async def _empty(self, source: str, journal: Journal) -> None:
+        while self._records.waiting <= _WAITING_MOST and self._take(source, journal):  # noqa: ASYNC110
+            await asyncio.sleep(0)
 
     async def look(self) -> None:
         """Make the records of the stretches that have ended."""
@@ -101,8 +128,16 @@ class Telemetry:
             stop = -(-ended * self._section.every // ring.period)  # the first slot after the stretch
             if ring.sealed - (reader.cursor or 0) > ring.slots // 2:
                 stop = ring.sealed  # it holds no whole stretch, or this comes late
-            while self._waiting <= _WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
+            while self._records.waiting <= _WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
                 await asyncio.sleep(0)  # nothing is waited for: others have their turn between two records
+        if self._clock.now() >= self._journals_due:
+            for source, journal in self.journals.items():
+                await self._empty(source, journal)
+            self._plan_journals()
+
+    def _plan_journals(self) -> None:
+        """The next time at which they are emptied though nobody is in a hurry."""
+        self._journals_due = self._clock.now() + min(self._section.every, _UNTOLD_MOST_NS) - _LOOK_NS // 2
 
     def snapshot(self) -> Document:
         """The state as a JSON object."""
@@ -115,15 +150,14 @@ class Telemetry:
             "mode": self._section.mode,
             "channels": sum(len(each.columns) for each in self.feeds.values()),
             "lag_s": round(max(behind, default=0) / NS_PER_S, 3),
-            "records": self._records.value,
-            "bytes": self._bytes.value,
-            "waiting_bytes": self._waiting,
+            **self._records.snapshot(),
             "rows_lost": self._lost.value,
-            "records_lost": self._refused.value,
+            "unacknowledged": sum(map(len, self.journals.values())),
         }
 
     def _begin(self) -> None:
         """Each ring is read from here on, or from where the one before has ended."""
+        self._plan_journals()
         known = [] if self._before is None else self._before.readers
         self._before = None
         for reader in self.readers:
@@ -155,44 +189,43 @@ class Telemetry:
         return True
 
     def _store(self, reader: Reader, found: Reading) -> None:
-        ring = reader.feed.ring
-        parts = list(split(reader.feed.channels, found.values, found.states, mode=self._section.mode))
-        if not parts:
-            return
-        at = found.first * ring.period
-        told = Told(self._outbox.boot.id, self._clock.synchronised)
-        envelope = {
-            "specversion": "1.0",
-            "type": f"dxad.telemetry.{reader.kind}",
-            "source": f"/{self._gateway}/telemetry/{self.name}",
-            "subject": reader.name,
-            "time": rfc3339(self._clock.utc(at)),
-            "datacontenttype": "application/json",
-            **told.attributes(at),
-        }
-        bodies: list[bytes] = []
+        period = reader.feed.ring.period
+        parts = split(reader.feed.channels, found.values, found.states, mode=self._section.mode)
+        contents: list[Document] = []
         for channels in parts:
-            data = {
-                "mode": self._section.mode,
-                "first": found.first,
-                "rows": len(found.values),
-                "period_ns": ring.period,
-                "lost": reader.lost,
+            contents.append(
+                {
+                    "mode": self._section.mode,
+                    "first": found.first,
+                    "rows": len(found.values),
+                    "period_ns": period,
+                    "lost": reader.lost,
+                    "channels": channels,
+                }
+            )
+            reader.lost = 0
+        if contents:
+            self._records.write(About(reader.kind, reader.name, found.first * period), contents)
+
+    def _take(self, source: str, journal: Journal) -> bool:
+        """Make records of the next samples of a journal; returns whether there were any."""
+        stretch = journal.take(_SAMPLES_MOST)
+        if stretch is None:
+            return False
+        slots = stretch.times // journal.period
+        first = int(slots.min())
+        contents: list[Document] = [
+            {
+                "mode": "all",
+                "first": first,
+                "rows": int(slots.max()) + 1 - first,
+                "period_ns": journal.period,
+                "lost": 0,
                 "channels": channels,
             }
-            bodies.append(msgpack.packb({**envelope, "data": data}))
-            reader.lost = 0
-        size = sum(map(len, bodies))
-        self._waiting += size
-        stored = self._outbox.append_bulk(bodies, at_ns=[at] * len(bodies))
-
-        def settle(stored: asyncio.Future[Any]) -> None:
-            self._waiting -= size
-            failed = stored.cancelled() or isinstance(stored.exception(), OutboxFull | NotConnected)
-            if failed:
-                self._refused.add(len(bodies))
-            else:
-                self._records.add(len(bodies))
-                self._bytes.add(size)
-
-        stored.add_done_callback(settle)
+            for channels in split_samples(journal.channels, stretch.samples, slots - first)
+        ]
+        self._records.write(
+            About("readings", source, first * journal.period), contents, partial(journal.settle, stretch)
+        )
+        return True

@@ -278,11 +278,6 @@ class TestRefusals:
         assert "; and the subscription to 'z': QUOTA_EXCEEDED, there are too many" in told
         assert "'y'" not in told
 
-    def test_telemetry_in_the_outbox_is_not_there_yet(self):
-        with pytest.raises(ValidationError, match=r'no samples yet .* there is "ring" alone'):
-            config(1, ack="outbox")
-        assert config(1, ack="ring").ack == "ring"
-
 
 async def test_brokers_that_take_few_topics_at_a_time_are_asked_in_portions(tmp_path):
     channels = {f"c{number}": {"topic": f"t/{number}"} for number in range(20)}

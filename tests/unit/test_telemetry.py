@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 
 from dxad import config
-from dxad.errors import ConfigError
+from dxad.errors import ConfigError, NotConnected, OutboxFull
 from dxad.event import decode
 from dxad.join import Feed
 from dxad.outbox import Outbox
+from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.telemetry import Telemetry, split
 from dxad.telemetrysection import TelemetrySection
-from dxad.types import NS_PER_S, Channel, Lane, State
+from dxad.types import NS_PER_S, SAMPLE, Channel, Lane, Quality, State
 
 CHANNELS = (Channel("plc.a", "bar"), Channel("plc.b"))
 G, H, U, B, E = State.GOOD, State.HELD, State.UNCERTAIN, State.BAD, State.EMPTY
@@ -78,6 +79,8 @@ class Rig:
         )  # fmt: skip
         self.ring = RingBuffer(CHANNELS, period=NS_PER_S // 10, slots=100, start=1000)
         self.next = 0.0
+        self.stored: list[int] = []
+        """The tickets of blocks that were told to be stored."""
 
     def telemetry(self, before: Telemetry | None = None, **keys: object) -> Telemetry:
         section = TelemetrySection.model_validate(
@@ -87,6 +90,19 @@ class Rig:
             "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
             clock=self.clock, metrics=self.metrics, before=before,
         )  # fmt: skip
+
+    def journaled(self, **keys: object) -> tuple[Telemetry, Journal]:
+        """Of a source that waits for the outbox."""
+        journal = Journal(CHANNELS, period=self.ring.period, capacity=100_000)
+        journal.on_stored = self.stored.append
+        section = TelemetrySection.model_validate(
+            {"channels": ["plc.*"], "every": "1h", "mode": "all", **keys}
+        )
+        made = Telemetry(
+            "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
+            clock=self.clock, metrics=self.metrics, journals={"plc": journal},
+        )  # fmt: skip
+        return made, journal
 
     def rows(self, n: int) -> None:
         values = self.next + np.arange(n, dtype=float)
@@ -165,10 +181,124 @@ class TestOfTheRows:
         assert sent(await rig.records()) == [float(n) for n in range(40)]
 
 
+def block(*samples: tuple[int, float, float], stamp_us: int = 0, quality: Quality = Quality.GOOD):
+    """Samples as (column, value, seconds on the stream clock), and their times."""
+    found = np.zeros(len(samples), SAMPLE)
+    found["column"] = [column for column, _, _ in samples]
+    found["value"] = [value for _, value, _ in samples]
+    found["quality"] = quality
+    found["stamp"] = stamp_us * 1000
+    return found, np.array([round(at * NS_PER_S) for _, _, at in samples])
+
+
+async def condition(holds) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - settled in a thread
+            await asyncio.sleep(0.005)
+
+
+class TestOfAJournal:
+    async def test_each_sample_is_told_also_those_that_share_a_row(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        journal.add(*block((0, 1.0, 100.0), (1, 7.0, 100.0), (0, 2.0, 100.05), (0, 3.0, 100.3)))
+        journal.add(*block((0, np.nan, 99.9), quality=Quality.BAD, stamp_us=5))
+        await stopped(run, telemetry)
+        (found,) = await rig.records()
+        data = found["data"]
+        assert (data["mode"], data["first"], data["rows"]) == ("all", 999, 5)
+        assert data["channels"] == {
+            "plc.a": {
+                "unit": "bar", "values": [None, 1.0, 2.0, 3.0], "at": [0, 1, 1, 4], "bad": [0],
+                "stamps_us": [5, 0, 0, 0],
+            },
+            "plc.b": {"values": [7.0], "at": [1]},
+        }  # fmt: skip
+        assert found["boottime"] == str(999 * rig.ring.period)
+
+    async def test_a_block_is_stored_once_its_record_is(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        journal.add(*block((0, 1.0, 100.0)))
+        journal.mark(1, pressed=False)
+        await rig.clock.step(4 * NS_PER_S)
+        assert rig.stored == [], "nobody is in a hurry"
+        await rig.clock.step(2 * NS_PER_S)
+        await condition(lambda: rig.stored == [1])
+        journal.add(*block((0, 2.0, 106.0)))
+        journal.mark(2, pressed=True)
+        await condition(lambda: rig.stored == [1, 2])
+        await stopped(run, telemetry)
+        assert sent(await rig.records()) == [1.0, 2.0]
+
+    async def test_many_samples_come_in_records_below_64_kib_each_once(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        numbers = np.random.default_rng(3).normal(size=12_000)
+        for part in np.split(numbers, 12):
+            samples = [(n % 2, value, 100.0 + n) for n, value in enumerate(part)]
+            journal.add(*block(*samples, stamp_us=1))
+        await stopped(run, telemetry)
+        records = await rig.box.fetch("s", 1000)
+        assert max(len(each.body) for each in records) < 64 * 1024
+        told = [
+            value
+            for each in map(decode, records)
+            for channel in each["data"]["channels"].values()
+            for value in channel["values"]
+        ]
+        assert sorted(told) == sorted(numbers)
+
+    async def test_while_the_disk_fails_nothing_is_stored_and_then_all_is(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        rig.box._commits.degrade("a test says so")
+        journal.add(*block((0, 1.0, 100.0)))
+        journal.mark(1, pressed=True)
+        await condition(lambda: telemetry.snapshot()["waiting_bytes"])
+        await rig.clock.step(0)
+        assert rig.stored == []
+        await rig.clock.step(10 * NS_PER_S)  # it looks again
+        await condition(lambda: rig.stored == [1])
+        await stopped(run, telemetry)
+
+    async def test_what_the_quota_lets_go_is_counted_and_waited_for_no_more(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        full = asyncio.get_running_loop().create_future()
+        full.set_exception(OutboxFull("everything stored is more important"))
+        rig.box.append_bulk = lambda *_, **__: full
+        journal.add(*block((0, 1.0, 100.0)))
+        journal.mark(1, pressed=True)
+        await condition(lambda: rig.stored == [1])
+        assert telemetry.snapshot()["records_lost"] == 1
+        await stopped(run, telemetry)
+
+    async def test_what_the_outbox_did_not_store_before_it_was_closed_is_not(self, rig):
+        telemetry, journal = rig.journaled()
+        run = await begun(telemetry)
+        rig.box._commits.degrade("a test says so")
+        rig.box._store.commit = lambda *_, **__: (_ for _ in ()).throw(NotConnected("it fails"))
+        journal.add(*block((0, 1.0, 100.0)))
+        journal.mark(1, pressed=True)
+        await condition(lambda: telemetry.snapshot()["waiting_bytes"])
+        run.cancel()
+        await asyncio.wait([run])
+        await rig.box.close()
+        await condition(lambda: telemetry.snapshot()["records_lost"] == 1)
+        assert rig.stored == []
+
+
 DOCUMENT = {
     "sources": {"plc": {"type": "memory", "period": "1s", "channels": {"a": {}}}},
     "pipelines": {},
 }
+
+
+ACKNOWLEDGED = {
+    "type": "mqtt", "url": "mqtt://127.0.0.1:1883", "topic": "t", "period": "1s", "ack": "outbox",
+    "session": "1h", "client_id": "gw", "channels": {"a": {}, "b": {}},
+}  # fmt: skip
 
 
 class TestTheConfiguration:
@@ -188,6 +318,26 @@ class TestTheConfiguration:
         (problem,) = error.value.problems
         assert problem.key == key
         assert text in str(problem)
+
+    @pytest.mark.parametrize(
+        "telemetry",
+        [
+            {},
+            {"t": {"channels": ["plc.*"], "mode": "mean"}},
+            {"t": {"channels": ["plc.a"], "mode": "all"}},
+        ],
+    )
+    def test_a_source_that_waits_for_the_outbox_wants_all_of_it_there(self, telemetry):
+        with pytest.raises(ConfigError) as error:
+            config.parse({"sources": {"plc": ACKNOWLEDGED}, "telemetry": telemetry})
+        (problem,) = error.value.problems
+        assert problem.key == "sources.plc.ack"
+        assert '[telemetry.NAME] with channels = ["plc.*"] and mode = "all"' in str(problem)
+
+    def test_telemetry_of_all_its_samples_is_what_it_waits_for(self):
+        telemetry = {"t": {"channels": ["plc.*"], "mode": "all"}}
+        found = config.parse({"sources": {"plc": ACKNOWLEDGED}, "telemetry": telemetry})
+        assert found.sources["plc"].awaits_outbox
 
     def test_telemetry_that_no_sink_carries_is_warned_of(self):
         sinks = {"log": {"type": "memory", "lanes": ["bulk"]}}

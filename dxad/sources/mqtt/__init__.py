@@ -1,6 +1,7 @@
 """Readings over MQTT: JSON, or any other decoder's payload, from one topic or several.
 
 section.py    what a configuration says of it
+receipts.py   messages that the broker was not told of yet
 topic.py      topics, filters, and templates in which a level names a device
 devices.py    which device has which columns
 liveness.py   which device is alive
@@ -25,6 +26,7 @@ from dxad.runtime.clock import Clock
 from dxad.sources import Inbox, Intake
 from dxad.sources.mqtt.devices import Fleet, Places
 from dxad.sources.mqtt.liveness import EVERYTHING, Liveness
+from dxad.sources.mqtt.receipts import Receipts
 from dxad.sources.mqtt.section import PORTS, Config, MqttChannel, Subscription
 from dxad.sources.mqtt.topic import matches
 from dxad.types import NS_PER_S, Block, Channel, Quality, Reason
@@ -45,10 +47,14 @@ _ROUTES_MOST: Final = 10_000
 """Topics that are remembered."""
 _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
+_IN_FLIGHT_MAX: Final = 65_535
+"""The same where the outbox takes its time: all that MQTT can count (MQTT 5, 3.1.2.11.3)."""
+_UNTOLD_MAX: Final = 20
+"""What a broker of 3.1.1, which cannot be told, sends at most, as a rule (mosquitto.conf(5))."""
 
 
 class Mqtt:
-    """Subscribes, decodes, and acknowledges a message once its samples are in the ring."""
+    """Subscribes, decodes, and acknowledges a message once its samples are in the ring, or in the outbox."""
 
     def __init__(self, name: str, config: Config, *, clock: Clock, state_dir: Path | None = None) -> None:
         """Read as `config` says; which device has which columns is kept below `state_dir`."""
@@ -73,23 +79,23 @@ class Mqtt:
             by_device = [each for each in config.subscriptions() if each.by_device]
             self._fleet = Fleet(by_device, Places(config.groups, kept), self._intake, self._reject)
         widest = max((len(each.columns) for each in config.subscriptions()), default=1)
-        self._most = max(1, min(_UNACKNOWLEDGED_MAX, config.queue // widest))
+        most = _IN_FLIGHT_MAX if config.awaits_outbox else _UNACKNOWLEDGED_MAX
+        self._most = max(1, min(most, config.queue // widest))
         """Messages that the broker may send unacknowledged: all of them find room."""
         self._dial = Dial(config.version)
-        self._session = Session() if config.qos == _EXACTLY_ONCE or config.session is not None else None
+        self._session: Session | None = None
+        if config.qos == _EXACTLY_ONCE or config.session is not None:
+            self._session = Session(prompt=not config.awaits_outbox)
         self._link: MqttLink | None = None
         self._subscribed_at = 0
         self._came_before = 0
         """Messages that had come when the subscription was granted."""
         self._known = False
         """Whether there has been a session that the broker should remember."""
-        self._unacknowledged: list[int] = []
-        """Messages that are staged."""
+        self._receipts = Receipts()
         self._at_once = min(_READ_AT_ONCE, config.queue // 2)
         self._full = False
         """Whether as many of them wait as may, and the network keeps what else there is."""
-        self._handed_over: list[int] = []
-        """Those whose samples the last `read` has returned."""
 
         self._liveness: Liveness | None = None
         if config.heartbeat is not None or config.status is not None or config.max_age is not None:
@@ -198,11 +204,14 @@ class Mqtt:
             tls=self._config.secured,
             until_look=until_beat(self._clock, self._between_s) if self._between_s else None,
         )
+        if not self._link.session_present:
+            self._receipts.end(keep=lambda _: False)
         if self._config.session is not None and self._known and not self._link.session_present:
             self._reject("the broker has forgotten the session, and what it had kept")
         await self._link.subscribe(self._config.filters(), self._config.qos)
         self._subscribed_at, self._came_before = self._clock.now(), self._inbox.came
         self._known = True
+        self._settle()
 
     def _hello(self) -> mqtt5.ConnectPacket:
         config = self._config
@@ -223,7 +232,7 @@ class Mqtt:
 
     def _hold(self, held: bool) -> None:  # noqa: FBT001 - called by the inbox alone
         """Leave what comes to the broker and the network, or take it again."""
-        if self._link is not None:
+        if self._link is not None and (held or not self._full):
             self._link.hold(held=held)
 
     def _closed(self, error: NotConnected) -> None:
@@ -242,8 +251,8 @@ class Mqtt:
         if self._liveness is not None:
             self._liveness.hear(packet.topic, packet.payload, retained=packet.retain)
         if packet.packet_id is not None:
-            self._unacknowledged.append(packet.packet_id)
-            if len(self._unacknowledged) >= self._most or self._inbox.idle:
+            self._receipts.stage(packet.packet_id)
+            if self._unacknowledged >= self._most or self._inbox.idle:
                 self._bound()
 
     def _arriving(self) -> int:
@@ -269,15 +278,40 @@ class Mqtt:
 
     def _bound(self) -> None:
         """Wait with taking more, whatever the broker makes of our maximum; or nobody wants what came."""
-        if self._link is None:
-            return
         if self._inbox.idle:
-            self._link.acknowledge(self._unacknowledged)
-            self._unacknowledged = []
-        elif not self._full:
+            self._receipts.hand_over(as_block=False)
+            self._settle()
+        if self._unacknowledged >= self._most and not self._full and self._link is not None:
             self._full = True
             self._inbox.hurry()
             self._link.hold(held=True)
+
+    @property
+    def _unacknowledged(self) -> int:
+        """How many messages count against what the broker may send."""
+        return len(self._receipts) if self._config.awaits_outbox else self._receipts.staged
+
+    def confirm(self, ticket: int) -> None:
+        """All samples up to those of this block are stored where the broker need not keep them any more."""
+        self._receipts.store(ticket)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Acknowledge what is due, and go on if there is room again."""
+        if self._link is None:
+            return
+        due = self._receipts.due()
+        if due:
+            self._link.acknowledge(due)
+        if self._full and self._unacknowledged < self._most:
+            self._full = False
+            self._link.hold(held=False)
+
+    @property
+    def pressed(self) -> bool:
+        """Whether the broker may soon send nothing more before something is acknowledged."""
+        told = self._link is None or self._link.version == "5"
+        return 2 * len(self._receipts) >= (self._most if told else min(self._most, _UNTOLD_MAX))
 
     def _route(self, topic: str) -> Sequence[Intake]:
         """Who takes messages of a topic; kept for the next one, unless a device has no place."""
@@ -300,34 +334,33 @@ class Mqtt:
         """
         if self._link is None:
             raise NotConnected("not connected")
-        if self._handed_over:  # whoever asks for more has what he was given
-            self._link.acknowledge(self._handed_over)
-            self._handed_over = []
+        if not self._config.awaits_outbox:  # whoever asks for more has what he was given
+            self.confirm(self._receipts.block)
         if self._fleet is not None and self._fleet.places.unsaved:
             await self._fleet.save()
         try:
             block = await self._inbox.block()
         except DecodeError:
-            self._hand_over()  # it would be malformed again
+            self._receipts.hand_over(as_block=False)  # it would be malformed again
+            self._settle()
             raise
-        self._hand_over()
-        return block
-
-    def _hand_over(self) -> None:
-        self._handed_over += self._unacknowledged
-        self._unacknowledged = []
-        if self._full and self._link is not None:
-            self._full = False
-            self._link.hold(held=False)
+        self._receipts.hand_over(as_block=True)
+        self._settle()
+        return Block(block.samples, ticket=self._receipts.block)
 
     async def close(self) -> None:
         """Leave the broker; safe twice, and without `connect`."""
         if self._liveness is not None:
             self._liveness.end()
         link, self._link = self._link, None
-        self._unacknowledged, self._handed_over, self._full = [], [], False
+        self._full = False
+        self._receipts.end(keep=self._half_received)
         if link is not None:
             await link.close()
+
+    def _half_received(self, packet_id: int) -> bool:
+        """Whether a message of QoS 2 is still on its way into the outbox: it is not taken a second time."""
+        return self._config.awaits_outbox and self._session is not None and self._session.awaits(packet_id)
 
 
 PLUGIN = Plugin(Config, Mqtt)

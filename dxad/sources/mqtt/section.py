@@ -44,14 +44,6 @@ def _sign_topic(text: str) -> str:
 SignTopic = Annotated[TopicTemplate, AfterValidator(_sign_topic)]
 
 
-def _storable(value: Any) -> Any:
-    if value == "outbox":
-        raise ValueError(
-            'ack: the outbox holds no samples yet that a source could wait for; there is "ring" alone'
-        )
-    return value
-
-
 def _by_name(value: Any) -> Any:
     """A list of devices as the table of those that are called in topics as they are here."""
     if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
@@ -149,11 +141,14 @@ class Config(SourceSection):
     )
     qos: Literal[0, 1, 2] = Field(
         1,
-        description="1: the broker sends again what was not acknowledged; 2: and nothing comes twice. It is "
-        "acknowledged when it is in the ring",
+        description="1: the broker sends again what was not acknowledged; 2: and nothing comes twice. `ack` "
+        "says when it is",
     )
-    ack: Annotated[Literal["ring"], BeforeValidator(_storable)] = Field(
-        "ring", description="where a sample must be before the broker is told that it was received"
+    ack: Literal["ring", "outbox"] = Field(
+        "ring",
+        description="where a sample must be before the broker is told that it was received; outbox: in a "
+        'record of telemetry that is on the disk, which wants a session and a [telemetry.NAME] of mode "all" '
+        "with all channels of the source",
     )
     share: Annotated[str, AfterValidator(_level)] | None = Field(
         None,
@@ -205,6 +200,11 @@ class Config(SourceSection):
         return url
 
     @property
+    def awaits_outbox(self) -> bool:
+        """Whether a message is acknowledged only when the outbox has its samples."""
+        return self.ack == "outbox"
+
+    @property
     def secured(self) -> TlsSection | None:
         """How to speak TLS, if at all."""
         return self.tls if self.url.startswith("mqtts:") else None
@@ -223,6 +223,11 @@ class Config(SourceSection):
         if self.session is not None and (self.client_id is None or not self.qos):
             raise ValueError(
                 "session: the broker knows us by a client_id, and keeps messages of qos 1 and 2 alone"
+            )
+        if self.awaits_outbox and (self.session is None or not self.qos):
+            raise ValueError(
+                'ack: "outbox" wants qos 1 or 2, session = "1h" or so, and a client_id: a broker forgets at '
+                "once what it has sent without them, acknowledged or not"
             )
         if self.version == "3.1.1" and self.password is not None and self.username is None:
             raise ValueError("password: MQTT 3.1.1 has none without a username")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dxad.ingest import Ingest
+from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.ring.stage import Stage
 from dxad.runtime.backoff import Backoff
@@ -43,6 +44,8 @@ class Scripted:
         self.closes = 0
         self.closing: list[Any] = []
         """One for each close; HANG does not end, STUBBORN not even when it is cancelled."""
+        self.confirmed: list[int] = []
+        self.pressed = False
         self.attempts: list[float] = []
         """When each attempt to connect was made, in seconds from the start."""
 
@@ -66,6 +69,9 @@ class Scripted:
         if isinstance(step, Exception):
             raise step
 
+    def confirm(self, ticket: int) -> None:
+        self.confirmed.append(ticket)
+
     async def close(self) -> None:
         self.closes += 1
         await self._do(self.closing.pop(0) if self.closing else None)
@@ -82,20 +88,26 @@ class Scripted:
         quality=Quality.GOOD,
         through: int | None = None,
         stamp: int = 0,
+        ticket: int = 0,
     ) -> Block:
         """One message per value, that arrived so many nanoseconds ago."""
         for value in values:
             self.stage.begin(self.clock.now() - ago, stamp=stamp)
             reason = Reason.DEVICE if quality is Quality.BAD else Reason.NONE
             self.stage.put(column, value, quality, reason)
-        return Block(self.stage.take(), through=through)
+        return Block(self.stage.take(), through=through, ticket=ticket)
 
 
 class Rig:
     """An ingest with a scripted source, on a clock that is stepped; it ticks every 50 ms."""
 
     def __init__(
-        self, channels: dict[str, Any] | None = None, *, devices: list[str] | None = None, **section: Any
+        self,
+        channels: dict[str, Any] | None = None,
+        *,
+        devices: list[str] | None = None,
+        journaled: int | None = None,
+        **section: Any,
     ) -> None:
         self.clock = SteppedClock(start=START)
         self.health = Health(self.clock)
@@ -114,9 +126,13 @@ class Rig:
             slots=200,
             start=START // period if self.section.period else 0,
         )
+        self.journal = None
+        if journaled is not None:
+            self.journal = Journal(self.ring.channels, period=period, capacity=journaled)
         self.ingest = Ingest(
             "s", self.source, self.section, self.ring, clock=self.clock, health=self.health,
             metrics=self.metrics, backoff=Backoff(first_s=1.0, most_s=8.0, rng=HalfWay()), on_rows=self.wake,
+            journal=self.journal,
         )  # fmt: skip
         self.ticker = Ticker(self.clock, period=PERIOD // 2, calls=[self.ingest.tick, self.health.tick])
 
