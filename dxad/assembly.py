@@ -307,6 +307,8 @@ class Assembly:
             await supervisor.stop(*reversed(stopping))
             async with self.scoring.between_batches():
                 await self.scoring.finish(_gone(old.pipelines, built.nodes.pipelines))
+                for name in _gone_names(old.telemetries, built.nodes.telemetries):
+                    old.telemetries[name].finish()  # and what was scored just now
                 told = await self._hand_over(built, saved or {})
                 undo.push_async_callback(_stop_again, supervisor, {name: after[name] for name in starting})
                 for name in starting:

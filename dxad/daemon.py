@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
@@ -173,10 +173,16 @@ class _Farewell:
     ) -> None:
         """Stop all services but those that deliver, and tell what is to be told at the end."""
         while others := [name for name in self._supervisor.names if name not in self._assembly.delivering]:
-            await self._supervisor.stop(*reversed(others))  # in the middle of a reload, more may come
+            await self._supervisor.stop(*self._last_first(others))  # in the middle of a reload, more may come
         self._assembly.interrupt()
         reason = self._stop.reason if error is None else f"{type(error).__name__}: {error}"
         await self._events.stopped(reason)
+
+    def _last_first(self, names: Iterable[str]) -> list[str]:
+        """What produces before what consumes, whenever a reload has started which."""
+        order = {name: place for place, name in enumerate(self._assembly.services())}
+        youngest_first = [*names][::-1]
+        return sorted(youngest_first, key=lambda name: order.get(name, len(order)), reverse=True)
 
 
 @contextmanager

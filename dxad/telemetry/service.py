@@ -96,12 +96,16 @@ class Telemetry:
                     group.create_task(self._follow(source, journal), name=f"telemetry.{self.name}.{source}")
                 await self._beat()
         finally:
-            for reader in self.readers:
-                while self._read(reader, reader.feed.ring.sealed):
-                    pass
-            for source, journal in self.journals.items():
-                while self._take(source, journal):
-                    pass
+            self.finish()
+
+    def finish(self) -> None:
+        """Make records of all that is there now; again, if more has come since it ended."""
+        for reader in self.readers:
+            while reader.cursor is not None and self._read(reader, reader.feed.ring.sealed):
+                pass
+        for source, journal in self.journals.items():
+            while self._take(source, journal):
+                pass
 
     async def _beat(self) -> None:
         step = min(self._section.every, _LOOK_NS)

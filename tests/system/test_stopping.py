@@ -8,10 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from dxad import config as configuration
 from dxad.config import Config
 from dxad.daemon import Stop, serve
 from dxad.errors import NotConnected
+from dxad.runtime.supervisor import Supervisor
 from dxad.sources.memory import Memory
+
+TEXT = """
+state_dir = "."
+control.socket = "c"
+[sources.plc]
+type = "modbus"
+url = "tcp://127.0.0.1:9"
+period = "1s"
+channels = { x = { register = "input:1", encoding = "int16" } }
+[telemetry.t]
+channels = ["plc.*"]
+every = "1s"
+"""
 
 HANGING = 3
 CLOSE_S = 0.3
@@ -75,3 +90,28 @@ async def test_sources_that_do_not_close_are_left_behind_together(tmp_path, monk
     assert len(closing) == HANGING
     assert max(closing) - min(closing) < CLOSE_S / 2
     assert CLOSE_S <= took_s < 2 * CLOSE_S
+
+
+async def test_what_produces_ends_before_what_consumes_also_after_a_reload(tmp_path, monkeypatch):
+    stopped, stop, hang_up = [], Stop(), asyncio.Event()
+    really_stop = Supervisor._stop
+
+    async def note(self, name):
+        stopped.append(name)
+        await really_stop(self, name)
+
+    monkeypatch.setattr(Supervisor, "_stop", note)
+    path = tmp_path / "dxad.toml"
+    path.write_text(TEXT)
+    served = asyncio.create_task(serve(configuration.load(path), stop, path=path, hang_up=hang_up))
+    path.write_text(TEXT.replace('every = "1s"', 'every = "2s"').replace('period = "1s"', 'period = "2s"'))
+    async with asyncio.timeout(20):
+        while "ingest.plc" not in stopped:
+            hang_up.set()
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)
+        stopped.clear()
+        stop.set()
+        await served
+    told = [name for name in stopped if name in {"ingest.plc", "scoring", "telemetry.t"}]
+    assert told == ["ingest.plc", "scoring", "telemetry.t"]

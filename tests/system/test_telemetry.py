@@ -3,11 +3,17 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 
+from dxad.event import decode
+from dxad.types import Lane
+from tests.durability import rows
 from tests.system.process import curl, needs_curl, running, status, until
 from tests.system.test_daemon import Receiver
 
@@ -95,3 +101,33 @@ def test_every_good_value_arrives_once_over_a_reload_and_a_stop(config, receiver
     assert {each["subject"] for each in scores} == {"pump"}
     assert told["rows_lost"] == told["records_lost"] == 0
     assert "telemetry.motor changed: every" in config.with_name("dxad.log").read_text()
+
+
+ROUNDS = 2
+
+
+def killed(folder: Path) -> None:
+    """Let processes store rows, and kill each of them in the middle of it."""
+    for number in range(1, ROUNDS + 1):
+        command = [sys.executable, "-m", "tests.durability.rows", str(folder), str(number)]
+        with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"stored\n"
+            child.kill()
+
+
+async def test_after_kill_9_there_is_no_hole_in_what_is_stored_but_those_that_are_told(disk_folder):
+    killed(disk_folder)
+    async with rows.opened(disk_folder) as box:
+        await box.subscribe("test", frozenset({Lane.BULK}))
+        found = [decode(each)["data"] for each in await box.fetch("test", 100_000)]
+    for number in range(1, ROUNDS + 1):
+        expected, lost = number * rows.FIRST, 0
+        mine = [each for each in found if each["first"] // rows.FIRST == number]
+        assert len(mine) >= rows.STORED
+        for each in mine:
+            assert each["first"] == expected + each["lost"]
+            expected = each["first"] + each["rows"]
+            assert each["channels"]["s.n"]["values"] == [*range(each["first"], expected)]
+            lost += each["lost"]
+        assert lost
