@@ -186,8 +186,10 @@ class Mqtt:
         self._between_s = self.coalesce_s
         if self._config.period is not None:
             period_s = self._config.period / NS_PER_S
-            self._inbox.patience_s = min(self.patience_s, period_s / 10)
             self._between_s = min(self.coalesce_s, period_s / 2)  # what a look brings is of one arrival
+            patience_s = min(self.patience_s, period_s / 10)
+            # To wait until after the next look, or not so long, costs a wake-up and brings nothing together.
+            self._inbox.patience_s = patience_s if patience_s >= 2 * self._between_s else 0.0
         port = url.port or PORTS[url.scheme]
         if self._liveness is not None:
             self._liveness.begin()
