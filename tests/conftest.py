@@ -13,6 +13,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dxad.runtime.clock import SystemClock
+from tests import pace
+from tests.patience import PATIENCE_S
+
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"patient": pace.new_event_loop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clocks_stand_still_while_the_machine_does() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.events, "new_event_loop", pace.new_event_loop)  # that of asyncio.run
+        patch.setattr(SystemClock, "now", pace.PatientClock.now)
+        patch.setattr(SystemClock, "utc", pace.PatientClock.utc)
+        yield
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -74,7 +91,7 @@ def broker(tmp_path_factory):
         yield port
 
 
-def _wait_for(port: int, timeout_s: float = 5.0) -> None:
+def _wait_for(port: int, timeout_s: float = PATIENCE_S) -> None:
     """Until somebody listens there."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -13,6 +13,7 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sinksection import SinkSection
 from dxad.types import NS_PER_S, Lane, Record
+from tests.patience import PATIENCE_S
 
 __all__ = ["Peer", "World"]
 
@@ -104,7 +105,7 @@ class World:
 
     async def until(self, true: Callable[[], object], *, step_s: float = 0.0) -> None:
         """Let things happen, and time pass, until it is so."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not true():
                 await self.clock.step(int(step_s * NS_PER_S))
                 await asyncio.sleep(0.001)

@@ -151,7 +151,8 @@ async def read(
         with _unswept():
             offered = await offer()
             simulator_cpu_s = time.process_time() - cpu_s
-            found = await _result(reader)
+            sent = {name: offered.rows * len(wired.channels) for name, wired in plan.wires.items()}
+            found = await _result(reader, sent)
         broker_cpu_s = _cpu_s(brokers) - broker_cpu_s
     due_s = offered.rows / plan.rate_hz
     # By a tick the last step may come late, which is no lack of speed.
@@ -165,7 +166,7 @@ async def read(
         wires={
             name: _compared(
                 found["wires"][name],
-                values=offered.rows * len(wired.channels),
+                values=sent[name],
                 asked_per_s=plan.rate_hz * len(wired.channels),
                 elapsed_s=elapsed_s,
             )
@@ -240,9 +241,9 @@ async def _null_reader(document: Mapping[str, Any]) -> AsyncIterator[asyncio.sub
             await reader.wait()
 
 
-async def _result(reader: asyncio.subprocess.Process) -> Mapping[str, Any]:
+async def _result(reader: asyncio.subprocess.Process, sent: Mapping[str, int]) -> Mapping[str, Any]:
     assert reader.stdin is not None
-    reader.stdin.write(b"stop\n")
+    reader.stdin.write(json.dumps(sent).encode() + b"\n")
     return await _answer(reader, _DONE_WITHIN_S)
 
 

@@ -3,7 +3,7 @@
     python -m hw_sim.load.null          lines on standard input and output:
     ◀ the map, as `Plan.map` makes it
     ▶ {"ready": true}                   from here on nothing is missed
-    ◀ anything                          the load has ended
+    ◀ {name: values}                    the load has ended, and so many were sent
     ▶ {"cpu_s": …, "wires": {name: sums of tally.py}}, or {"error": …} instead of either
 
 It ends early, and silently, when standard input does.
@@ -22,9 +22,11 @@ from hw_sim.load.readers import READERS, Reader
 __all__ = ["main"]
 
 _LINE_BYTES: Final = 1 << 26
-_QUIET_S: Final = 0.25
-"""So long nothing has come when all that was sent is here."""
-_PATIENCE_S: Final = 5.0
+_LOOK_S: Final = 0.05
+_LOOKS_AFTER: Final = 5
+"""So often nothing has come when all that was sent is here, and nothing twice."""
+_LOOKS_MOST: Final = 100
+"""So often nothing has come when what is missing is lost; looks, as a machine may stand still for seconds."""
 
 
 async def _serve() -> None:
@@ -41,8 +43,8 @@ async def _serve() -> None:
         gc.freeze()
         begin_s = time.process_time()
         _say({"ready": True})
-        if await lines.readline():
-            await _quiet(readers)
+        if line := await lines.readline():
+            await _quiet(readers, json.loads(line))
             cpu_s = time.process_time() - begin_s
             wires = {name: reader.tally.document() for name, reader in readers.items()}
             _say({"cpu_s": round(cpu_s, 3), "wires": wires})
@@ -51,15 +53,15 @@ async def _serve() -> None:
             await reader.close()
 
 
-async def _quiet(readers: dict[str, Reader]) -> None:
-    """Wait until nothing comes any more, but not for ever."""
-    deadline, before = time.monotonic() + _PATIENCE_S, -1
-    while time.monotonic() < deadline:
+async def _quiet(readers: dict[str, Reader], sent: dict[str, int]) -> None:
+    """Wait until all has come and nothing comes any more, or what is missing has not come for long."""
+    looks, before = 0, -1
+    while looks < _LOOKS_AFTER or (
+        looks < _LOOKS_MOST and any(readers[name].tally.values < values for name, values in sent.items())
+    ):
         now = sum(reader.tally.messages for reader in readers.values())
-        if now == before:
-            return
-        before = now
-        await asyncio.sleep(_QUIET_S)
+        looks, before = looks + 1 if now == before else 0, now
+        await asyncio.sleep(_LOOK_S)
 
 
 def _say(document: dict[str, Any]) -> None:

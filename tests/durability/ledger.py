@@ -18,6 +18,7 @@ from dxad.outbox import Outbox
 from dxad.runtime.metrics import Metrics
 from dxad.types import Lane, Record
 from tests.durability.load import ATTEMPTS, SINKS, body_of, make, name_of
+from tests.patience import PATIENCE_S
 
 __all__ = ["Found", "Ledger", "look", "verdict"]
 
@@ -157,7 +158,7 @@ async def _read(box: Outbox) -> tuple[dict[str, list[Record]], dict[str, list[Re
 
 
 async def _healed(box: Outbox) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while box.snapshot()["degraded"]:  # noqa: ASYNC110 - what is waited for happens in a thread
             await asyncio.sleep(0.01)
 

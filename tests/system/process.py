@@ -13,6 +13,8 @@ from pathlib import Path
 import paho.mqtt.client as paho
 import pytest
 
+from tests.patience import PATIENCE_S
+
 CONFIG = """
 state_dir = "{folder}/state"
 control.socket = "{folder}/c.sock"
@@ -85,11 +87,11 @@ def ended(config: Path) -> subprocess.CompletedProcess[str]:
     """`dxad run` of what it refuses to run."""
     return subprocess.run(
         [sys.executable, "-m", "dxad", "run", "-c", str(config)],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 
-def until(true, what: str, daemon: subprocess.Popen | None = None, timeout_s: float = 15.0) -> None:
+def until(true, what: str, daemon: subprocess.Popen | None = None, timeout_s: float = PATIENCE_S) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert daemon is None or daemon.poll() is None, f"the daemon ended before {what}"

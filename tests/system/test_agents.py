@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from dxad.client import SyncClient
+from tests.patience import PATIENCE_S
 from tests.system.process import needs_curl, running, until
 
 GATEWAY = """
@@ -18,7 +19,7 @@ tell_after = "0s"
 
 def dxad(config, *words: str) -> str:
     command = [sys.executable, "-m", "dxad", "events", *words, "-c", str(config)]
-    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=20).stdout
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=PATIENCE_S).stdout
 
 
 @needs_curl

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.test_daemon import Sensor, running, until
 
 CONFIG = """
@@ -61,7 +62,7 @@ def sensor(broker):
 def dxad(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dxad", *arguments, "--socket", str(config.with_name("c.sock"))],
-        capture_output=True, text=True, timeout=20, check=False, env=os.environ | {"COLUMNS": "150"},
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=os.environ | {"COLUMNS": "150"},
     )  # fmt: skip
 
 
@@ -120,5 +121,5 @@ def test_a_shelved_alarm_opens_nothing_and_what_lasts_is_told_when_its_time_is_o
         until(lambda: alarm(config)["state"] == "unacknowledged", "told", daemon)
         until(lambda: events(config), "the event", daemon)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=10) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
         assert len(list((config.parent / "state" / "evidence").iterdir())) == 1, "stored at the stop"

@@ -9,6 +9,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.system.process import Sensor, curl, ended, needs_curl, pump, running, status, until
 
 
@@ -102,7 +103,7 @@ def test_sigterm_under_load_ends_well_within_five_seconds(config, sensor):
     with running(config) as daemon:
         begun = time.monotonic()
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=5) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
         assert time.monotonic() - begun < 5
     assert not config.with_name("c.sock").exists()
     assert "Traceback" not in config.with_name("dxad.log").read_text()
@@ -133,7 +134,7 @@ def test_an_incident_that_is_open_at_a_stop_is_closed_and_a_sink_that_is_gone_is
         until(lambda: pump(config)["incidents"], "an incident", daemon)
         until(lambda: _told(config, "first.jsonl"), "the first event", daemon)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=10) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
     sensor.shift = 0.0
     with running(config) as daemon:
         until(lambda: _told(config, "first.jsonl")[-1]["type"] == "dxad.incident.closed", "closed", daemon)
@@ -142,7 +143,7 @@ def test_an_incident_that_is_open_at_a_stop_is_closed_and_a_sink_that_is_gone_is
         assert first[-1]["subject"] == first[0]["subject"]
         assert set(status(config)["outbox"]["sinks"]) == {"reasoning", "log"}
         daemon.send_signal(signal.SIGTERM)
-        daemon.wait(timeout=10)
+        daemon.wait(timeout=PATIENCE_S)
     config.write_text(re.sub(r"\[sinks.reasoning\](.*\n){3}", "", config.read_text()))
     with running(config) as daemon:
         until(lambda: set(status(config)["outbox"]["sinks"]) == {"log"}, "the sink forgotten", daemon)
@@ -169,7 +170,7 @@ def test_systemd_is_told_ready_alive_and_stopping(config, sensor, folder):
             daemon.send_signal(signal.SIGTERM)
             while "STOPPING=1" not in told:
                 told.append(notified.recv(4096).decode())
-            assert daemon.wait(timeout=5) == 0
+            assert daemon.wait(timeout=PATIENCE_S) == 0
 
 
 def test_a_config_with_mistakes_starts_nothing_and_names_each(folder):

@@ -17,6 +17,7 @@ import pytest
 from tests.durability.damage import damage
 from tests.durability.ledger import Found, Ledger, lane_of, look, verdict
 from tests.durability.load import FILE, MARKS, name_of
+from tests.patience import PATIENCE_S
 
 FILES = int(os.environ.get("DXAD_DAMAGED", "12"))
 
@@ -69,7 +70,7 @@ async def test_it_opens_and_loses_nothing_unsaid(killed, tmp_path, caplog, part)
         for each in (FILE, f"{FILE}-wal"):
             shutil.copy(killed / each, folder)
         how = f"{number}: {damage(folder / (FILE + part), rng)}"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             found = await look(folder / FILE, whole=False)
         assert not untrue(ledger, found), how
         if part:  # SQLite takes a damaged log for one that ends there, as after a power cut

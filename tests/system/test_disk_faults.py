@@ -20,6 +20,7 @@ from dxad.types import Lane, Record
 from tests.durability import powercut, strace
 from tests.durability.ledger import Ledger, look, verdict
 from tests.durability.load import FILE, MARKS, make
+from tests.patience import PATIENCE_S
 
 ALL = frozenset(Lane)
 NO_STRACE = strace.available()
@@ -27,7 +28,9 @@ STALL_S = 0.3
 
 
 def root(*command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=20)
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
 
 
 class SmallDisk:
@@ -99,7 +102,7 @@ def record(name: str, lane: Lane = Lane.CRITICAL) -> Record:
 
 async def stored(clock: SteppedClock, futures: list) -> list[int]:
     """Their seqs, once they are durable."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while not all(each.done() for each in futures):
             await clock.step(1_000_000_000)
             await asyncio.sleep(0.01)
@@ -111,7 +114,7 @@ async def ids(box, sink: str = "s") -> list[str]:
 
 
 async def fails(box) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not box.snapshot()["degraded"]:  # noqa: ASYNC110 - what is waited for happens in a thread
             await asyncio.sleep(0.01)
 
@@ -143,7 +146,7 @@ async def test_a_restart_on_a_full_disk_still_delivers(small_disk, monkeypatch):
     async with make(path, clock=clock, max_bytes=16 * 2**20, limits=limits) as box:
         await box.subscribe("s", ALL)
         await asyncio.gather(*(box.append(record(each)) for each in early))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while box.snapshot()["reserved"] < limits.reserve_bytes:  # when nothing else is to be done
                 await clock.step(1_000_000_000)
                 await asyncio.sleep(0.01)

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.process import needs_curl, running, status, until
 from tests.system.test_daemon import Receiver
 
@@ -56,7 +57,7 @@ def test_a_receiver_is_told_of_starts_of_life_of_what_is_wrong_and_of_the_end(co
     with running(config) as daemon:
         until(lambda: len(of(receiver, "started")) == 2, "the second start", daemon)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=5) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
     (stopped,) = of(receiver, "stopped")  # it came before the daemon was gone
     assert stopped["data"]["reason"] == "SIGTERM"
     previous = of(receiver, "started")[1]["data"]["previous"]

@@ -12,6 +12,7 @@ import pytest
 from dxad.bundle import shelf
 from dxad.training import Recording, learn
 from dxad.types import Channel
+from tests.patience import PATIENCE_S
 from tests.system.process import needs_curl, pump, running, status, until
 
 CHANNELS = (Channel("motor.current", "A"), Channel("motor.speed", "rpm"))
@@ -22,7 +23,7 @@ TFLITE = 'model = { type = "tflite", path = "models/pump" }'
 def models(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dxad", "models", *words, "--socket", str(config.with_name("c.sock"))],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import Lane, Record
+from tests.patience import PATIENCE_S
 
 ALL = frozenset(Lane)
 DAYS = float(os.environ.get("DXAD_OUTAGE_DAYS", "1"))
@@ -86,7 +87,7 @@ async def test_the_newest_of_the_most_important_is_left_and_the_rest_is_told(dis
     async with outbox(path, clock, metrics) as box:  # the power comes back, and with it the peer
         await box.subscribe("s", ALL)
         found = await drained(box, "s")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while metrics.total("dxad_records_dropped_total") > sum(map(told_of, found)):
                 await asyncio.sleep(0.02)
                 found += await drained(box, "s")

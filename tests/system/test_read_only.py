@@ -15,6 +15,7 @@ from dxad import plugin
 from dxad.runtime.clock import SystemClock
 from hw_sim.scenario import load
 from hw_sim.station import station
+from tests.patience import PATIENCE_S
 from tests.peers import Pty, Relay, listening
 from tests.unit.commissioning.bench import dxad
 
@@ -56,7 +57,7 @@ async def read_from(kind: str, *, enough: int = 20, **settings) -> int:
     count = 0
     try:
         await source.connect()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while count < enough:
                 count += len((await source.read()).samples)
     finally:

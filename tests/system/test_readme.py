@@ -18,6 +18,7 @@ from dxad import config
 from dxad.resource import PipelineResource
 from hw_sim import scenario
 from hw_sim.cli.faults import markdown
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -94,7 +95,7 @@ class Stage:
 def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     try:
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.wait()

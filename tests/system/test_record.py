@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.patience import PATIENCE_S
 from tests.system.process import needs_curl, pump, running, status, until
 
 
@@ -25,11 +26,11 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
             stack.callback(recorder.kill)
             time.sleep(2.0)
             daemon.send_signal(signal.SIGTERM)
-            daemon.wait(timeout=10)
+            daemon.wait(timeout=PATIENCE_S)
         with running(config) as daemon:
             until(lambda: status(config)["sources"]["motor"]["rows"] > 100, "rows", daemon)
             recorder.send_signal(signal.SIGINT)
-            told, complained = recorder.communicate(timeout=15)
+            told, complained = recorder.communicate(timeout=PATIENCE_S)
     assert recorder.returncode == 0
     assert "waiting for it to come back" in complained
     rows, lost = map(int, re.search(r"rec.npz: (\d+) rows; (\d+) rows were lost", told).groups())
@@ -37,7 +38,7 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
     assert lost > 5  # it was away for at least as long as a process takes to start
     done = subprocess.run(
         [sys.executable, "-m", "dxad", "replay", "-c", str(config), "--data", str(recording), "--json"],
-        capture_output=True, check=True, timeout=30,
+        capture_output=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     document = json.loads(done.stdout)
     assert document["recording"]["rows"] == rows
@@ -57,7 +58,7 @@ def test_a_recording_ends_by_itself_and_may_be_of_a_pipeline(config, sensor):
                 sys.executable, "-m", "dxad", "record", "-c", str(config), "-o", str(recording),
                 "--pipeline", "pump", "--for", "2s",
             ],
-            capture_output=True, text=True, check=True, timeout=30,
+            capture_output=True, text=True, check=True, timeout=PATIENCE_S,
         )  # fmt: skip
     assert done.stdout == f"{recording}: 100 rows\n"
     lines = recording.read_text().splitlines()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
 from tests.system.process import curl, needs_curl, pump, running, status, until
 
 SECOND = """
@@ -32,7 +33,7 @@ path = "log.jsonl"
 def reload(config: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dxad", "reload", "--socket", str(config.with_name("c.sock")), *flags],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_nodes_come_and_go_under_load_and_the_others_miss_no_row(config, sensor,
         assert status(config)["sources"]["motor"]["connects"] == started
         assert pump(config)["rows"] > 100
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=10) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
     assert "Traceback" not in config.with_name("dxad.log").read_text()
 
 
@@ -127,4 +128,4 @@ def test_many_signals_at_once_do_no_harm(config, sensor):
             os.kill(daemon.pid, signal.SIGHUP)
         until(lambda: "nothing changed" in config.with_name("dxad.log").read_text(), "answered", daemon)
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=10) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0

@@ -21,6 +21,7 @@ from dxad import (
     TransformResource,
 )
 from dxad.errors import ConfigError, ModelError, ModelRefusedError, ResourceUnavailableError
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ async def test_an_in_memory_source_is_pushed_into_and_an_outlier_becomes_an_even
     pipeline, resource = _in_memory(sink)
     async with pipeline:
         await _pushed(pipeline, resource, [*_noise(150), 40.0])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             event = await anext(aiter(sink))
         assert event["type"] == "dxad.incident.opened"
         assert event["data"]["contributors"][0]["channel"] == "sensor.value"
@@ -281,7 +282,7 @@ async def test_a_held_context_fills_its_buffers():
     async with pipeline:
         async with pipeline.context() as context:
             await _pushed(pipeline, resource, _noise(5))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 first = await context.buffers["sensor"].get()
             assert first["values"].keys() == {"sensor.value"}
         assert context.config.name == "p"

@@ -23,6 +23,7 @@ import msgpack
 import pytest
 
 from hw_sim.control import ControlError, ask
+from tests.patience import PATIENCE_S
 from tests.system.test_opcua_clients import ALL, MODULES, NODE
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def stage(tmp_path_factory):
             ports = {name: int(re.search(r":(\d+)", endpoints[device])[1]) for name, device in at.items()}
             yield Stage(folder, ports, _frozen(folder / "c"))
             ask(folder / "c", do="stop")
-            assert child.wait(timeout=10) == 0
+            assert child.wait(timeout=PATIENCE_S) == 0
         finally:
             child.kill()
 
@@ -126,7 +127,7 @@ def test_mqtt_is_read_in_both_versions_with_tls_and_without(stage, version, port
 def test_mqtt_refuses_a_wrong_password_in_words(stage, version):
     command = ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(stage.ports["broker"]), "-u", "gw", "-P", "no"]
     done = subprocess.run(
-        [*command, "-t", "#", "-V", version], capture_output=True, text=True, timeout=15, check=False
+        [*command, "-t", "#", "-V", version], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode != 0
     assert re.search("not authori[sz]ed|bad user", done.stdout + done.stderr, re.IGNORECASE)
@@ -271,7 +272,7 @@ def terminal(stage, wire):
     """Its descriptor, and what reads from it until a test is content."""
     line = os.open(stage.link(wire), os.O_RDWR | os.O_NOCTTY)
 
-    def until(good, timeout_s=5.0):
+    def until(good, timeout_s=PATIENCE_S):
         data, deadline = b"", time.monotonic() + timeout_s
         while not (found := good(data)):
             assert time.monotonic() < deadline, data
@@ -444,7 +445,8 @@ def test_opcua_shows_every_kind_by_every_policy_and_login(stage):
     visits[0]["history"] = "past"
     told = subprocess.run(
         [NODE, str(ROOT / "tests/system/opcua_client.cjs"), json.dumps(visits)],
-        env={**os.environ, "NODE_PATH": str(MODULES)}, capture_output=True, text=True, timeout=30, check=True,
+        env={**os.environ, "NODE_PATH": str(MODULES)}, capture_output=True, text=True,
+        timeout=PATIENCE_S, check=True,
     ).stdout  # fmt: skip
     found = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
     assert len(found) == len(visits)

@@ -25,6 +25,7 @@ from dxad.types import Lane, Record, Sink
 from hw_sim.ports import free_port
 from tests.httppeers import record
 from tests.mqttbrokers import TakingBroker
+from tests.patience import PATIENCE_S
 from tests.peers import listening
 
 NAME = "agent.plant.example"
@@ -83,7 +84,7 @@ def build(settings: dict[str, Any]) -> Sink:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():  # noqa: ASYNC110 - what comes is somebody else's doing
             await asyncio.sleep(0.005)
 
@@ -242,7 +243,7 @@ def closing(
 
     async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             pass

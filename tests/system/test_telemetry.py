@@ -14,6 +14,7 @@ import pytest
 from dxad.event import decode
 from dxad.types import Lane
 from tests.durability import rows
+from tests.patience import PATIENCE_S
 from tests.system.process import curl, needs_curl, running, status, until
 from tests.system.test_daemon import Receiver
 
@@ -91,7 +92,7 @@ def test_every_good_value_arrives_once_over_a_reload_and_a_stop(config, receiver
         time.sleep(0.5)  # until it is sealed
         cells, told = stored(config), status(config)["telemetry"]["motor"]
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(timeout=10) == 0
+        assert daemon.wait(timeout=PATIENCE_S) == 0
     current, speed = sent(receiver, "motor.current"), sent(receiver, "motor.speed")
     assert current == sorted(set(current))
     assert speed == [-each for each in current]

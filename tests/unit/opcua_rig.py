@@ -11,6 +11,7 @@ from dxad.runtime.clock import SystemClock
 from dxad.sources.opcua import Config, Opcua
 from dxad.sources.opcua.value import Judged
 from dxad.types import Quality, Reason
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.opcua_bed import PUMP, Bed
 
 COUNT, PAIN = {"node": "s=Pump.Count"}, {"node": "i=7"}
@@ -39,7 +40,7 @@ async def connected(bed: Bed, **settings: Any):
 
 
 async def newest(
-    made: Opcua, columns: int, within_s: float = 3.0
+    made: Opcua, columns: int, within_s: float = PATIENCE_S
 ) -> dict[int, tuple[float | None, Quality, Reason]]:
     """The last of each column that came, once there is one of each."""
     found: dict[int, Judged] = {}
@@ -51,7 +52,7 @@ async def newest(
     return found
 
 
-async def until(made: Opcua, column: int, wanted, *, bed: Bed | None = None, within_s: float = 3.0):
+async def until(made: Opcua, column: int, wanted, *, bed: Bed | None = None, within_s: float = PATIENCE_S):
     """Read, and let the plant go on, until a sample of the column is as wanted; returns it."""
     async with asyncio.timeout(within_s):
         while True:

@@ -14,6 +14,7 @@ from dxad.client import Client, SyncClient
 from dxad.config import ControlSection
 from dxad.control import Control
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
+from tests.patience import PATIENCE_S
 
 
 class Gateway:
@@ -215,7 +216,7 @@ async def denied(monkeypatch):
 
 
 class TestSomethingElseThere:
-    async def told(self, path: Path, answer: bytes, *, timeout_s: float = 5.0) -> str:
+    async def told(self, path: Path, answer: bytes, *, timeout_s: float = PATIENCE_S) -> str:
         async with answering(path, answer), Client(path, timeout_s=timeout_s) as client:
             with pytest.raises(ResourceUnavailableError) as told:
                 await client.status()

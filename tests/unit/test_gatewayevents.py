@@ -22,6 +22,7 @@ from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Condition, Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Document, Lane
+from tests.patience import PATIENCE_S
 
 S = NS_PER_S
 MINUTE = 60 * S
@@ -167,7 +168,10 @@ async def test_without_a_place_for_the_mark_the_gateway_runs_all_the_same(tmp_pa
     assert "will not know" in caplog.text
 
 
-async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_for_one_that_is_gone(tmp_path, clock):
+async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_for_one_that_is_gone(
+    tmp_path, clock, monkeypatch
+):
+    monkeypatch.setattr(service, "_DELIVER_S", 2 * PATIENCE_S)
     async with running(tmp_path, clock) as rig:
         stopping = asyncio.create_task(rig.events.stopped("SIGTERM"))
         await asyncio.sleep(0.1)
@@ -175,16 +179,16 @@ async def test_a_stop_waits_for_a_sink_that_takes_what_is_told_and_not_for_one_t
         records = await rig.outbox.fetch("hub", 10)
         assert decode(records[-1])["type"] == "dxad.gateway.stopped"
         await rig.outbox.ack("hub", records)
-        await asyncio.wait_for(stopping, 0.5)
+        await asyncio.wait_for(stopping, PATIENCE_S)
         rig.assembly.delivers["hub"]._note_down("gone", 1.0)
         await rig.outbox.append(records[0])
-        await asyncio.wait_for(rig.events.stopped("SIGTERM"), 0.5)
+        await asyncio.wait_for(rig.events.stopped("SIGTERM"), PATIENCE_S)
 
 
 async def test_a_stop_waits_no_longer_than_it_may_for_a_sink_that_is_silent(tmp_path, clock, monkeypatch):
     monkeypatch.setattr(service, "_DELIVER_S", 0.1)
     async with running(tmp_path, clock) as rig:
-        await asyncio.wait_for(rig.events.stopped("SIGTERM"), 1.0)
+        await asyncio.wait_for(rig.events.stopped("SIGTERM"), PATIENCE_S)
         assert [each["type"] for each in await rig.waiting()][-1] == "dxad.gateway.stopped"
 
 

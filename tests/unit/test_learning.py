@@ -15,6 +15,7 @@ from dxad.errors import ConfigError, ModelError
 from dxad.learning import Learning
 from dxad.models.tflite import TFLite
 from dxad.types import NS_PER_S
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ class Bench:
 
     async def begun(self, number: int) -> asyncio.subprocess.Process:
         """The process of this number, once the loop has started it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while len(self.children) < number:
                 await asyncio.to_thread(lambda: None)  # a turn that lets others have the processor
         return self.children[number - 1]
@@ -83,7 +84,7 @@ class Bench:
         """Wait until the process of this number has ended and the service has seen it."""
         child = await self.begun(number)
         await child.wait()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while self.learning.state == "fitting":
                 await asyncio.to_thread(lambda: None)
 
@@ -161,7 +162,7 @@ async def test_a_disk_that_takes_no_model_is_a_condition(bench, normal_rows):
     async with bench.running():
         bench.plant.feed(normal_rows(200))
         await bench.tick()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not bench.plant.conditions:
                 await asyncio.to_thread(lambda: None)
         assert "models" in bench.plant.conditions["model.failed"]

@@ -10,6 +10,7 @@ from dxad.links.looks import Looks, until_beat
 from dxad.runtime.clock import SteppedClock
 from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S
+from tests.patience import PATIENCE_S
 
 PAUSE_S = 0.02
 
@@ -62,7 +63,7 @@ async def pair():
 
 
 async def until(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
@@ -130,7 +131,7 @@ async def test_the_end_of_a_connection_is_noticed_at_a_look(pair):
     await until(lambda: made.taken)
     peer.send(b"last")
     peer.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await made.over.wait()
     assert made.taken == [b"a", b"last"]
     assert not made.failed
@@ -141,7 +142,7 @@ async def test_a_connection_that_breaks_says_so_at_a_look(pair):
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     made.then = peer.close  # with a reset
     peer.send(b"a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await made.over.wait()
     assert made.failed == ["connection lost: Connection reset by peer"]
 
@@ -153,7 +154,7 @@ async def test_what_cannot_be_taken_in_at_a_look_ends_the_connection(pair):
     peer.send(b"a")
     await until(lambda: made.taken)
     peer.send(b"boom")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await made.over.wait()
     assert [type(each) for each in bugs] == [ZeroDivisionError]
     assert made.failed == ["a message could not be taken in"]

@@ -13,6 +13,7 @@ from dxad.links.modbus import ModbusLink, shared
 from dxad.links.modbusframe import question, wire_of
 from dxad.links.modbusurl import address_of
 from dxad.types import Reason
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.modbus_rig import framed
 
 
@@ -139,7 +140,7 @@ async def test_however_late_answers_are_none_is_the_next_ones(slave, late_s, exa
 
 async def test_a_device_that_has_no_more_registers_is_asked_without_them_from_then_on(slave):
     slave.exact = True
-    async with link_to(slave) as link, asyncio.timeout(1.0):
+    async with link_to(slave) as link, asyncio.timeout(PATIENCE_S):
         for _ in range(3):
             for at in (100, 200, 300):
                 assert await register(link, at, 8) == at
@@ -162,7 +163,7 @@ async def test_a_line_that_is_never_silent_is_asked_all_the_same(slave):
 
     chattering = asyncio.create_task(chatter())
     try:
-        async with link_to(slave) as link, asyncio.timeout(2.0):
+        async with link_to(slave) as link, asyncio.timeout(PATIENCE_S):
             for at in (100, 200, 300):
                 assert await register(link, at) == at
     finally:

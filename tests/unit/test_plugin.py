@@ -7,6 +7,7 @@ import pytest
 
 from dxad import config, plugin
 from dxad.errors import ConfigError
+from tests.patience import PATIENCE_S
 
 PLUGIN_FILE = """
 from typing import Literal
@@ -117,6 +118,11 @@ def test_only_the_protocols_that_a_configuration_names_are_imported(tmp_path):
         "'sqlite_utils', 'rich') if each in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert done.stdout.split() == ["mqtt5"]

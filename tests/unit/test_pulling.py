@@ -13,6 +13,7 @@ from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Lane, Record
+from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import file_size_limit, sql
 
 S = NS_PER_S
@@ -202,7 +203,7 @@ async def test_who_waits_gets_what_comes_and_nothing_when_the_time_is_over(rig):
         await asyncio.sleep(0.005)
     assert not waiting.done()
     await rig.append("a")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert ids(await waiting) == ["a"]
     waiting = asyncio.create_task(rig.lease(wait_ns=2 * S))
     while not waiting.done():

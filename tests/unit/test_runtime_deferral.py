@@ -7,6 +7,7 @@ from textwrap import dedent
 import pytest
 
 from dxad.runtime.deferral import DEFERRED, defer
+from tests.patience import PATIENCE_S
 
 ALL_SOURCES = """
 state_dir = "state"
@@ -41,7 +42,7 @@ decode = { kind = "csv", columns = ["a"] }
 def said(code, folder, *, path=""):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", f"import sys; sys.path[:0] = [{path!r}]\n" + dedent(code)],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()

@@ -10,6 +10,7 @@ from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.worker import Worker
 from dxad.scoring import Scoring
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def _pipeline(step, name="p", untold=()):
 
 
 async def _turns(until) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not until():
             await asyncio.to_thread(lambda: None)
 

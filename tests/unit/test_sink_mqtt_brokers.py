@@ -16,6 +16,7 @@ from hw_sim import pki
 from hw_sim.ports import free_port
 from tests.httppeers import record
 from tests.mqttbrokers import PASSWORD, hearing, running_mosquitto
+from tests.patience import PATIENCE_S
 
 OPEN = "allow_anonymous true"
 
@@ -32,7 +33,7 @@ async def connected(port: int, *, scheme: str = "mqtt", **config: object) -> Asy
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():  # noqa: ASYNC110 - what comes is somebody else's doing
             await asyncio.sleep(0.005)
 

@@ -11,6 +11,7 @@ from dxad.runtime.clock import SystemClock
 from dxad.sources.modbus import Config, Modbus
 from dxad.types import Block, Quality, Reason
 from hw_sim.modbus.faults import FAULTS
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.modbus_rig import Wired, serving
 
 TRUTH = {"a": 1000.0, "b": 2000.0, "c": 3000.0, "d": 4000.0}
@@ -158,7 +159,7 @@ async def test_a_wrong_checksum_is_told_at_once_and_nothing_is_connected_anew(tm
         try:
             await source.connect()
             await wire.switch([wire.broken("modbus.crc")])
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(PATIENCE_S):
                 found = (await source.read()).samples
                 assert [Reason(each) for each in found["reason"]] == [Reason.CHECKSUM]
                 await wire.switch([])

@@ -22,6 +22,7 @@ from dxad.types import NS_PER_S, Quality, Reason
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
 from tests.mqttbrokers import PASSWORD, FakeBroker, running_mosquitto
+from tests.patience import PATIENCE_S
 from tests.peers import listening, publish, silence
 
 
@@ -43,14 +44,14 @@ async def connected(port: int, **settings: Any) -> AsyncIterator[Mqtt]:
 async def arriving(source: Mqtt, count: int) -> list[tuple[int, float]]:
     """The columns and values of the next samples."""
     found: list[tuple[int, float]] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < count:
             samples = (await source.read()).samples
             found += zip(samples["column"].tolist(), samples["value"].tolist(), strict=True)
     return found
 
 
-async def lost(source: Mqtt, bound_s: float = 5.0) -> str:
+async def lost(source: Mqtt, bound_s: float = PATIENCE_S) -> str:
     """Wait for the link's loss; returns the reason."""
     async with asyncio.timeout(bound_s):
         while True:
@@ -201,7 +202,7 @@ class TestMessages:
             await asyncio.sleep(0.1)
             assert fake.writer.transport.get_write_buffer_size() == held
             found = 0
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 while found < 400_000:
                     found += len((await source.read()).samples)
             assert source.overflowed == 0
@@ -429,7 +430,7 @@ class TestSession:
             await asyncio.sleep(1.2)
             assert fake.kinds().count("PingReq") == 2
             fake.pongs = False
-            assert "not answered a ping for 0.5 s" in await lost(source, bound_s=1.5)
+            assert "not answered a ping for 0.5 s" in await lost(source)
 
     async def test_a_broker_that_wants_no_keep_alive_is_not_stormed(self, fake):
         fake.connack = mqtt5.ConnAckPacket(server_keep_alive=0)
@@ -455,7 +456,7 @@ class TestSession:
         async with listening(fake.serve) as port, connected(port) as source:
             fake.writer.transport.pause_reading()
             source._link.acknowledge([1] * 2_000_000)
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE_S):
                 await source.close()
 
     async def test_never_publishes(self, fake):
@@ -509,4 +510,4 @@ class TestMosquitto:
         port, process = mosquitto
         async with connected(port, **login) as source:
             process.send_signal(signal.SIGKILL)
-            assert f"127.0.0.1:{port}" in await lost(source, bound_s=1.0)
+            assert f"127.0.0.1:{port}" in await lost(source)

@@ -20,6 +20,7 @@ from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S, Channel
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
+from tests.patience import PATIENCE_S
 from tests.peers import listening, silence
 from tests.simulated import MOTOR, motor
 
@@ -59,7 +60,7 @@ async def lost(source):
 async def test_messages_come(qos):
     async with motor() as (port, _, station), connected(config(port, qos=qos)) as source:
         found = []
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while len(found) < 10:
                 found += (await source.read()).samples["value"].tolist()
         assert found[0] == pytest.approx(10.8, abs=2)
@@ -72,7 +73,7 @@ async def test_a_login_is_told_to_be_wrong(monkeypatch):
     async with motor(users='{ gw = "secret" }') as (port, _, _):
         assert "the broker refuses us: BAD_USER_NAME_OR_PASSWORD" in await refused(config(port, **login))
         monkeypatch.setenv("PASSWORD", "secret")
-        async with connected(config(port, **login)) as source, asyncio.timeout(5):
+        async with connected(config(port, **login)) as source, asyncio.timeout(PATIENCE_S):
             assert len((await source.read()).samples)
 
 
@@ -83,7 +84,7 @@ async def test_a_subscription_that_is_refused_and_a_broker_that_goes_are_told():
         await station.mend("mqtt.subscribe", {})
         async with connected(config(port)) as source:
             await station.break_("mqtt.stop", {})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 told = await lost(source)
             assert "the broker closed the connection" in told or "connection lost" in told
 
@@ -92,7 +93,7 @@ async def test_a_message_of_ten_mebibytes_passes_by_and_the_others_are_read():
     async with motor() as (port, _, station), connected(config(port)) as source:
         await station.break_("mqtt.huge", {"every": "400ms", "size": "10"})
         rejected, samples = 0, 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while rejected < 3 or samples < 10:
                 try:
                     samples += len((await source.read()).samples)
@@ -107,7 +108,7 @@ async def test_a_session_brings_what_came_meanwhile_and_its_loss_is_told(version
         known = config(port, session="1h", client_id="gw", version=version)
         source = Mqtt("s", known, clock=SystemClock())
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(PATIENCE_S):
                 await source.connect()
                 await source.read()
                 await source.close()

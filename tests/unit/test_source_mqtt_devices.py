@@ -12,6 +12,7 @@ from dxad.config import parse
 from dxad.errors import ConfigError, DecodeError
 from dxad.runtime.clock import SystemClock
 from dxad.sources.mqtt import Config, Mqtt
+from tests.patience import PATIENCE_S
 from tests.peers import publish
 
 
@@ -45,7 +46,7 @@ async def connected(settings, state_dir=None):
 async def arriving(source, count):
     """The ids of the channels and the values of the next samples."""
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < count:
             samples = (await source.read()).samples
             ids = [source.channels[column].id for column in samples["column"]]
@@ -200,7 +201,7 @@ class TestAppearing:
             for device in ("x", "y", "y", "z", "x"):
                 await publish(broker, f"plant/{device}/a", b"1")
             came, rejected, told = 0, 0, ""
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_S):
                 while came < 2 or rejected < 3:  # in which pieces, is for the network to say
                     try:
                         came += len((await source.read()).samples)
@@ -241,7 +242,7 @@ class TestAppearing:
             await publish(broker, "plant/x/a", b"1")
             told = ""
             samples = 0
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while not (told and samples):
                     try:
                         samples += len((await source.read()).samples)

@@ -22,6 +22,7 @@ from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import Quality, Reason
 from hw_sim.ports import free_port
 from tests.mqttbrokers import FakeBroker, running_mosquitto
+from tests.patience import PATIENCE_S
 from tests.peers import Relay, listening, publish
 
 
@@ -57,7 +58,7 @@ async def ingesting(port, **settings):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(true, within_s=5.0):
+async def until(true, within_s=PATIENCE_S):
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110 - what is waited for is anything at all
             await asyncio.sleep(0.01)
@@ -101,7 +102,7 @@ class TestNetwork:
                 assert loop.time() - since < 1.5 * 1.0
                 assert "has not answered a ping for 0.5 s" in told(health)["source.down"]
                 relay.dead = False
-                await until(lambda: ingest.connected, within_s=8)
+                await until(lambda: ingest.connected)
 
     async def test_a_broker_that_restarts_and_forgets_is_told_and_asked_anew(self, tmp_path):
         port = free_port()
@@ -181,7 +182,7 @@ class TestPayloads:
             async with connected(port, qos=qos) as source:
                 for payload in PAYLOADS.values():
                     await publish(port, "t", payload, b'{"a": 5, "b": 6}', qos=qos)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     while rejected < len(PAYLOADS) or len(good) < 2 * len(PAYLOADS):
                         try:
                             good += (await source.read()).samples["value"].tolist()

@@ -14,6 +14,7 @@ from dxad.errors import DecodeError
 from dxad.runtime.clock import SteppedClock, SystemClock
 from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S, Quality, Reason
+from tests.patience import PATIENCE_S
 from tests.peers import publish
 
 STATUS = {"topic": "t/status"}
@@ -146,7 +147,7 @@ class TestHeartbeat:
         source = Mqtt("s", config(broker, heartbeat="alive", max_age="200ms"), clock=SystemClock())
         try:
             await source.connect()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 assert set((await source.read()).samples["reason"]) == {Reason.TIMEOUT}
         finally:
             await source.close()
@@ -176,7 +177,7 @@ class TestStatus:
         source = Mqtt("s", config(broker, status=status), clock=SystemClock())
         try:
             await source.connect()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 assert set((await source.read()).samples["reason"]) == {Reason.DEVICE}
         finally:
             await source.close()

@@ -17,6 +17,7 @@ from dxad.types import Quality
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
 from tests.mqttbrokers import FakeBroker, running_mosquitto
+from tests.patience import PATIENCE_S
 from tests.peers import listening, publish
 
 
@@ -45,7 +46,7 @@ async def refused(port, **settings):
 async def values_of(source, count):
     """The values of channel a in the next messages."""
     found = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < count:
             samples = (await source.read()).samples
             found += samples["value"][samples["column"] == 0].tolist()

@@ -16,6 +16,7 @@ from dxad.sources.mqtt import Config, Mqtt
 from hw_sim import pki
 from hw_sim.ports import free_port
 from tests.certificates import expired
+from tests.patience import PATIENCE_S
 from tests.peers import silence
 from tests.simulated import MOTOR, motor
 
@@ -77,7 +78,7 @@ async def listening(context):
 async def test_messages_come_from_a_broker_whose_authority_is_trusted(keys):
     async with motor(pki=keys.folder) as (_, secured, _):
         settings = config(secured, tls={"ca": str(keys.ca)}, **MOTOR)
-        async with asyncio.timeout(10), connected(settings) as source:
+        async with asyncio.timeout(PATIENCE_S), connected(settings) as source:
             found = []
             while len(found) < 10:
                 found += (await source.read()).samples["value"].tolist()
@@ -90,7 +91,7 @@ async def test_a_broker_may_ask_who_we_are(keys):
     certificate, key = map(str, keys.client)
     async with motor(pki=keys.folder, client_certificate="required") as (_, secured, _):
         known = {"ca": str(keys.ca), "certificate": certificate, "key": key}
-        async with connected(config(secured, tls=known, **MOTOR)) as source, asyncio.timeout(5):
+        async with connected(config(secured, tls=known, **MOTOR)) as source, asyncio.timeout(PATIENCE_S):
             assert len((await source.read()).samples)
         told = await refused(config(secured, tls={"ca": str(keys.ca)}, **MOTOR))
     assert f"mqtts://127.0.0.1:{secured}: the broker closed the connection before it answered CONNECT" in told
@@ -179,7 +180,7 @@ async def test_mosquitto_is_spoken_to_over_tls_with_both_sides_known(keys, tmp_p
     )
     try:
         source = Mqtt("s", config(port, tls=known), clock=SystemClock())
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             try:
                 await source.connect()
@@ -195,7 +196,7 @@ async def test_mosquitto_is_spoken_to_over_tls_with_both_sides_known(keys, tmp_p
             publisher = await asyncio.create_subprocess_exec(*send, stdin=asyncio.subprocess.PIPE)
             sending = asyncio.create_task(publisher.communicate(lines.encode()))
             found = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(found) < 4000:
                     found += (await source.read()).samples["value"].tolist()
             await sending

@@ -19,6 +19,7 @@ from dxad.runtime.clock import SystemClock
 from dxad.sources.opcua import watching
 from dxad.types import NS_PER_S, Quality, Reason
 from hw_sim.opcua.faults import FAULTS
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.opcua_bed import bed
 from tests.unit.opcua_rig import COUNT, connected, newest, source, until
 
@@ -60,13 +61,13 @@ async def nothing(_self) -> None:
     pass
 
 
-async def lost(made, within_s: float = 2.0) -> str:
+async def lost(made, within_s: float = PATIENCE_S) -> str:
     with pytest.raises(NotConnected) as told:
         await until(made, 0, lambda _: False, within_s=within_s)
     return str(told.value)
 
 
-async def good(made, within_s: float = 2.0) -> None:
+async def good(made, within_s: float = PATIENCE_S) -> None:
     await until(made, 0, lambda each: each["quality"] == Quality.GOOD, within_s=within_s)
 
 

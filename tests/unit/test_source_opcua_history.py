@@ -17,6 +17,7 @@ from dxad.runtime.metrics import Metrics
 from dxad.sources.opcua import filling, past
 from dxad.sources.opcua.past import Delay
 from dxad.types import NS_PER_S, Reason, State
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.opcua_bed import FAN, bed
 from tests.unit.opcua_rig import COUNT, source
 
@@ -80,7 +81,7 @@ async def ingested(served, **settings):
         await served.switch()
 
 
-async def until(true, within_s=3.0):
+async def until(true, within_s=PATIENCE_S):
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -15,6 +15,7 @@ from dxad.runtime.clock import SystemClock
 from dxad.sources.opcua import Config, Opcua
 from dxad.sources.opcua.identity import Identity, load_certificate, make
 from dxad.sources.opcua.trust import fingerprint
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.opcua_bed import PUMP, bed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -79,7 +80,7 @@ async def connected(served, state_dir, **settings):
 
 async def reads(served, state_dir, **settings) -> None:
     """A value of the pump arrives."""
-    async with connected(served, state_dir, **settings) as made, asyncio.timeout(3):
+    async with connected(served, state_dir, **settings) as made, asyncio.timeout(PATIENCE_S):
         served.step()
         block = await made.read()
         assert (block.samples["quality"] == 0).all()

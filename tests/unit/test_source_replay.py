@@ -16,6 +16,7 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sources.replay import Config, Replay
 from dxad.types import NS_PER_S, Quality, Reason
+from tests.patience import PATIENCE_S
 
 FIRST = 1_772_366_400
 """2026-03-01 12:00:00 UTC."""
@@ -70,7 +71,7 @@ async def taken(source, clock, until, step=10 * MS):
 async def played(source):
     with pytest.raises(EndOfStream, match="has come to its end"):  # noqa: PT012 - which read it is does not matter
         while True:
-            await asyncio.wait_for(source.read(), 3)
+            await asyncio.wait_for(source.read(), PATIENCE_S)
 
 
 class TestPace:
@@ -125,7 +126,7 @@ class TestPace:
             clock=clock, health=Health(clock), metrics=Metrics(),
         )  # fmt: skip
         with pytest.raises(EndOfStream):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await ingest.run()
         said = ingest.snapshot()
         assert (said["samples"], said["late"], said["folded"]) == (72_000, 0, 0)
@@ -162,7 +163,7 @@ async def test_a_sensor_of_the_python_api_may_be_a_recording(tmp_path):
     (tmp_path / "past.csv").write_text("\n".join(["time,value", *rows, ""]))
     pipeline = PipelineResource("past")
     pipeline.add_source(IoTResource("sensor", endpoint=f"replay://{tmp_path}/past.csv", speed="max"))
-    async with asyncio.timeout(5), pipeline:
+    async with asyncio.timeout(PATIENCE_S), pipeline:
         while (answer := (await pipeline.query({})).content)["sources"]["sensor"]["samples"] < 300:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         assert answer["sources"]["sensor"]["channels"] == ["sensor.value"]

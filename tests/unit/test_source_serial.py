@@ -17,6 +17,7 @@ from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.runtime.clock import SystemClock
 from dxad.sources.serial import Config, Serial
 from dxad.types import Quality, Reason
+from tests.patience import PATIENCE_S
 from tests.peers import Pty
 
 
@@ -53,7 +54,7 @@ async def joined(device: Pty, **settings: Any) -> AsyncIterator[Serial]:
 async def arriving(source: Serial, count: int) -> list[float]:
     """The values of the next samples, column by column as they came."""
     values: list[float] = []
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         while len(values) < count:
             values += (await source.read()).samples["value"].tolist()
     return values
@@ -251,7 +252,7 @@ class TestPort:
     async def test_noise_of_a_wrong_baud_rate_is_bounded_and_told(self, device):
         noise = bytes(range(128, 256)) * 32
         async with joined(device) as source:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_S):
                 while source.faults.get("dropped_bytes", 0) < 100_000:
                     device.send(noise)
                     await asyncio.sleep(0)

@@ -13,6 +13,7 @@ from dxad.errors import DecodeError, NotConnected
 from dxad.runtime.clock import SystemClock
 from dxad.sources.serial import PLUGIN, AskedSerial, Config, Serial
 from dxad.types import Quality, Reason
+from tests.patience import PATIENCE_S
 from tests.peers import Pty
 from tests.unit.hw_sim.seriallink import FIELDS, fault, plugged, steps
 
@@ -64,7 +65,7 @@ async def asking(port, **settings):
 
 async def poll(source):
     """The next poll: by column, its value, or why there is none."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         block = await source.read()
     assert block.through is not None
     assert (block.samples["arrival"] >= block.through - 20_000_000).all()

@@ -10,6 +10,7 @@ from dxad.errors import DecodeError
 from dxad.runtime.clock import SystemClock
 from dxad.sources.serial import Config, Serial
 from hw_sim.serial.faults import FAULTS
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.seriallink import fault, plugged, steps
 
 FIELDS = {"n": "count", "p": "count"}
@@ -107,7 +108,7 @@ async def reading(settings):
 
 async def rows(wire, source):
     """All that was sent: messages as [n, p], and how many were rejected."""
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         while source.received < wire.counts["bytes"]:
             source.came.clear()
             await source.came.wait()

@@ -12,6 +12,7 @@ from dxad.runtime.clock import SteppedClock, SystemClock
 from dxad.sources.sql import Config, Sql
 from dxad.sources.sql.overlap import Overlap
 from dxad.types import NS_PER_S, Quality, Reason
+from tests.patience import PATIENCE_S
 
 QUERY = "SELECT id, at, ph, salt FROM samples"
 
@@ -53,7 +54,7 @@ async def connected(path, **settings):
 async def values(source, count):
     """By row, the first so many."""
     cells = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(cells) < 2 * count:
             cells += (await source.read()).samples["value"].tolist()
     return [tuple(cells[at : at + 2]) for at in range(0, len(cells), 2)]

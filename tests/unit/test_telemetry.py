@@ -19,6 +19,7 @@ from dxad.runtime.metrics import Metrics
 from dxad.telemetry import Telemetry, split
 from dxad.telemetrysection import TelemetrySection
 from dxad.types import NS_PER_S, SAMPLE, Channel, Lane, Quality, State
+from tests.patience import PATIENCE_S
 
 CHANNELS = (Channel("plc.a", "bar"), Channel("plc.b"))
 G, H, U, B, E = State.GOOD, State.HELD, State.UNCERTAIN, State.BAD, State.EMPTY
@@ -129,7 +130,7 @@ async def stopped(run: "asyncio.Task[None]", telemetry: Telemetry) -> None:
     """It has ended, and what it made is stored."""
     run.cancel()
     await asyncio.wait([run])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while telemetry.snapshot()["waiting_bytes"]:  # noqa: ASYNC110 - settled in a thread
             await asyncio.sleep(0.005)
 

@@ -14,6 +14,7 @@ from dxad.config import ControlSection
 from dxad.control import Control
 from dxad.control.limits import Limits
 from dxad.errors import ConfigError, ModelRefusedError
+from tests.patience import PATIENCE_S
 
 CURL = shutil.which("curl")
 
@@ -221,7 +222,7 @@ async def connected(path: Path) -> AsyncIterator[tuple[asyncio.StreamReader, asy
 
 async def say(path: Path, data: bytes) -> Reply:
     """Send these bytes, and take what comes until the end; status 0 if nothing does."""
-    async with connected(path) as (reader, writer), asyncio.timeout(5):
+    async with connected(path) as (reader, writer), asyncio.timeout(PATIENCE_S):
         with suppress(OSError):  # it may have heard enough
             writer.write(data)
             await writer.drain()
@@ -249,7 +250,7 @@ async def ask(path: Path, method: str, target: str, body: object = None, *header
 
 
 async def soon(true) -> None:
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
 

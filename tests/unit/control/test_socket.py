@@ -19,6 +19,7 @@ from dxad.config import ControlSection
 from dxad.control import Control
 from dxad.control.limits import Limits
 from dxad.errors import ConfigError
+from tests.patience import PATIENCE_S
 from tests.unit.control.asking import ask, asking_and_not_listening, connected, hear, say, serving, soon
 
 CURL = shutil.which("curl")
@@ -29,7 +30,7 @@ class TestBounds:
     async def test_a_head_that_does_not_come_is_not_waited_for(self, gateway, path):
         async with serving(gateway, path, limits=Limits(head_s=0.1)), connected(path) as (reader, writer):
             writer.write(b"GET /v1/sta")
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 assert await hear(reader) == b""
 
     async def test_nor_one_that_comes_letter_by_letter_after_a_good_request(self, gateway, path):
@@ -37,7 +38,7 @@ class TestBounds:
         async with serving(gateway, path, limits=limits) as control, connected(path) as (reader, writer):
             writer.write(b"GET /v1/sources HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readuntil(b"}}\n")
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(PATIENCE_S):
                 writer.write(b"GET /")
                 while control._clients:
                     writer.write(b"x")
@@ -102,7 +103,7 @@ class TestBounds:
         async with serving(gateway, path, limits=Limits(head_s=0.2)):
             async with connected(path) as (reader, writer):
                 writer.write(junk)
-                async with asyncio.timeout(2):
+                async with asyncio.timeout(PATIENCE_S):
                     assert not (await hear(reader)).startswith(b"HTTP/1.1 2")
             assert (await ask(path, "GET", "/v1/status")).status == 200
         assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
@@ -234,7 +235,7 @@ class TestTheEnd:
         with asking_and_not_listening(path):
             await soon(lambda: control._clients)
             await asyncio.sleep(0.05)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE_S):
                 await control.close()
 
     async def test_leaves_no_timer(self, gateway, path):
@@ -250,7 +251,7 @@ class TestTheEnd:
         asking = asyncio.create_task(ask(path, "POST", "/v1/query", {}))
         await soon(lambda: control._clients)
         await asyncio.sleep(0.05)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE_S):
             await control.close()
         await asyncio.wait([asking])
         asking.exception()

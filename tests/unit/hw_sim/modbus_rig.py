@@ -14,6 +14,7 @@ from hw_sim.fault import Fault
 from hw_sim.modbus.section import Settings
 from hw_sim.modbus.wire import ModbusWire, build
 from hw_sim.plant import HEALTHY, Channel, Stress
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.rig import plugged
 
 QUIET_S = 0.025
@@ -95,7 +96,7 @@ def framed(framing: str, unit: int, pdu: bytes, transaction: int = 0) -> bytes:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    async with asyncio.timeout(5.0):
+    async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.001)
 

@@ -15,6 +15,7 @@ from hw_sim.mqtt.faults import FAULTS
 from hw_sim.mqtt.section import Settings
 from hw_sim.mqtt.wire import build
 from hw_sim.plant import HEALTHY, Channel
+from tests.patience import PATIENCE_S
 
 V5, V311 = aiomqtt.ProtocolVersion.V5, aiomqtt.ProtocolVersion.V311
 START = 1_700_000_000.0
@@ -106,7 +107,7 @@ async def reader(port, topic=TOPIC, version=V5, **options):
         yield client
 
 
-async def take(client, count=1, timeout_s=3.0):
+async def take(client, count=1, timeout_s=PATIENCE_S):
     """The client's next messages."""
     found = []
     async with asyncio.timeout(timeout_s):
@@ -117,11 +118,11 @@ async def take(client, count=1, timeout_s=3.0):
     raise AssertionError("the stream has ended")
 
 
-async def payloads(client, count=1, timeout_s=3.0):
+async def payloads(client, count=1, timeout_s=PATIENCE_S):
     return [message.payload for message in await take(client, count, timeout_s)]
 
 
-async def documents(client, count=1, timeout_s=3.0):
+async def documents(client, count=1, timeout_s=PATIENCE_S):
     return [json.loads(each) for each in await payloads(client, count, timeout_s)]
 
 
@@ -135,7 +136,7 @@ async def silent(client, for_s=0.2):
     return False
 
 
-async def thrown_out(client, timeout_s=3.0):
+async def thrown_out(client, timeout_s=PATIENCE_S):
     """Wait until the client's connection is ended from the other side."""
     with pytest.raises(aiomqtt.MqttError):
         await take(client, 1_000_000, timeout_s)
@@ -171,7 +172,7 @@ async def mosquitto(port, folder, *more):
     config.write_text("\n".join([*lines, ""]))
     child = await asyncio.create_subprocess_exec(program, "-c", config, stderr=asyncio.subprocess.DEVNULL)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not await listens(port):  # noqa: ASYNC110 - it tells nobody when it is up
                 await asyncio.sleep(0.02)
         yield

@@ -11,6 +11,7 @@ from hw_sim.bench import Bench, Rig
 from hw_sim.catalogue import FAULTS, Known, make
 from hw_sim.opcua.section import Settings
 from hw_sim.opcua.wire import OpcuaWire, build
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.rig import Counter
 
 PUMP, FAN = "urn:hw-sim:tests:pump", "urn:hw-sim:tests:fan"
@@ -121,7 +122,7 @@ class Watcher:
                 await subscription.delete()
 
 
-async def until(true, within_s: float = 2.0) -> None:
+async def until(true, within_s: float = PATIENCE_S) -> None:
     """Until it is so."""
     async with asyncio.timeout(within_s):
         while not true():  # noqa: ASYNC110 - what is waited for happens elsewhere

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hw_sim.catalogue import FAULTS
 from hw_sim.cli import main
 from hw_sim.ports import free_port
+from tests.patience import PATIENCE_S, wait
 
 ROOT = Path(__file__).parents[3]
 
@@ -69,23 +70,21 @@ def test_a_run_says_where_all_is_and_leaves_nothing_behind_when_told_to_stop(tmp
             assert listens(endpoints[device])
         with Path(endpoints["vib"]).open("rb") as vib:
             assert b"*" in vib.readline()
-        time.sleep(1.3)
-        assert not listens(endpoints["plc"])
+        wait(lambda: not listens(endpoints["plc"]))
+        wait(lambda: labels.read_text().count("\n") == 4)
         broker = children_of(child.pid)
         assert len(broker) == 1
         child.send_signal(signal.SIGTERM)
-        begin = time.monotonic()
-        assert child.wait(timeout=5) == 0
-        assert time.monotonic() - begin < 2.0
+        assert child.wait(timeout=PATIENCE_S) == 0
         assert child.stdout.read() == ""
         assert child.stderr.read() == ""
     assert_all_gone(endpoints, broker)
     first, *others = [json.loads(line) for line in labels.read_text().splitlines()]
     assert (first["type"], first["seed"]) == ("run", 3)
-    assert [(each["type"], each["fault"]) for each in others] == [
-        ("fault", "source_down"),
-        ("fault", "blockage"),
+    assert sorted((each["type"], each["fault"]) for each in others[:3]) == [
         ("effect", "blockage"),
+        ("fault", "blockage"),
+        ("fault", "source_down"),
     ]
     assert first["started"] == pytest.approx(time.time(), abs=30)
 
@@ -97,7 +96,7 @@ def test_a_run_ends_with_the_one_who_started_it(tmp_path):
         header = json.loads(child.stdout.readline())
         assert header["type"] == "run", "labels follow the endpoints when they have no file"
         child.stdin.close()
-        assert child.wait(timeout=5) == 0
+        assert child.wait(timeout=PATIENCE_S) == 0
         assert child.stderr.read() == ""
     del endpoints["type"]
     assert_all_gone(endpoints, broker)
@@ -109,7 +108,7 @@ def test_ctrl_c_in_a_terminal_ends_a_run_quietly(tmp_path):
     with running(tmp_path, "--labels", os.devnull, **options) as (child, endpoints):
         broker = children_of(child.pid)
         os.killpg(child.pid, signal.SIGINT)
-        assert child.wait(timeout=5) == 0
+        assert child.wait(timeout=PATIENCE_S) == 0
         assert child.stderr.read() == ""
     del endpoints["type"]
     assert_all_gone(endpoints, broker)
@@ -134,7 +133,7 @@ def test_a_run_without_json_is_a_table_and_ends_after_its_duration(tmp_path):
     command = [sys.executable, "-m", "hw_sim", "run", *here(tmp_path)]
     done = subprocess.run(
         [*command, "--duration", "100ms", "--labels", os.devnull],
-        cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
@@ -221,7 +220,7 @@ def test_a_fault_is_switched_while_it_runs(tmp_path):
             "Error: no such fault is on: source_down; on are: none\n",
         )
         assert invoke("ctl", "stop", *control).exit_code == 0
-        assert child.wait(timeout=5) == 0
+        assert child.wait(timeout=PATIENCE_S) == 0
     lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
     assert [line["phase"] for line in lines if line["type"] == "fault"] == ["onset", "end"]
 
@@ -281,7 +280,7 @@ def test_closing_stdin_can_only_be_watched_where_it_can_close(tmp_path):
     command = [sys.executable, "-m", "hw_sim", "run", "--until-stdin-closes", *here(tmp_path)]
     with (tmp_path / "file").open("w+") as file:
         done = subprocess.run(
-            command, cwd=ROOT, stdin=file, capture_output=True, text=True, timeout=30, check=False
+            command, cwd=ROOT, stdin=file, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
     assert done.returncode == 2
     assert "needs a pipe or a terminal" in done.stderr

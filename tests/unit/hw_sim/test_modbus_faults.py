@@ -11,6 +11,7 @@ from pymodbus.framer import FramerType
 
 from hw_sim.modbus.breaking import EFFECTS
 from hw_sim.modbus.faults import FAULTS
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.modbus_rig import (
     KINDS,
     QUIET_S,
@@ -117,14 +118,14 @@ async def disconnect(bus):
     for _ in range(2):
         async with client_of(bus.wire) as client:
             assert await client.ask(A) == b""
-            await asyncio.wait_for(client.closed.wait(), 1.0)
+            await asyncio.wait_for(client.closed.wait(), PATIENCE_S)
     assert bus.wire.counts["modbus.disconnect"] == 2
 
 
 @check
 async def refuse(bus):
     await bus.on("refuse")
-    await asyncio.wait_for(bus.client.closed.wait(), 1.0)
+    await asyncio.wait_for(bus.client.closed.wait(), PATIENCE_S)
     with pytest.raises((ConnectionRefusedError, FileNotFoundError)):
         async with client_of(bus.wire):
             pass

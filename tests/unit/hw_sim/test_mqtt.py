@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 
 from hw_sim.mqtt.section import Settings
 from hw_sim.pki import Authority, make
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.mqtt_rig import (
     MOTOR,
     START,
@@ -282,7 +283,7 @@ async def heard(port, said, *, end=False, **tls):
         writer.write(said)
         if end:
             writer.write_eof()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE_S):
             return await stream.read()
     finally:
         writer.close()
@@ -455,12 +456,12 @@ async def test_as_fast_as_it_takes_it_nothing_is_lost():
         client.connect_async("127.0.0.1", port_of(wire))
         client.loop_start()
         try:
-            await asyncio.wait_for(subscribed.wait(), 3)
+            await asyncio.wait_for(subscribed.wait(), PATIENCE_S)
             for _ in range(10_000):
                 await wire.ready()
                 wire.bench.step()
                 wire.step()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while len(got) < 10_000:  # noqa: ASYNC110 - it counts in a thread of its own
                     await asyncio.sleep(0.01)
         finally:

@@ -9,6 +9,7 @@ import mqtt5
 import pytest
 
 from hw_sim.mqtt.faults import FAULTS
+from tests.patience import PATIENCE_S
 from tests.peers import packets_of
 from tests.unit.hw_sim.mqtt_rig import (
     START,
@@ -36,7 +37,7 @@ async def answer(port, hello=HELLO):
     """What a raw client hears upon its CONNECT before the gate hangs up."""
     stream, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(hello)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         heard = await stream.read()
     writer.close()
     await writer.wait_closed()
@@ -73,9 +74,9 @@ async def slow(wire, port, client, switch):
     size = sum(len(each) for each in await payloads(client, 10))
     assert size / (asyncio.get_running_loop().time() - began) < 1300
     await switch(fault("slow", rate="0", delay="300ms"))
-    await asyncio.wait_for(client.publish("x", b"", qos=0), 2)
+    await asyncio.wait_for(client.publish("x", b"", qos=0), PATIENCE_S)
     began = asyncio.get_running_loop().time()
-    await client.publish("plant/other", b"there and back", qos=1, timeout=2)
+    await client.publish("plant/other", b"there and back", qos=1, timeout=PATIENCE_S)
     assert asyncio.get_running_loop().time() - began > 0.55  # there, and the acknowledgement back
 
 

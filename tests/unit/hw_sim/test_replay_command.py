@@ -17,6 +17,7 @@ from hw_sim.plants import replay
 from hw_sim.replay.playing import WIRES, Line, MapError, Playing, line, topic_of, wires_of
 from hw_sim.scenario import Origin, of
 from hw_sim.station import Station
+from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.rig import Recorder
 
 ROOT = Path(__file__).parents[3]
@@ -193,7 +194,7 @@ def test_a_file_goes_through_a_terminal_as_fast_as_it_is_read_with_its_labels(sk
             terminal = os.open(endpoints["serial"], os.O_RDWR | os.O_NOCTTY)
             sent = b"".join(iter(lambda: _read(terminal), b""))
             os.close(terminal)
-            said, errors = child.communicate(timeout=10)
+            said, errors = child.communicate(timeout=PATIENCE_S)
         finally:
             child.kill()
     assert [each.partition(b"*")[0] for each in sent.splitlines()] == [

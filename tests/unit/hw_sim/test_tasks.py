@@ -4,6 +4,7 @@ import contextlib
 import pytest
 
 from hw_sim.tasks import background, end, race
+from tests.patience import PATIENCE_S
 
 
 async def forever():
@@ -37,7 +38,7 @@ async def test_end_ends_a_task_that_swallows_a_cancellation(monkeypatch):
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(PATIENCE_S):
         await end(task)
     assert task.cancelled()
 

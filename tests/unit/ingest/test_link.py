@@ -13,6 +13,7 @@ from dxad.errors import ConfigError, DecodeError, EndOfStream, NotConnected
 from dxad.runtime.backoff import Backoff
 from dxad.runtime.ticker import Ticker
 from dxad.types import NS_PER_S, Block, State
+from tests.patience import PATIENCE_S
 from tests.unit.ingest.rig import HANG, START, HalfWay, Rig, told
 
 
@@ -128,7 +129,7 @@ async def test_a_source_that_hangs_while_connecting_is_given_up(rig, monkeypatch
     monkeypatch.setattr("dxad.ingest._CONNECT_TIMEOUT_S", 0.01)
     rig.source.connecting = [HANG]
     async with rig.running():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not rig.conditions:
                 await asyncio.to_thread(lambda: None)
         assert rig.conditions == {"source.down": "no connection within 0.01 s"}
@@ -138,7 +139,7 @@ async def test_a_source_that_hangs_while_connecting_is_given_up(rig, monkeypatch
 
 async def silent(rig: Rig) -> None:
     """Until the source has been silent for longer than it may."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not rig.conditions:
             await asyncio.to_thread(lambda: None)
 
@@ -167,7 +168,7 @@ async def test_a_quiet_source_is_left_alone_while_its_session_is_proved_alive():
 
     rig.source.read = counted
     async with rig.running():
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while waits < 3:
                 await asyncio.to_thread(lambda: None)
         assert (rig.source.connects, rig.conditions) == (1, {})

@@ -7,6 +7,7 @@ import pytest
 from dxad.errors import NotConnected
 from dxad.runtime.deadline import within
 from dxad.types import NS_PER_S
+from tests.patience import PATIENCE_S
 from tests.unit.ingest.rig import HANG, START, STUBBORN, Rig, told
 
 
@@ -19,7 +20,7 @@ def impatient(monkeypatch):
 
 
 async def until(holds) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():
             await asyncio.to_thread(lambda: None)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from dxad.outbox import Outbox
 from dxad.runtime.health import Health
 from dxad.types import Lane, Record
+from tests.patience import PATIENCE_S
 
 ALL = frozenset(Lane)
 MIB = 2**20
@@ -24,7 +25,7 @@ def ids(records: list[Record]) -> list[str]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():  # noqa: ASYNC110 - what is waited for happens in a thread
             await asyncio.sleep(0.002)
 

@@ -10,6 +10,7 @@ import pytest
 from dxad.errors import OutboxFull
 from dxad.outbox import Outbox
 from dxad.types import Lane
+from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import codes, fill, ids, record, sql, until
 
 ALL = frozenset(Lane)
@@ -198,7 +199,7 @@ class TestSinks:
             await box.subscribe("s", ALL)
             assert await box.fetch("s", 10) == []
             await box.append(record("a"))
-            await asyncio.wait_for(box.wait("s"), 1)
+            await asyncio.wait_for(box.wait("s"), PATIENCE_S)
 
     async def test_backlog_tells_how_much_and_how_old(self, make, clock):
         async with make() as box:

@@ -5,6 +5,7 @@ import asyncio
 from dxad.outbox import Limits
 from dxad.outbox.inspection import LetterWanted, Wanted
 from dxad.types import Lane
+from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import record, sql
 
 EVENTS = frozenset({Lane.CRITICAL, Lane.NORMAL})
@@ -108,7 +109,7 @@ async def test_a_waiting_sink_hears_of_it(make):
         await asyncio.sleep(0)
         assert not waiting.done()
         await box.replay("sink", Wanted())
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 async def test_a_dead_letter_is_offered_again_to_its_sink_alone_though_its_record_has_left(make, path):

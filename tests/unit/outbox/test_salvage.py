@@ -14,6 +14,7 @@ import sqlite_utils
 from dxad.event import decode
 from dxad.outbox import Outbox, carving, database, salvage, schema, tables
 from dxad.types import Lane, Record
+from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import ids, overwrite, record, sql
 
 ALL = frozenset(Lane)
@@ -51,7 +52,7 @@ async def filled(make: Make, *, delivered: int = 0) -> set[str]:
 
 
 async def until_taken_over(box: Outbox) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while box.snapshot()["salvaged"] is None:  # noqa: ASYNC110 - what is waited for is a process
             await asyncio.sleep(0.01)
 
@@ -123,7 +124,7 @@ async def test_a_large_file_is_checked_after_the_start(make, path, monkeypatch, 
     async with make() as box:
         assert box.snapshot()["set_aside"] is None
         await box.subscribe("s", ALL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while box.snapshot()["salvaged"] is None:
                 await clock.step(10**8)
                 await asyncio.sleep(0.005)

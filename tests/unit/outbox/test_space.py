@@ -95,7 +95,7 @@ def fill():
 
 async def append(box, name, n, size=300):
     for k in range(n):
-        await asyncio.wait_for(box.append(Record(f"{name}{k}", Lane.CRITICAL, bytes(size))), 5)
+        await asyncio.wait_for(box.append(Record(f"{name}{k}", Lane.CRITICAL, bytes(size))), 60)
 
 async def main():
     async with make() as box:

@@ -22,6 +22,7 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.supervisor import Supervisor
 from dxad.types import NS_PER_S, Calibration, Channel, Document, Scores, Windows
+from tests.patience import PATIENCE_S
 
 PERIOD = NS_PER_S // 100
 """100 Hz; every profile seals after 25 rows."""
@@ -174,7 +175,7 @@ class Rig:
 
     async def idle(self) -> None:
         """Until everything that was sealed has been scored."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while any(each.due for each in self.assembly.pipelines.values()):
                 self.assembly.scoring.wake()
                 await asyncio.to_thread(lambda: None)

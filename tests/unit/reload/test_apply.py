@@ -11,6 +11,7 @@ from dxad.assembly import PROFILES
 from dxad.errors import ConfigError
 from dxad.runtime.supervisor import Supervisor
 from dxad.sources.memory import Memory
+from tests.patience import PATIENCE_S
 from tests.unit.reload.rig import BASE, Counting, CountingConfig, Rig, detectors, edited, running
 
 SOURCE = {"type": "memory", "period": "10ms", "lateness": "0ms", "channels": {"x": {}}}
@@ -79,7 +80,7 @@ async def test_what_runs_afterwards_is_what_a_fresh_start_would_run(tmp_path, ed
         for name, pipeline in rig.assembly.pipelines.items():
             assert pipeline.section == rig.assembly.config.pipelines[name]
             assert rig.seen(name)[-1] in {rig.pushed - 1.0, 2.0 * (rig.pushed - 1.0)}  # one edit scales
-        async with asyncio.timeout(5):  # the store tells of it a moment after it has done it
+        async with asyncio.timeout(PATIENCE_S):  # the store tells of it a moment after it has done it
             while rig.outbox.sinks != rig.assembly.delivers.keys():
                 await asyncio.to_thread(lambda: None)
 
@@ -186,7 +187,7 @@ class TestTheModel:
             await rig.reload(**edit)
             await rig.feed_on()
             assert shadow.closed
-            async with asyncio.timeout(10):  # the desk tells of it when it looks the next time
+            async with asyncio.timeout(PATIENCE_S):  # the desk tells of it when it looks the next time
                 while ("b", "dxad.model.dismissed") not in rig.told:
                     await rig.feed_on()
 
@@ -390,7 +391,7 @@ async def test_a_pipeline_that_was_given_up_gets_another_chance_when_it_is_chang
 
         monkeypatch.setattr(rig.assembly.pipelines["b"], "step", broken)
         await rig.feed(60)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not rig.conditions:
                 await rig.feed(5)
         assert rig.conditions == {("service.failed", "pipeline b")}

@@ -19,6 +19,7 @@ from dxad.runtime.clock import SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.runtime.supervisor import Supervisor
+from tests.patience import PATIENCE_S
 
 TEXT = """
 [sources.plc]
@@ -90,7 +91,7 @@ async def serving(folder: Path) -> AsyncIterator[Daemon]:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while not true():
             await asyncio.to_thread(lambda: None)
 
@@ -244,7 +245,7 @@ async def test_a_bug_is_told_to_whoever_asked_and_the_next_reload_is_served(tmp_
                 await daemon.reloading.reload()
         assert "ZeroDivisionError" in caplog.text
         assert daemon.rejected is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await daemon.reloading.reload()
         assert daemon.rejected is None
 

@@ -1,0 +1,95 @@
+"""The time of the tests: it stands still while the machine does.
+
+A machine may stop for seconds, or give a process little of itself. Whoever waits in an event loop then sees
+all its limits pass at once, though nobody was slow: those it waits for had no time either. So the event loops
+of the tests, and the daemon's clock in them, count no more than some milliseconds between two looks at the
+time, and they look often. Between processes nothing is gained by it.
+"""
+
+import asyncio
+import selectors
+import threading
+import time
+from typing import Final
+
+from dxad.runtime.clock import SystemClock
+
+__all__ = ["PatientClock", "new_event_loop"]
+
+_MOST_NS: Final = 5_000_000
+"""What is counted at most between two looks, while an event loop runs."""
+_LOOK_S: Final = 0.004
+"""How long a loop waits without a look."""
+
+
+class _Time:
+    """Boot time, less what the machine stood still."""
+
+    def __init__(self) -> None:
+        self.loops = 0
+        """How many event loops run."""
+        self._lock = threading.Lock()
+        self._stood_ns = 0
+        self._looked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def look(self) -> int:
+        """The time, in nanoseconds; it never goes back."""
+        with self._lock:
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if self.loops:
+                self._stood_ns += max(0, now - self._looked - _MOST_NS)
+            self._looked = now
+            return now - self._stood_ns
+
+    def begin(self) -> None:
+        """A loop runs from now on."""
+        self.look()
+        self.loops += 1
+
+    def end(self) -> None:
+        """It has ended."""
+        self.look()
+        self.loops -= 1
+
+
+_time: Final = _Time()
+
+
+class _Selector(selectors.DefaultSelector):
+    """Looks at the time while it waits."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        end = None if timeout is None else _time.look() / 1e9 + timeout
+        while True:
+            left = _LOOK_S if end is None else min(_LOOK_S, max(0.0, end - _time.look() / 1e9))
+            found = super().select(left)
+            if found or (end is not None and _time.look() / 1e9 >= end):
+                return found
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def time(self) -> float:
+        return _time.look() / 1e9
+
+    def run_forever(self) -> None:
+        _time.begin()
+        try:
+            super().run_forever()
+        finally:
+            _time.end()
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """A loop whose time stands still while the machine does."""
+    return _Loop(_Selector())
+
+
+class PatientClock(SystemClock):
+    """Shows the same time."""
+
+    def now(self) -> int:
+        return _time.look()
+
+    def utc(self, at: int) -> int:
+        """By the offset of the real clocks: what the machine stood still is missing in both."""
+        return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + at
