@@ -14,7 +14,7 @@ from typing import Final
 
 from dxad.runtime.clock import SystemClock
 
-__all__ = ["PatientClock", "new_event_loop"]
+__all__ = ["Loop", "PatientClock", "Selector", "new_event_loop"]
 
 _MOST_NS: Final = 5_000_000
 """What is counted at most between two looks, while an event loop runs."""
@@ -55,7 +55,7 @@ class _Time:
 _time: Final = _Time()
 
 
-class _Selector(selectors.DefaultSelector):
+class Selector(selectors.DefaultSelector):
     """Looks at the time while it waits."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -67,7 +67,9 @@ class _Selector(selectors.DefaultSelector):
                 return found
 
 
-class _Loop(asyncio.SelectorEventLoop):
+class Loop(asyncio.SelectorEventLoop):
+    """Goes by that time."""
+
     def time(self) -> float:
         return _time.look() / 1e9
 
@@ -81,7 +83,7 @@ class _Loop(asyncio.SelectorEventLoop):
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A loop whose time stands still while the machine does."""
-    return _Loop(_Selector())
+    return Loop(Selector())
 
 
 class PatientClock(SystemClock):

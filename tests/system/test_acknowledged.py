@@ -12,6 +12,7 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import Lane
 from tests.mqttbrokers import running_mosquitto
+from tests.patience import PATIENCE_S
 from tests.peers import publish
 from tests.system.process import curl, needs_curl, running, status, until
 
@@ -84,7 +85,7 @@ async def test_what_was_not_in_the_outbox_comes_again_after_kill_9(disk_folder, 
             await publish(port, "t", *bodies(range(15, 20)), qos=1)
             until(lambda: min(received(config).values()) >= 5, "received", daemon)
             daemon.send_signal(signal.SIGTERM)
-            assert daemon.wait(timeout=10) == 0
+            assert daemon.wait(timeout=PATIENCE_S) == 0
     found = await in_outbox(folder)
     assert set(found["outbox5"]) == set(found["outbox3"]) == set(range(20))
     assert not set(found["ring5"]) & set(range(15)), "the counter-proof"

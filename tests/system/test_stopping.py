@@ -105,7 +105,7 @@ async def test_what_produces_ends_before_what_consumes_also_after_a_reload(tmp_p
     path.write_text(TEXT)
     served = asyncio.create_task(serve(configuration.load(path), stop, path=path, hang_up=hang_up))
     path.write_text(TEXT.replace('every = "1s"', 'every = "2s"').replace('period = "1s"', 'period = "2s"'))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_S):
         while "ingest.plc" not in stopped:
             hang_up.set()
             await asyncio.sleep(0.02)

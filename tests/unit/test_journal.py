@@ -7,6 +7,7 @@ import pytest
 
 from dxad.ring.journal import Journal
 from dxad.types import NS_PER_S, SAMPLE, Channel
+from tests.patience import PATIENCE_S
 
 
 class Rig:
@@ -71,7 +72,7 @@ async def test_who_adds_waits_for_room_and_says_so(rig):
     await asyncio.sleep(0)
     assert not waiting.done(), "it is not stored yet"
     rig.journal.settle(stretch)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 async def test_it_is_emptied_when_all_that_is_there_now_is_stored(rig):
@@ -81,7 +82,7 @@ async def test_it_is_emptied_when_all_that_is_there_now_is_stored(rig):
     stretch = rig.journal.take(100)
     rig.block(2)
     rig.journal.settle(stretch)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, PATIENCE_S)
 
 
 def test_who_is_pressed_is_served_at_once(rig):

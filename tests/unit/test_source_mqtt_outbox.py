@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from dxad.errors import DecodeError, NotConnected
 from tests.mqttbrokers import FakeBroker, running_mosquitto
+from tests.patience import PATIENCE_S
 from tests.peers import listening, publish
 from tests.unit.test_source_mqtt_session import asks_for_more, config, connected, values_of
 
@@ -34,7 +35,7 @@ async def acknowledged(fake):
 
 
 async def next_ticket(source):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         return (await source.read()).ticket
 
 

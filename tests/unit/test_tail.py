@@ -27,6 +27,7 @@ from dxad.runtime.metrics import Metrics
 from dxad.selection import Selection
 from dxad.tailing import HEARTBEAT_NS, Tailing
 from dxad.types import Lane, Record
+from tests.patience import PATIENCE_S
 from tests.unit.control.asking import ask, connected, soon
 
 LANES = frozenset({Lane.CRITICAL, Lane.NORMAL})
@@ -77,7 +78,7 @@ async def append(box: Outbox, *ids: str, **more) -> None:
 
 async def take(pages, n: int) -> list[str]:
     found: list[str] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while len(found) < n:
             found += [each["event"]["id"] for each in (await anext(pages))["records"]]
     return found
@@ -126,7 +127,7 @@ class TestFollowing:
             await anext(pages)
             following = asyncio.ensure_future(anext(pages))
             await append(box, "a", "b", severity="low")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 while not following.done():
                     await rig.clock.step(HEARTBEAT_NS)
             assert following.result() == {"records": [], "next": 2, "remark": ""}
@@ -140,7 +141,7 @@ class TestFollowing:
             await anext(pages)
             following = asyncio.ensure_future(anext(pages, None))
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             assert await following is None
 
 
@@ -152,7 +153,7 @@ class TestOnTheSocket:
                 writer.write(
                     b"GET /v1/events?type=dxad.*&type=x&subject=b&lines=1 HTTP/1.1\r\nHost: x\r\n\r\n"
                 )
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     head = await reader.readuntil(b"\r\n\r\n")
                     found = await reader.readuntil(b"}}\n\n")
         assert b"Content-Type: text/event-stream" in head
@@ -205,7 +206,7 @@ class TestOnTheSocket:
             (client,) = control._clients
             assert client._transport.get_write_buffer_size() < 2**20
             found = b""
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 while b'"id":"x199"' not in found:
                     found += await reader.read(2**16)
         assert found.count(b"event: dxad.incident.opened\n") == 200

@@ -193,7 +193,7 @@ def block(*samples: tuple[int, float, float], stamp_us: int = 0, quality: Qualit
 
 
 async def condition(holds) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110 - settled in a thread
             await asyncio.sleep(0.005)
 

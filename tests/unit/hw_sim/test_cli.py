@@ -71,7 +71,7 @@ def test_a_run_says_where_all_is_and_leaves_nothing_behind_when_told_to_stop(tmp
         with Path(endpoints["vib"]).open("rb") as vib:
             assert b"*" in vib.readline()
         wait(lambda: not listens(endpoints["plc"]))
-        wait(lambda: labels.read_text().count("\n") == 4)
+        wait(lambda: labels.read_text().count("\n") >= 4)
         broker = children_of(child.pid)
         assert len(broker) == 1
         child.send_signal(signal.SIGTERM)
@@ -81,11 +81,11 @@ def test_a_run_says_where_all_is_and_leaves_nothing_behind_when_told_to_stop(tmp
     assert_all_gone(endpoints, broker)
     first, *others = [json.loads(line) for line in labels.read_text().splitlines()]
     assert (first["type"], first["seed"]) == ("run", 3)
-    assert sorted((each["type"], each["fault"]) for each in others[:3]) == [
-        ("effect", "blockage"),
-        ("fault", "blockage"),
+    assert {(each["type"], each["fault"]) for each in others} == {
         ("fault", "source_down"),
-    ]
+        ("fault", "blockage"),
+        ("effect", "blockage"),
+    }
     assert first["started"] == pytest.approx(time.time(), abs=30)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.patience import PATIENCE_S
 from tests.unit.ingest.rig import Rig
 
 
@@ -23,7 +24,7 @@ async def test_it_is_told_when_a_block_is_stored_also_of_samples_that_share_a_sl
 
 
 async def until(holds) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while not holds():  # noqa: ASYNC110 - of what real time brings, nobody tells
             await asyncio.sleep(0.005)
 

@@ -70,6 +70,7 @@ async def test_a_read_that_hangs_is_given_up_also_if_it_swallows_its_cancellatio
             await rig.step(6)
         await until(lambda: rig.count("timeouts"))
         assert rig.conditions == {"source.down": "no data for 0.01 s"}
+        rig.ingest._silence_ns = 60 * NS_PER_S
         await rig.step(1)
         assert rig.source.connects == 2
         await rig.deliver(rig.source.block(1.0))
