@@ -98,6 +98,7 @@ class Ingest:
         self._silence_ns = section.max_silence or max(10 * period, 5 * NS_PER_S, *self._admission.holds_ns)
         self._promises = Promises(section, ring.channels)
         self._advises = hasattr(type(source), "advice")
+        self._may_misanswer = hasattr(type(source), "misanswers")
         self.connected = False
         self._task: asyncio.Task[None] | None = None
         self._overdue_at: int | None = None
@@ -312,6 +313,8 @@ class Ingest:
             self._note_unstored(self.journal, now)
         if self._promises.any or self._advises:
             self._note_silent(now)
+        if self._may_misanswer:
+            self._note_misanswers()
         if self._rejected_at is not None and now - self._rejected_at > _REJECTING_CLEARS_NS:
             self._rejected_at = None
             self._health.clear("source.rejecting", self.name)
@@ -333,6 +336,14 @@ class Ingest:
             self._health.raise_condition("source.silent", self.name, silent)
         else:
             self._health.clear("source.silent", self.name)
+
+    def _note_misanswers(self) -> None:
+        """Say so when answers come that are not what was asked, until it has been over for a while."""
+        detail: str = getattr(self.source, "misanswers", "")
+        if detail:
+            self._health.raise_condition("source.out_of_step", self.name, detail)
+        elif self.connected:
+            self._health.clear("source.out_of_step", self.name)
 
     def _note_overflow(self, now: int) -> None:
         """Say so when samples come faster than they are taken in, until it has been over for a while."""

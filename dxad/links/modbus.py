@@ -6,9 +6,9 @@
 
 A request that was sent is never given up before its time, also when nobody waits for it any more. Others do
 not wait for a slave that takes far longer than it ever did: the bus goes on, and its answer is taken when it
-comes. What keeps late answers from being taken for others: see `modbusslave`. Besides, a line is silent for a
-while before each question, and an answer is believed only after that: two answers to one question mean that
-the line is out of step.
+comes. What keeps late answers from being taken for others: see `modbusslave`, and those that come twice:
+`modbustwins`. Besides, a line is silent for a while before each question, and an answer is believed only
+after that: two answers to one question mean that the line is out of step.
 """
 
 import asyncio
@@ -18,23 +18,14 @@ from typing import Final
 
 from dxad.errors import ConfigError, NotConnected
 from dxad.links.modbusframe import Line, Question, Space, carried_s, question, tcp_frames, wire_of
+from dxad.links.modbusjob import EXCEPTION, NOT_THERE, Answer, Job, meaning
 from dxad.links.modbusport import Port, open_port
-from dxad.links.modbusslave import Answer, Job, Slave
+from dxad.links.modbusslave import Slave
 from dxad.links.modbusurl import Address
 from dxad.types import Reason
 
 __all__ = ["Answer", "ModbusLink", "Space", "shared"]
 
-_EXCEPTIONS: Final = {
-    1: "illegal function", 2: "illegal data address", 3: "illegal data value", 4: "device failure",
-    5: "acknowledge", 6: "device busy", 7: "refused", 8: "memory parity error",
-    10: "gateway path unavailable", 11: "gateway target does not respond",
-}  # fmt: skip
-"""Modbus Application Protocol V1.1b3, 7; 7 is of older editions, 9 was never defined."""
-_EXCEPTION: Final = 0x80
-_REASONS: Final = {code: Reason(100 + code) for code in range(1, 12)}
-_NOT_THERE: Final = frozenset({2, 3})
-"""Exceptions by which a device says that it does not have, or does not give, so much."""
 _GAP_S: Final = 0.005
 """A line without transactions must be silent for so long before the next question: an answer that comes twice
 or that nobody asked for, would shift all that follow. More than the 3.5 characters of Modbus over Serial Line
@@ -139,14 +130,27 @@ class ModbusLink:
         """What was asked of a slave and what became of it, see `Slave.traffic`."""
         return self._slaves.setdefault(device_id, Slave()).traffic
 
+    def mixed(self, device_id: int) -> int:
+        """Answers of a slave that may have been taken for another question's.
+
+        When there are more after a poll that has ended with a `last` question, none of it is to be believed.
+        """
+        return self._slaves.setdefault(device_id, Slave()).twins.mixed
+
+    def misanswers(self, device_id: int) -> str:
+        """What is wrong with how a slave answers; or nothing."""
+        told = self._slaves.setdefault(device_id, Slave()).twins.told(self._loop.time())
+        return f"device {device_id} {told}" if told else ""
+
     def resting_s(self, device_id: int) -> float:
         """Seconds for which a slave that was silent too often is not asked; 0 where it is."""
         slave = self._slaves.get(device_id)
         return 0.0 if slave is None else max(0.0, slave.ask_at - self._loop.time())
 
     async def ask(
-        self, space: Space, first: int, count: int, *, device_id: int, timeout_s: float, more: int = 0
-    ) -> Answer:
+        self, space: Space, first: int, count: int, *, device_id: int, timeout_s: float, more: int = 0,
+        last: bool = True,
+    ) -> Answer:  # fmt: skip
         """Wait for the slave's turn, then ask once. Whoever is cancelled leaves the request on its way.
 
         Args:
@@ -156,6 +160,7 @@ class ModbusLink:
             device_id: the slave.
             timeout_s: for its answer, once it was asked.
             more: so many addresses behind may be read along, so that answers can be told by their lengths.
+            last: nothing more is asked for a while: see `mixed`.
 
         Raises:
             NotConnected: the connection is gone.
@@ -168,7 +173,9 @@ class ModbusLink:
         done: asyncio.Future[Answer] = self._loop.create_future()
         if not slave.jobs:
             self._turns.append(device_id)
-        slave.jobs.append(Job(question(space, first, count, unit=device_id), timeout_s, more, done))
+        slave.jobs.append(
+            Job(question(space, first, count, unit=device_id), timeout_s, more, done, last=last)
+        )
         self._next()
         if self._impatient:
             self._park()
@@ -294,16 +301,17 @@ class ModbusLink:
             if job is not None and asked is job.sent:
                 if job.pdu:
                     job.doubled |= pdu != job.pdu
+                    self._slaves[asked.unit].twin(job, pdu, self._loop.time())
                 else:
                     self._answered(job, pdu)
             elif (parked := self._parked.get(asked.unit)) is not None and asked is parked.sent:
                 parked.came_at = self._loop.time()
+                self._slaves[asked.unit].twins.answered(asked, pdu, parked.came_at)
                 self._settle(self._unpark(asked.unit), pdu)
                 self._next()
             else:
                 self._nonsense = b""
-                refused = bool(pdu[0] & _EXCEPTION)
-                self._slaves[asked.unit].arrived(asked, self._loop.time(), refused=refused)
+                self._slaves[asked.unit].arrived(asked, pdu, self._loop.time())
                 self._next()
         if job is not None and not job.came and self._line.garbled:
             job.garbled = True
@@ -342,6 +350,7 @@ class ModbusLink:
             self._free(self._delay_s)
             return
         job.pdu, job.garbled = pdu, False
+        slave.twins.answered(job.sent, pdu, now)
         self._strays_since = self._strayed_at = now
         self._keep(job, now + slave.hold_s(job, self._gap_s, now))
 
@@ -378,7 +387,7 @@ class ModbusLink:
     def _settle(self, job: Job, pdu: bytes) -> None:
         """Tell what an answer means, or ask what it allows to ask."""
         now, slave = self._loop.time(), self._slaves[job.asked.unit]
-        code = pdu[1] if pdu[0] & _EXCEPTION else 0
+        code = pdu[1] if pdu[0] & EXCEPTION else 0
         slave.told(job, pdu)
         again = job.before
         if again is not None and not slave.proved(job, refused=code != 0):
@@ -388,7 +397,7 @@ class ModbusLink:
         if code and self._is_line:
             slave.refused(job, now)
         if job.sent is not job.asked:
-            if code in _NOT_THERE:
+            if code in NOT_THERE:
                 slave.exact(job, now)
                 again = job
             else:
@@ -406,22 +415,12 @@ class ModbusLink:
         slave.jobs.appendleft(job)
 
     def _meaning(self, job: Job, pdu: bytes, now: float) -> Answer:
-        slave, sent = self._slaves[job.asked.unit], job.sent
-        if pdu[0] == sent.function | _EXCEPTION:
-            code = pdu[1]
-            detail = f"exception {code}" + (f", {_EXCEPTIONS[code]}" if code in _EXCEPTIONS else "")
-            answer = Answer(reason=_REASONS.get(code, Reason.DEVICE), detail=detail, code=code)
-            if answer.silent:
-                slave.missed(now, now - job.sent_at, shared=len(self._slaves) > 1)
-            else:
-                slave.answered(job)
-            return answer
-        slave.answered(job)
-        if pdu[0] != sent.function:
-            return Answer(reason=Reason.UNFITTING, detail=f"an answer to function {pdu[0] & ~_EXCEPTION}")
-        if len(pdu) != sent.size + 2:
-            return Answer(reason=Reason.UNFITTING, detail=f"an answer of {len(pdu) - 2} bytes")
-        return Answer(pdu[2 : 2 + job.asked.size])
+        slave, answer = self._slaves[job.asked.unit], meaning(job, pdu)
+        if answer.silent:
+            slave.missed(now, now - job.sent_at, shared=len(self._slaves) > 1)
+        else:
+            slave.answered(job)
+        return answer
 
     def _missed(self, job: Job) -> None:
         """The time for an answer that all wait for is over."""

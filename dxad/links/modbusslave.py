@@ -8,18 +8,19 @@ like one to whatever is asked then. Three things keep it from being taken for an
                 are read along, where they may be
     proof       where they may not be, a question of another function comes first; a slave answers in turn, so
                 its answer proves that all before it have come, or never will
+
+Answers that come twice: see `modbustwins`.
 """
 
-import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from dxad.errors import NotConnected
 from dxad.links.modbusframe import Question, Space, longer, question
-from dxad.types import Reason
+from dxad.links.modbusjob import EXCEPTION, Job
+from dxad.links.modbustwins import Shape, Twins, shape_of
 
-__all__ = ["Answer", "Job", "Slave"]
+__all__ = ["Slave"]
 
 _MISSES: Final = 3
 """So many silences in a row, and a slave is asked seldom."""
@@ -35,18 +36,14 @@ _PATIENCE: Final = 3
 """Others are not kept waiting when an answer takes so many times longer than the slave's longest of late."""
 _FORGETS: Final = 0.98
 """Per answer, of how long the longest took."""
-_LATELY: Final = 8
-"""Questions that are told apart by their lengths from one whose answers come again, long after the first."""
-_APART: Final = 3
-"""The same, while no answers have come that nobody waited for."""
 _PROOF_MOST: Final = 122
 """Addresses of a proof; each eight more make it another."""
 _DOUBT_S: Final = 20.0
 """So long after its question an answer may still come."""
 _REMEMBERED_S: Final = 600.0
-"""How long it counts against a slave that its answers came twice, or in another order."""
-_STRAY_S: Final = 0.1
-"""An answer that comes again does so within this, where nothing but time can tell it."""
+"""How long it counts against a slave that its answers came in another order."""
+_JITTER: Final = 1.5
+"""An answer takes so many times longer than the longest of late, at most."""
 _EXACT_S: Final = 3600.0
 """So long it is remembered that nothing more may be read along."""
 _SUSPECTS: Final = 2
@@ -54,92 +51,10 @@ _SUSPECTS: Final = 2
 _REMEMBERED: Final = 1024
 """Questions of which it is known whether more may be read along."""
 
-_TRAFFIC: Final = ("asked", "answered", "refused", "unfitting", "silent", "lost", "late")
-_EXCEPTION: Final = 0x80
+_TRAFFIC: Final = ("asked", "answered", "refused", "unfitting", "silent", "lost", "late", "again")
 
 _Key = tuple[int, int, int]
 """Of a question: function, first, count."""
-_Shape = tuple[int, int]
-"""Of an answer: function, size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a device said to one question."""
-
-    wire: bytes = b""
-    """The data as it came: two bytes per register; bits eight to a byte, the first lowest."""
-    reason: Reason = Reason.NONE
-    """Why there is nothing."""
-    detail: str = ""
-    code: int = 0
-    """The exception, 1 to 255; 0 where it is none."""
-    lost: bool = False
-    """The connection may have lost its place in the stream of bytes: only a new one finds it again."""
-
-    @property
-    def silent(self) -> bool:
-        """Whether the device is as good as not connected."""
-        silent = {Reason.TIMEOUT, Reason.MODBUS_GATEWAY_PATH, Reason.MODBUS_GATEWAY_TARGET}
-        return self.lost or self.reason in silent
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """A question, as it is wanted and as it is sent."""
-
-    asked: Question
-    timeout_s: float
-    more: int
-    """Addresses behind it that may be read along."""
-    done: asyncio.Future[Answer] | None = None
-    """None where it serves as a proof alone."""
-    before: "Job | None" = None
-    """Of a proof: what is to be asked when it has come."""
-    sent: Question = field(init=False)
-    sent_at: float = 0.0
-    came_at: float = 0.0
-    transaction: int = 0
-    pdu: bytes = b""
-    """What came, while it is waited whether more comes."""
-    kept_until: float = 0.0
-    doubled: bool = False
-    """Something else came to it, too."""
-    garbled: bool = False
-    """It came, and its checksum is wrong."""
-
-    def __post_init__(self) -> None:
-        self.sent = self.asked
-
-    def afresh(self) -> "Job":
-        """The same, before it was sent."""
-        return Job(self.asked, self.timeout_s, self.more, self.done, self.before)
-
-    @property
-    def took_s(self) -> float:
-        """How long the answer took."""
-        return self.came_at - self.sent_at
-
-    @property
-    def came(self) -> bool:
-        """Whether its answer is there."""
-        return bool(self.pdu) or self.garbled
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody waits for its answer."""
-        return self.done is not None and not self.done.done()
-
-    def settle(self, result: Answer | NotConnected) -> None:
-        """Tell whoever waits for it, or for what was to be asked after it."""
-        if self.before is not None:
-            self.before.settle(result)
-        if self.done is None or self.done.done():
-            return
-        if isinstance(result, NotConnected):
-            self.done.set_exception(result)
-        else:
-            self.done.set_result(result)
 
 
 @dataclass(slots=True)
@@ -149,10 +64,6 @@ class _Doubt:
     job: Job
     count: int
     until: float
-
-
-def _shape(asked: Question) -> _Shape:
-    return asked.function, asked.size
 
 
 def _key(asked: Question) -> _Key:
@@ -166,7 +77,7 @@ class Slave:
         self.traffic = dict.fromkeys(_TRAFFIC, 0)
         """Questions that were `asked`, and what became of each: `answered` with values, `refused` by an
         exception, `unfitting` where what came was no answer to it, `silent`, or `lost` with the connection;
-        and answers that were `late`: to questions that were given up before."""
+        and answers that were `late`, to questions that were given up before, or came `again`."""
         self.jobs: deque[Job] = deque()
         self.misses = 0
         self.ask_at = 0.0
@@ -176,13 +87,10 @@ class Slave:
         self._longest_s = 0.0
         """Of its answers of late; 0 before the first."""
         self._patience_least_s = _PATIENCE_LEAST_S
-        self._doubts: dict[_Shape, _Doubt] = {}
-        self._wary: dict[_Shape, float] = {}
+        self._doubts: dict[Shape, _Doubt] = {}
+        self._wary: dict[Shape, float] = {}
         """Shapes of late answers that a proof has ruled out, and how long a second one is looked for."""
-        self._lately: deque[Question] = deque(maxlen=_LATELY)
-        """What was sent."""
-        self._strays_until = 0.0
-        """Answers have come that nobody waited for."""
+        self.twins = Twins()
         self._answered_to = 0.0
         """When the newest question was sent that has been answered."""
         self._unordered_until = 0.0
@@ -208,12 +116,13 @@ class Slave:
     def asked(self, job: Job, now: float) -> None:
         """A question is sent."""
         job.sent_at = now
+        self.twins.sent(job.sent, now)
         self.traffic["asked"] += 1
 
     def told(self, job: Job, pdu: bytes) -> None:
         """It is answered, in whatever way."""
         sent = job.sent
-        if pdu[0] == sent.function | _EXCEPTION:
+        if pdu[0] == sent.function | EXCEPTION:
             self.traffic["refused"] += 1
         else:
             fits = pdu[0] == sent.function and len(pdu) == sent.size + 2
@@ -243,22 +152,29 @@ class Slave:
 
     def hold_s(self, job: Job, gap_s: float, now: float) -> float:
         """How long an answer is kept to see whether another one comes to the same question."""
-        if now < self._wary.get(_shape(job.sent), 0.0):
-            return max(gap_s, min(job.timeout_s, 2 * self._longest_s))
-        if now < self._strays_until and self._more(job, now) == 0:
-            return max(gap_s, _STRAY_S)
-        return gap_s
+        takes_s = gap_s + _JITTER * self._longest_s
+        wary_s = (
+            min(job.timeout_s, 2 * self._longest_s) if now < self._wary.get(shape_of(job.sent), 0.0) else 0.0
+        )
+        refused = bool(job.pdu[0] & EXCEPTION)
+        twin_s = self.twins.hold_s(now, takes_s, last=job.last, refused=refused)
+        return max(gap_s, wary_s, twin_s)
+
+    def twin(self, job: Job, pdu: bytes, now: float) -> None:
+        """One more answer has come to the question."""
+        self.traffic["again"] += 1
+        self.twins.again(job.sent, pdu, now)
 
     def late(self) -> list[Question]:
         """The questions whose answers may yet come, or come once more."""
         awaited = [each.job.sent for each in self._doubts.values()]
-        return awaited + [each for each in self._lately if _shape(each) not in self._doubts]
+        return awaited + [each for each in self.twins.asked if shape_of(each) not in self._doubts]
 
     def doubt(self, job: Job, now: float, quiet_s: float, *, for_s: float = _DOUBT_S) -> None:
         """An answer to what was sent may yet come."""
         sent = job.sent
-        there = self._doubts.get(_shape(sent))
-        self._doubts[_shape(sent)] = _Doubt(job, 1 + (0 if there is None else there.count), now + for_s)
+        there = self._doubts.get(shape_of(sent))
+        self._doubts[shape_of(sent)] = _Doubt(job, 1 + (0 if there is None else there.count), now + for_s)
         self.quiet_until = max(self.quiet_until, now + quiet_s)
 
     def refused(self, job: Job, now: float) -> None:
@@ -266,24 +182,27 @@ class Slave:
         if any(function == job.sent.function for function, _ in self._doubts):
             self.doubt(job, now, 0.0)
 
-    def arrived(self, late: Question, now: float, *, refused: bool) -> None:
-        """An answer that was late has come; with the last one the rest is over."""
-        self.traffic["late"] += 1
+    def arrived(self, late: Question, pdu: bytes, now: float) -> None:
+        """An answer that nobody waited for has come; with the last one that may, the rest is over."""
+        doubt, refused = self._doubts.get(shape_of(late)), bool(pdu[0] & EXCEPTION)
+        self.traffic["again" if doubt is None else "late"] += 1
         if refused and len([1 for function, _ in self._doubts if function == late.function]) > 1:
             return  # nobody knows to which
-        doubt = self._doubts.get(_shape(late))
         if doubt is None:
-            self._strays_until = now + _REMEMBERED_S
-            if _shape(late) in self._wary:
+            self.twins.again(late, pdu, now)
+            if not self._doubts:
+                self.quiet_until = min(self.quiet_until, now)
+            if shape_of(late) in self._wary:
                 self._unordered_until = now + _REMEMBERED_S
             return
+        self.twins.answered(late, pdu, now)
         if doubt.job.sent_at < self._answered_to:
             self._unordered_until = now + _REMEMBERED_S
         doubt.count -= 1
         if doubt.job.sent is not doubt.job.asked:
             self.along(doubt.job, now, answered=True)
         if not doubt.count:
-            del self._doubts[_shape(late)]
+            del self._doubts[shape_of(late)]
         self.ask_at = 0.0
         if not self._doubts:
             self.quiet_until = min(self.quiet_until, now)
@@ -291,26 +210,25 @@ class Slave:
     def next_on_line(self, job: Job, now: float) -> Job | None:
         """What to send for it, so that no answer but its own can be taken for its own: it or a proof.
 
-        Returns None where there is nothing but to wait: until `ask_at`, or a late answer.
+        Returns None where there is nothing but to wait: until `ask_at` or `quiet_until`, or a late answer.
         """
         for shape in [shape for shape, each in self._doubts.items() if each.until <= now]:
             del self._doubts[shape]
         for shape in [shape for shape, until in self._wary.items() if until <= now]:
             del self._wary[shape]
-        others = [_shape(each) for each in self._lately if _key(each) != _key(job.asked)]
-        lately = set(others if now < self._strays_until else others[-_APART:])
-        fits = [each for each in longer(job.asked, self._more(job, now)) if _shape(each) not in self._doubts]
+        fits = [
+            each for each in longer(job.asked, self._more(job, now)) if shape_of(each) not in self._doubts
+        ]
         if not fits:
             proof = self._proof(job) if now >= self._unordered_until else None
             if proof is None:
                 self.ask_at = max(self.ask_at, min(each.until for each in self._doubts.values()))
             return proof
-        self._send(job, next((each for each in fits if _shape(each) not in lately), fits[0]))
+        job.sent, alone = self.twins.pick(fits, now)
+        if not alone and (ready_at := self.twins.ready_at(job.sent, now)) > now:
+            self.quiet_until = max(self.quiet_until, ready_at)
+            return None
         return job
-
-    def _send(self, job: Job, asked: Question) -> None:
-        job.sent = asked
-        self._lately.append(asked)
 
     def _more(self, job: Job, now: float) -> int:
         return job.more if self._exact.get(_key(job.asked), 0.0) <= now else 0
@@ -322,10 +240,8 @@ class Slave:
         for count in range(1, _PROOF_MOST, 8):
             for space in spaces:
                 asked = question(space, 0, count, unit=job.asked.unit)
-                if asked.function not in functions or (count > 1 and _shape(asked) not in self._doubts):
-                    proof = Job(asked, job.timeout_s, 0, before=job)
-                    self._send(proof, asked)
-                    return proof
+                if asked.function not in functions or (count > 1 and shape_of(asked) not in self._doubts):
+                    return Job(asked, job.timeout_s, 0, before=job)
         return None
 
     def proved(self, proof: Job, *, refused: bool) -> bool:

@@ -41,6 +41,10 @@ CONDITIONS: Final = {
     "source.clock_skew": Kind(
         "warning", "a device's clock is off; its samples are mapped to ours all the same"
     ),
+    "source.out_of_step": Kind(
+        "warning",
+        "a device answers twice, or when it is not asked: what may be another answer is not believed",
+    ),
     "pipeline.blind": Kind("error", "too many channels are missing or bad: nothing is scored"),
     "pipeline.behind": Kind("error", "scoring does not keep up; windows are skipped and counted"),
     "incidents.flood": Kind("warning", "more incidents than the budget of an hour: some are only counted"),

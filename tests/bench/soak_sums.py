@@ -108,7 +108,7 @@ def _modbus(source: Mapping[str, Any], sent: _Counted) -> Sums:
     wire = source["wire"]
     ended = sum(wire[each] for each in _OUTCOMES)
     spoilt = sum(sent[f"modbus.{each}"] for each in _SPOILING)
-    taken = wire["answered"] + wire["refused"] + wire["late"]
+    taken = wire["answered"] + wire["refused"] + wire["late"] + wire["again"]
     return (
         *_between("questions without an outcome", wire["asked"] - ended, 1),
         *_between(

@@ -94,6 +94,16 @@ async def test_an_answer_that_comes_twice_is_not_the_next_ones(slave, again_s):
         assert len([value for value in found if not isinstance(value, Reason)]) > 10
 
 
+async def test_a_slave_that_answers_twice_is_told(slave):
+    async with link_to(slave) as link:
+        assert await register(link, 100) == 100
+        assert link.misanswers(1) == ""
+        slave.again_s = 0.0
+        await register(link, 101)
+        assert link.misanswers(1).startswith("device 1 answers twice, or unasked (1 times)")
+        assert link.traffic(1)["again"] == 1
+
+
 async def test_a_late_answer_is_not_the_next_ones(slave):
     async with link_to(slave) as link:
         for at in (100, 200, 300):

@@ -342,6 +342,9 @@ class TestGrid:
             await self.clock.sleep_until(self.clock.now() + self.takes)
             return Answer(b"\0\x01")
 
+        def mixed(self, _: int) -> int:
+            return 0
+
         def close(self) -> None:
             pass
 

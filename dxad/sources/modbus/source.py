@@ -81,6 +81,11 @@ class Modbus:
         """Slots in which no poll could begin because the one before took too long."""
         return self._schedule.skipped
 
+    @property
+    def misanswers(self) -> str:
+        """How the device answers out of step, if it does."""
+        return "" if self._link is None else self._link.misanswers(self._config.device_id)
+
     def _shorter(self, block: int) -> int:
         most = max((each.count for each in self._sections), default=1)
         return max(most, min(block, REGISTERS_MAX - _ROOM))
@@ -141,9 +146,13 @@ class Modbus:
         self._values.fill(np.nan)
         self._reasons[:] = self._known
         self._cells["arrival"] = self._schedule.arrival(self._slot)
-        answers = [await self._poll(self._link, each) for each in self._requests]
+        link, device_id = self._link, self._config.device_id
+        mixed, last = link.mixed(device_id), self._requests[-1] if self._requests else None
+        answers = [await self._poll(link, each, last=each is last) for each in self._requests]
         if answers and all(answer.silent for answer in answers):
             raise NotConnected(f"{self._config.url} device {self._config.device_id}: {answers[0].detail}")
+        if link.mixed(device_id) > mixed:
+            self._reasons[self._reasons == Reason.NONE] = Reason.OUT_OF_STEP
         return Block(self._samples(), through=self._schedule.end(self._slot))
 
     def _samples(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:
@@ -161,9 +170,9 @@ class Modbus:
             cells["reason"] = reasons
         return cells
 
-    async def _poll(self, link: ModbusLink, block: _Block) -> Answer:
+    async def _poll(self, link: ModbusLink, block: _Block, *, last: bool) -> Answer:
         """Ask once and take what comes; a block that the device does not have is taken apart."""
-        answer = await self._ask(link, block.request)
+        answer = await self._ask(link, block.request, last=last)
         if answer.code in _NOT_THERE:
             await self._take_apart(link, block.request, answer)
             self._retry_at = self._clock.now() + self._config.retry
@@ -176,7 +185,7 @@ class Modbus:
                 block.layout.decode(answer.wire)
         return answer
 
-    async def _ask(self, link: ModbusLink, request: Request) -> Answer:
+    async def _ask(self, link: ModbusLink, request: Request, *, last: bool = False) -> Answer:
         config = self._config
         answer = await link.ask(
             request.space,
@@ -185,6 +194,7 @@ class Modbus:
             device_id=config.device_id,
             timeout_s=config.timeout / NS_PER_S,
             more=config.hole,
+            last=last,
         )
         if answer.reason is Reason.UNFITTING or not (answer.silent or answer.reason is Reason.NONE):
             fault = f"{request}: {answer.detail}"

@@ -32,6 +32,9 @@ STUBBORN = object()
 class Scripted:
     """A source that does what the test says; when the script is over, nothing more comes."""
 
+    misanswers = ""
+    """What is wrong with how the device answers."""
+
     def __init__(self, clock: SteppedClock) -> None:
         self.clock = clock
         self.stage = Stage(1000)

@@ -34,6 +34,17 @@ async def test_a_link_that_breaks_is_told_once_and_once_when_it_heals(rig, caplo
     assert (rig.count("connects"), rig.count("disconnects")) == (2, 3)
 
 
+async def test_a_device_that_answers_out_of_step_is_told_until_it_is_over(rig, caplog):
+    async with rig.running():
+        rig.source.misanswers = "device 1 answers twice"
+        await rig.step(1)
+        assert rig.conditions == {"source.out_of_step": "device 1 answers twice"}
+        rig.source.misanswers = ""
+        await rig.step(1)
+        assert rig.conditions == {}
+    assert told(caplog)[0] == "source.out_of_step s: device 1 answers twice"
+
+
 async def test_attempts_grow_apart_and_begin_anew_after_data(rig):
     rig.source.connecting = [NotConnected("refused")] * 6
     async with rig.running():
