@@ -14,6 +14,7 @@ Rejected                    dead-letter the records it names, go on with the oth
 OutboxFull                  apply the quota: the oldest of the least important lane goes
 ResourceUnavailableError    the caller asked a pipeline that is not initialised or not reachable
 RequestRefusedError         the daemon was reached and will not do what was asked: ask otherwise
+LeaseLostError              stop what was done for the event: somebody else may have it
 ==========================  ====================================================================
 
 Anything else is a bug: the supervisor logs it once, restarts the service, and gives up in the end.
@@ -30,6 +31,7 @@ __all__ = [
     "DecodeError",
     "DxadError",
     "EndOfStream",
+    "LeaseLostError",
     "ModelError",
     "ModelRefusedError",
     "NotConnected",
@@ -149,3 +151,7 @@ class RequestRefusedError(ResourceUnavailableError):
         self.status = status
         """The HTTP status: 403 not allowed, 404 no such pipeline, 409 not in this configuration …"""
         super().__init__(detail)
+
+
+class LeaseLostError(DxadError):
+    """An event that was worked on is ours no more: its lease ended, or was not known any more."""

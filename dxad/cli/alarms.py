@@ -38,7 +38,7 @@ def alarms(context: click.Context, socket: Path, as_json: bool) -> None:
     one is for root, the daemon's own user and the admin group.
     """
     if context.invoked_subcommand is not None:
-        hand_down(context, socket)
+        hand_down(context)
         return
     from dxad.client import SyncClient
 

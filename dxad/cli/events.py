@@ -29,7 +29,7 @@ def events(context: click.Context, socket: Path, as_json: bool) -> None:
     acknowledged nor given back by then is given out again. Whoever may read may lease.
     """
     if context.invoked_subcommand is not None:
-        hand_down(context, socket)
+        hand_down(context)
         return
     found = _run(socket, "all")
     if as_json:

@@ -23,7 +23,7 @@ def incidents(context: click.Context, socket: Path, as_json: bool) -> None:
     These are the incidents that are open and the last hundred that are over, since the daemon began.
     """
     if context.invoked_subcommand is not None:
-        hand_down(context, socket)
+        hand_down(context)
         return
     from dxad.client import SyncClient
 

@@ -1,7 +1,6 @@
 """`dxad outbox`: what waits to be delivered, why, and what was given up; also of a daemon that is down."""
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dxad.cli.options import MISTAKE, REFUSED, UNREACHABLE, as_json, socket_of, tell, to_daemon
+from dxad.cli.options import as_json, asked_in_vain, hand_down, socket_of, to_daemon, to_socket
 
 if TYPE_CHECKING:
     from dxad.cli.outboxlook import Asked, Look
@@ -26,28 +25,16 @@ _LANES: Final = click.Choice(["critical", "normal", "bulk"])
 def _to_outbox(command: Callable[..., None]) -> Callable[..., None]:
     """For a command that looks: it gets `where`, the arguments of `outboxlook.look`."""
 
-    @click.option(
-        "--socket",
-        type=click.Path(path_type=Path),
-        help="The control socket.  [default: $DXAD_SOCKET, else /run/dxad/control.sock]",
-    )
+    @to_socket
     @click.option("-c", "--config", type=_FILE, help="Take socket and file from this configuration.")
     @click.option("--file", type=_FILE, help="Look at this file, whether or not a daemon runs.")
     @functools.wraps(command)
     def asking(
         *args: Any, socket: Path | None, config: Path | None, file: Path | None, **others: Any
     ) -> None:
-        from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
-
-        try:
+        with asked_in_vain():
             where = {"socket": socket_of(socket, config), "file": file, "of_config": _file_of(config)}
             command(*args, where=where, **others)
-        except ConfigError as error:
-            tell(error)
-            sys.exit(MISTAKE)
-        except ResourceUnavailableError as error:
-            click.echo(f"dxad: {error}", err=True)
-            sys.exit(REFUSED if isinstance(error, RequestRefusedError) else UNREACHABLE)
 
     return asking
 
@@ -75,7 +62,7 @@ def outbox(context: click.Context, where: "dict[str, Any]", as_json: bool, watch
     By the daemon's socket; or, while no daemon answers, from its file, which is never written.
     """
     if context.invoked_subcommand is not None:
-        _hand_down(context)
+        hand_down(context)
         return
     if watch:
         with suppress(KeyboardInterrupt):
@@ -89,24 +76,6 @@ def outbox(context: click.Context, where: "dict[str, Any]", as_json: bool, watch
         _echo_json(told)
     else:
         _print(_picture(told, {}), where=found.where if "outbox" not in told else "")
-
-
-def _hand_down(context: click.Context) -> None:
-    """Let the subcommands, and theirs, look where this one was told to."""
-    line = click.core.ParameterSource.COMMANDLINE
-    said = {
-        name: str(context.params[name])
-        for name in ("socket", "config", "file")
-        if context.get_parameter_source(name) is line
-    }
-
-    def defaults(group: click.Command) -> "dict[str, Any]":
-        return {
-            name: defaults(each) if isinstance(each, click.Group) else said
-            for name, each in (group.commands.items() if isinstance(group, click.Group) else ())
-        }
-
-    context.default_map = defaults(context.command)
 
 
 def _watch(where: "dict[str, Any]") -> None:
@@ -306,7 +275,7 @@ def _does(name: str, text: str, told: Callable[["Document"], str]) -> click.Comm
 
         found = SyncClient(socket).run(
             lambda client: getattr(client.outbox, name)(
-                numbers, sink=sink, reason=reason or "", all=everything
+                numbers=numbers, sink=sink, reason=reason or "", all=everything
             )
         )
         if as_json:

@@ -1,24 +1,31 @@
 """The outbox of a running daemon: what waits, and what is offered again."""
 
-from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
 from urllib.parse import quote, urlencode
 
+from dxad.client.asking import Ask
 from dxad.types import Document
 
-__all__ = ["OutboxClient"]
+__all__ = ["Chosen", "OutboxClient"]
 
 
-class _Ask(Protocol):
-    def __call__(
-        self, method: str, path: str, body: Document | None = None, *, timeout_s: float | None = None
-    ) -> Awaitable[Document]: ...
+class Chosen(TypedDict, total=False):
+    """Which dead letters: one of these at least."""
+
+    numbers: Sequence[int]
+    sink: str | None
+    """Of this sink alone."""
+    reason: str
+    """A part of the reason."""
+    all: bool
+    """All of them."""
 
 
 class OutboxClient:
     """Asks about the outbox; each method may raise what those of `Client` do."""
 
-    def __init__(self, ask: _Ask, *, patience_s: float) -> None:
+    def __init__(self, ask: Ask, *, patience_s: float) -> None:
         self._ask = ask
         self._patience_s = patience_s
 
@@ -74,41 +81,17 @@ class OutboxClient:
         asked = {"after": after, "limit": limit, "sink": sink, "reason": reason, "whole": whole or None}
         return await self._ask("GET", _path("dead_letters", **asked))
 
-    async def retry(
-        self,
-        numbers: Sequence[int] = (),
-        *,
-        sink: str | None = None,
-        reason: str = "",
-        all: bool = False,  # noqa: A002
-    ) -> Document:
+    async def retry(self, **which: Unpack[Chosen]) -> Document:
         """Offer dead letters to their sinks again: `retried`, and those that `stay`."""
-        return await self._chosen("retry", numbers, sink, reason, all)
+        return await self._chosen("retry", which)
 
-    async def drop(
-        self,
-        numbers: Sequence[int] = (),
-        *,
-        sink: str | None = None,
-        reason: str = "",
-        all: bool = False,  # noqa: A002
-    ) -> Document:
+    async def drop(self, **which: Unpack[Chosen]) -> Document:
         """Delete dead letters for good: `dropped`."""
-        return await self._chosen("drop", numbers, sink, reason, all)
+        return await self._chosen("drop", which)
 
-    async def _chosen(
-        self,
-        verb: str,
-        numbers: Sequence[int],
-        sink: str | None,
-        reason: str,
-        everything: bool,  # noqa: FBT001
-    ) -> Document:
-        body: Document = {"numbers": list(numbers), "reason": reason, "all": everything}
-        if sink is not None:
-            body["sink"] = sink
-        path = f"/v1/outbox/dead_letters/{verb}"
-        return await self._ask("POST", path, body, timeout_s=self._patience_s)
+    async def _chosen(self, verb: str, which: Chosen) -> Document:
+        body: Document = {key: each for key, each in which.items() if each is not None}
+        return await self._ask("POST", f"/v1/outbox/dead_letters/{verb}", body, timeout_s=self._patience_s)
 
     async def replay(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -30,8 +30,8 @@ class _Looking(Section, strict=False):
         ("critical", "normal"), description="of these lanes"
     )
     type: _Patterns = Field((), description="patterns of types, such as dxad.incident.*")
-    severity: Annotated[tuple[Severity, ...], Field(strict=False)] = Field(
-        (), description="of these severities"
+    severity: Annotated[tuple[Severity | Literal["warning", "error"], ...], Field(strict=False)] = Field(
+        (), description="of these severities; warning and error are those of conditions"
     )
     subject: _Patterns = Field((), description="patterns of subjects")
     source: _Patterns = Field((), description="patterns of where events come from")
