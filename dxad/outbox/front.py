@@ -11,6 +11,7 @@ from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -39,6 +40,7 @@ T = TypeVar("T")
 _HOUSEKEEPING_S: Final = 1.0
 """Real time: the disk's, not the stream's."""
 _NO_LIMITS: Final = Limits()
+_SEQ: Final = attrgetter("seq")
 
 
 class Outbox:
@@ -445,7 +447,7 @@ class Outbox:
 
     def _take(self, sink: str, held: Held) -> None:
         """A sink has had this from memory; once all have, it needs no disk."""
-        held.taken_by.add(sink)
+        held.taken_by |= {sink}
         carriers = {name for name, lanes in self._lanes.items() if held.record.lane in lanes}
         if carriers <= held.taken_by:
             self._commits.forget(held)
@@ -454,7 +456,7 @@ class Outbox:
         """A sink refused these; what is in memory only, it will be offered when it is on disk."""
         for each in map(self._commits.unsaved.find, records):
             if each is not None:
-                each.refused_by.add(sink)
+                each.refused_by |= {sink}
 
     async def _keep_house(self) -> None:
         """Let go of what is too old, and tell of what was lost."""
@@ -486,6 +488,6 @@ class Outbox:
         return await self._commits.in_thread(ask)
 
 
-def _stored(records: Iterable[Record]) -> list[Record]:
+def _stored(records: Sequence[Record]) -> Sequence[Record]:
     """Those that are on disk."""
-    return [each for each in records if each.seq]
+    return records if all(map(_SEQ, records)) else [each for each in records if each.seq]

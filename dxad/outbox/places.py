@@ -12,6 +12,7 @@ from dxad.types import Lane, Record
 __all__ = ["Backlog", "Place", "Places"]
 
 _LANE: Final = attrgetter("lane")
+_SEQ: Final = attrgetter("seq")
 _NEVER: Final = (0, 0, 0)
 
 
@@ -51,8 +52,10 @@ class Place:
     def advance(self, records: Sequence[Record]) -> dict[Lane, tuple[int, int]]:
         """Pass these records; returns by lane the stretch that was passed: after which seq, through which."""
         stretches: dict[Lane, tuple[int, int]] = {}
-        for lane in set(map(_LANE, records)) & self.passed.keys():
-            through = max(each.seq for each in records if each.lane is lane)
+        lanes = set(map(_LANE, records))
+        for lane in lanes & self.passed.keys():
+            of_lane = records if len(lanes) == 1 else [each for each in records if each.lane is lane]
+            through = max(map(_SEQ, of_lane))
             if through > self.passed[lane]:
                 stretches[lane] = (self.passed[lane], through)
                 self.passed[lane] = through

@@ -11,7 +11,7 @@ from dxad.outbox.places import Backlog
 from dxad.outbox.standing import Status
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
-from dxad.runtime.metrics import Metrics
+from dxad.runtime.metrics import Counter, Metrics
 from dxad.types import Lane, Record
 
 __all__ = ["Report"]
@@ -45,6 +45,7 @@ class Report:
         self._health = health
         self._metrics = metrics
         self._clock = clock
+        self._stored: dict[Lane, Counter] = {}
         self._lost: list[Drop] = []  # in the episode that lasts
         self._lost_at = 0
         self._salvaged: int | None = None
@@ -78,7 +79,11 @@ class Report:
     def count_stored(self, fresh: Mapping[Lane, int]) -> None:
         """So many records have become durable."""
         for lane, n in fresh.items():
-            self._metrics.counter("dxad_records_stored_total", lane=lane.name.lower()).add(n)
+            counter = self._stored.get(lane)
+            if counter is None:
+                counter = self._metrics.counter("dxad_records_stored_total", lane=lane.name.lower())
+                self._stored[lane] = counter
+            counter.add(n)
 
     def count_dead(self, n: int, *, sink: str, reason: str) -> None:
         """So many records went to the dead letters."""

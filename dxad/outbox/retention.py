@@ -251,16 +251,12 @@ class Retention:
 
     def _delete_segments(self, through: int, *, spare: bool) -> None:
         """Delete the segments that end at or before a seq; what is spared stays, as rows."""
-        oldest = segments.oldest(self.connection)
-        if oldest is None or oldest.last > through:
+        found = segments.extent(self.connection, through)
+        if found is None:
             return
-        (last,) = self.connection.execute(
-            "SELECT max(last) FROM segments WHERE last <= ?", (through,)
-        ).fetchone()
-        kept = [self._take_out(seq) for seq in self._spared(oldest.first, last)] if spare else []
-        gone = segments.through(self.connection, last)
-        self.connection.execute("DELETE FROM segments WHERE last <= ?", (last,))
-        self.gone.note(Lane.BULK, gone.records - sum(map(bool, kept)), gone.bytes - sum(kept))
+        kept = [self._take_out(seq) for seq in self._spared(found.first, found.last)] if spare else []
+        self.connection.execute("DELETE FROM segments WHERE last <= ?", (found.last,))
+        self.gone.note(Lane.BULK, found.records - sum(map(bool, kept)), found.bytes - sum(kept))
 
     def _spared(self, first: int, last: int) -> list[int]:
         rows = self.connection.execute(

@@ -9,6 +9,7 @@ import sqlite3
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import msgpack
@@ -18,16 +19,17 @@ from dxad.types import Boot, Lane, Record
 __all__ = [
     "SEGMENT_BYTES",
     "Bulk",
+    "Extent",
     "Head",
     "Opened",
     "Segment",
     "Totals",
     "count_between",
     "covering",
+    "extent",
     "insert",
     "oldest",
     "remove",
-    "through",
     "totals",
 ]
 
@@ -99,18 +101,19 @@ class Opened:
     def following(self, after: int, limit: int) -> list[Record]:
         """Those that come after a seq, in order."""
         start = max(0, after + 1 - self.first)
-        stream, boot, bulk = self.stream, self.boot, Lane.BULK
-        places = range(start, min(len(self.bodies), start + limit))
-        return [
-            Record(f"{stream}-{n}", bulk, body, seq, boot, at_ns)
-            for n, seq, body, at_ns in zip(
-                range(self.ordinal + start, self.ordinal + len(self.bodies)),
-                range(self.first + start, self.first + len(self.bodies)),
-                self.bodies[places.start : places.stop],
-                self.at_ns[places.start : places.stop],
-                strict=False,
+        stop = min(len(self.bodies), start + limit)
+        # Mapped, not looped over: a backlog of telemetry is read by the ten thousand.
+        return list(
+            map(
+                Record,
+                map(f"{self.stream}-".__add__, map(str, range(self.ordinal + start, self.ordinal + stop))),
+                repeat(Lane.BULK),
+                self.bodies[start:stop],
+                range(self.first + start, self.first + stop),
+                repeat(self.boot),
+                self.at_ns[start:stop],
             )
-        ]
+        )
 
 
 class Head(NamedTuple):
@@ -121,6 +124,16 @@ class Head(NamedTuple):
     last: int
     boot: int
     at_ns: int
+    bytes: int
+
+
+class Extent(NamedTuple):
+    """Consecutive segments."""
+
+    first: int
+    """The seq of the first record."""
+    last: int
+    records: int
     bytes: int
 
 
@@ -175,14 +188,19 @@ def oldest(connection: sqlite3.Connection, after: int = 0) -> Head | None:
     return None if row is None else Head(*row)
 
 
+def extent(connection: sqlite3.Connection, through: int) -> Extent | None:
+    """What the segments are that end at or before a seq; None if there are none."""
+    row = connection.execute(
+        "SELECT min(last - count + 1), max(last), sum(count), sum(length(body)) + count(*) * ? FROM segments"
+        " WHERE last <= ?",
+        (SEGMENT_BYTES, through),
+    ).fetchone()
+    return None if row[0] is None else Extent(*row)
+
+
 def totals(connection: sqlite3.Connection) -> Totals:
     """What all segments hold."""
     return _through(connection, None) - _through(connection, 0)
-
-
-def through(connection: sqlite3.Connection, seq: int) -> Totals:
-    """What the segments up to and with a seq hold; of a segment it cuts, the records only."""
-    return _through(connection, seq) - _through(connection, 0)
 
 
 def count_between(connection: sqlite3.Connection, after: int, through: int | None = None) -> int:

@@ -61,6 +61,8 @@ class Serving:
         self._moved: set[str] = set()  # sinks whose place is not saved yet
         self._trimmed: dict[Lane, int] = {}
         self._floors: dict[Lane, int] = {}
+        self._written: dict[str, dict[Lane, int]] = {}
+        """By sink that is offered nothing once more, how far it is by the file."""
         self._loaded = False
         self._oldest_at = 0
 
@@ -208,8 +210,13 @@ class Serving:
             change(connection)
         for sink in self._moved:
             place = self.places.get(sink)
-            tables.save_place(connection, sink, None if place is None else place.passed)
-            replays.save(connection, sink, {} if place is None else place.replays)
+            written = self._written.get(sink)
+            if place is None or written is None or place.replays or written.keys() != place.passed.keys():
+                tables.save_place(connection, sink, None if place is None else place.passed)
+                replays.save(connection, sink, {} if place is None else place.replays)
+            else:
+                moved = {lane: seq for lane, seq in place.passed.items() if seq != written[lane]}
+                tables.move_place(connection, sink, moved)
 
     def delivered(self) -> Mapping[Lane, int]:
         """By lane, the seq up to which every sink is done."""
@@ -229,8 +236,13 @@ class Serving:
         """The commit went through: these came, those went."""
         if floors != self._trimmed:
             self._trimmed = dict(floors)
-        for sink in self._moved & self.places.keys():
-            self.places[sink].aged = True
+        for sink in self._moved:
+            self._written.pop(sink, None)
+            place = self.places.get(sink)
+            if place is not None:
+                place.aged = True
+                if not place.replays:
+                    self._written[sink] = dict(place.passed)
         self._moved.clear()
         self.changes.clear()
         self.places.came(came)
@@ -281,6 +293,7 @@ class Serving:
             self._loaded = True
         self.reading.forget()
         self._moved |= set(self.places)
+        self._written.clear()
         self._trimmed.clear()
         for place in self.places.values():
             place.offered.clear()

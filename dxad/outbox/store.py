@@ -177,7 +177,7 @@ class Store:
             if lost or gone.drops or told:
                 drops.note(connection, [*lost, *gone.drops])
                 drops.told(connection, told)
-            letters = self._serving.changes or gone.drops
+            letters = self._serving.changes or any(each.what == "dead_letter" for each in gone.drops)
             dead_letters = tables.count_dead_letters(connection) if letters else self._contents.dead_letters
             untold = drops.load(connection) if told or lost or gone.drops else self._contents.untold
             connection.execute("COMMIT")

@@ -26,6 +26,7 @@ __all__ = [
     "following",
     "forgive",
     "insert",
+    "move_place",
     "newest",
     "oldest",
     "places",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 _COLUMNS: Final = "seq, lane, id, boot, at_ns, crc, body"
+_LANES: Final = {int(lane): lane for lane in Lane}
+"""A number that is none of these is damaged, as the record's checksum will say."""
 _INSERT: Final = (
     "INSERT INTO records (seq, lane, id, boot, at_ns, size, crc, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     " ON CONFLICT (id) DO NOTHING"
@@ -166,14 +169,21 @@ def places(connection: sqlite3.Connection) -> list[tuple[str, Lane, int]]:
 
 
 def save_place(connection: sqlite3.Connection, sink: str, passed: Mapping[Lane, int] | None) -> None:
-    """Note how far a sink is; None when it is no more."""
+    """Note how far a sink is, in all lanes that it carries; None when it is no more."""
     connection.execute("DELETE FROM cursors WHERE sink = ?", (sink,))
     if passed is None:
         connection.execute("DELETE FROM refusals WHERE sink = ?", (sink,))
     else:
-        connection.executemany(
-            "INSERT INTO cursors (sink, lane, seq) VALUES (?, ?, ?)",
-            [(sink, lane, seq) for lane, seq in passed.items()],
+        move_place(connection, sink, passed)
+
+
+def move_place(connection: sqlite3.Connection, sink: str, passed: Mapping[Lane, int]) -> None:
+    """Note how far a sink is in these of its lanes."""
+    for lane, seq in passed.items():
+        connection.execute(
+            "INSERT INTO cursors (sink, lane, seq) VALUES (?, ?, ?)"
+            " ON CONFLICT (sink, lane) DO UPDATE SET seq = excluded.seq",
+            (sink, int(lane), seq),
         )
 
 
@@ -228,7 +238,7 @@ def delete_orphans(connection: sqlite3.Connection) -> None:
 def _found(rows: Iterable[tuple[int, int, str, int, int, int, bytes]], boots: Mapping[int, Boot]) -> Found:
     found = Found([], [])
     for seq, lane, id_, boot, at_ns, crc, body in rows:
-        record = Record(id_, Lane(lane), body, seq, boots.get(boot, UNKNOWN_BOOT), at_ns)
+        record = Record(id_, _LANES.get(lane, Lane.BULK), body, seq, boots.get(boot, UNKNOWN_BOOT), at_ns)
         (found.sound if checksum(lane, id_, boot, at_ns, body) == crc else found.damaged).append(record)
     return found
 

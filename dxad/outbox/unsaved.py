@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from dxad.outbox.segments import Bulk
 from dxad.types import Boot, Lane, Record
@@ -10,17 +11,20 @@ from dxad.types import Boot, Lane, Record
 __all__ = ["Batch", "Held", "Unsaved"]
 
 
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
 @dataclass(slots=True, eq=False)
 class Held:
     """One record, and who waits for it."""
 
     record: Record
+    futures: list[asyncio.Future[int]]
     replaces: str = ""
     """How the ids begin of which only the newest is wanted; empty where all are."""
-    futures: list[asyncio.Future[int]] = field(default_factory=list)
-    taken_by: set[str] = field(default_factory=set)
+    taken_by: frozenset[str] = _NOBODY
     """The sinks that have had it from memory."""
-    refused_by: set[str] = field(default_factory=set)
+    refused_by: frozenset[str] = _NOBODY
     """Those that will be offered it again when it is on disk."""
 
     def resolve(self, seq: int) -> None:
@@ -90,7 +94,8 @@ class Unsaved:
         self._lanes: dict[Lane, dict[str, Held]] = {lane: {} for lane in Lane}
 
     def __len__(self) -> int:
-        return sum(map(len, self._lanes.values())) + sum(len(each.bodies) for each in self.batches)
+        singles = sum(map(len, self._lanes.values()))
+        return singles + sum(len(each.bodies) for each in self.batches) if self.batches else singles
 
     def __iter__(self) -> Iterator[Held]:
         for lane in self._lanes.values():
@@ -99,10 +104,12 @@ class Unsaved:
     def add(self, record: Record, future: asyncio.Future[int], *, replaces: str = "") -> None:
         """Hold a record; one of the same id is held once."""
         lane = self._lanes[record.lane]
-        if record.id not in lane:
-            lane[record.id] = Held(record, replaces)
+        held = lane.get(record.id)
+        if held is None:
+            lane[record.id] = Held(record, [future], replaces)
             self.body_bytes += len(record.body)
-        lane[record.id].futures.append(future)
+        else:
+            held.futures.append(future)
 
     def date(self, boot: Boot) -> None:
         """This is known now of the boot they come from."""
