@@ -10,11 +10,11 @@ import asyncio
 import selectors
 import threading
 import time
-from typing import Final
+from typing import Final, Self
 
 from dxad.runtime.clock import SystemClock
 
-__all__ = ["Loop", "PatientClock", "Selector", "new_event_loop"]
+__all__ = ["Loop", "PatientClock", "Selector", "Watch", "new_event_loop"]
 
 _MOST_NS: Final = 5_000_000
 """What is counted at most between two looks, while an event loop runs."""
@@ -95,3 +95,33 @@ class PatientClock(SystemClock):
     def utc(self, at: int) -> int:
         """By the offset of the real clocks: what the machine stood still is missing in both."""
         return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + at
+
+
+class Watch:
+    """Sees, from a thread of its own, for how long the machine has stood still; a context manager."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        """The longest time that it has taken nothing up."""
+        self.stood_s = 0.0
+        """All such times together."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name="watch")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        looked = time.monotonic()
+        while not self._over.wait(_LOOK_S):
+            now = time.monotonic()
+            late_s = now - looked - 2 * _LOOK_S
+            if late_s > 0:
+                self.longest_s = max(self.longest_s, late_s)
+                self.stood_s += late_s
+            looked = now

@@ -101,7 +101,7 @@ def until(true, what: str, daemon: subprocess.Popen | None = None, timeout_s: fl
 
 def curl(config: Path, path: str, body: object = None):
     """What `curl --unix-socket` answers."""
-    command = ["curl", "-sS", "--max-time", "10", "--unix-socket", str(config.with_name("c.sock"))]
+    command = ["curl", "-sS", "--max-time", "60", "--unix-socket", str(config.with_name("c.sock"))]
     if body is not None:
         command += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
     done = subprocess.run([*command, f"http://dxad{path}"], capture_output=True, text=True, check=True)

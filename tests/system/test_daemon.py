@@ -9,6 +9,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.pace import Watch
 from tests.patience import PATIENCE_S
 from tests.system.process import Sensor, curl, ended, needs_curl, pump, running, status, until
 
@@ -100,11 +101,11 @@ def test_every_incident_that_was_stored_arrives_after_a_kill_and_a_sink_that_was
 
 
 def test_sigterm_under_load_ends_well_within_five_seconds(config, sensor):
-    with running(config) as daemon:
+    with running(config) as daemon, Watch() as machine:
         begun = time.monotonic()
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(timeout=PATIENCE_S) == 0
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun - machine.stood_s < 5
     assert not config.with_name("c.sock").exists()
     assert "Traceback" not in config.with_name("dxad.log").read_text()
 
@@ -125,6 +126,17 @@ def _told(config: Path, name: str) -> list[dict]:
     return [event for event in map(json.loads, lines) if event["type"].startswith("dxad.incident")]
 
 
+def _interrupted(config: Path, name: str) -> list[tuple[dict, dict]]:
+    """Events that close what was open at a stop, each with the event that had opened something last."""
+    found, opened = [], {}
+    for event in _told(config, name):
+        if event["type"] == "dxad.incident.opened":
+            opened = event
+        elif event["data"].get("interrupted"):
+            found.append((opened, event))
+    return found
+
+
 @needs_curl
 def test_an_incident_that_is_open_at_a_stop_is_closed_and_a_sink_that_is_gone_is_forgotten(config, sensor):
     config.write_text(config.read_text() + '[sinks.log]\ntype = "file"\npath = "first.jsonl"\n')
@@ -137,10 +149,9 @@ def test_an_incident_that_is_open_at_a_stop_is_closed_and_a_sink_that_is_gone_is
         assert daemon.wait(timeout=PATIENCE_S) == 0
     sensor.shift = 0.0
     with running(config) as daemon:
-        until(lambda: _told(config, "first.jsonl")[-1]["type"] == "dxad.incident.closed", "closed", daemon)
-        first = _told(config, "first.jsonl")
-        assert first[-1]["data"]["interrupted"]
-        assert first[-1]["subject"] == first[0]["subject"]
+        until(lambda: _interrupted(config, "first.jsonl"), "closed", daemon)
+        ((opened, closed),) = _interrupted(config, "first.jsonl")
+        assert closed["subject"] == opened["subject"]
         assert set(status(config)["outbox"]["sinks"]) == {"reasoning", "log"}
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(timeout=PATIENCE_S)

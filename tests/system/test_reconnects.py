@@ -11,6 +11,7 @@ import pytest
 from dxad import plugin
 from dxad.errors import NotConnected
 from dxad.runtime.clock import SystemClock
+from tests.patience import until
 from tests.peers import ModbusPeer, Pty, listening, packets_of
 
 WARM, ALL = 200, 1000
@@ -59,9 +60,8 @@ async def hurried(made, plug=lambda: None, unplug=lambda: None) -> None:
         if turn == WARM:
             before = resident(), descriptors()
         await made.close()
-    await asyncio.sleep(0.05)  # the far side lets go as well
+    await until(lambda: descriptors() <= before[1])  # the far side lets go as well
     assert resident() - before[0] < GROWS_MOST
-    assert descriptors() <= before[1]
 
 
 async def test_of_mqtt():

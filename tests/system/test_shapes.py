@@ -82,7 +82,7 @@ def stage(tmp_path_factory):
 
 def _frozen(control):
     """The readings, once all are stuck."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         found = ask(control, do="status")
         if found["t_s"] > 0.1:
@@ -91,7 +91,7 @@ def _frozen(control):
     raise ControlError("the plant does not step")
 
 
-def run(*command, timeout=15, code=0):
+def run(*command, timeout=PATIENCE_S, code=0):
     done = subprocess.run(
         [str(each) for each in command], capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -255,7 +255,7 @@ def test_modbus_rtu_goes_over_tcp(stage):
     command = ["socat", f"PTY,link={line},rawer", f"TCP:127.0.0.1:{stage.ports['gateway']}"]
     with subprocess.Popen(command) as bridge:
         try:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + PATIENCE_S
             while not line.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
             found = polled(*RTU, "-a", 7, "-t", "3:float", "-B", "-r", 30, "-c", 1, line)

@@ -214,15 +214,21 @@ class TestSinks:
             told = box.snapshot()["sinks"]["s"]
             assert (told["pending"], told["oldest_s"]) == (1, 0.0)
 
-    async def test_backlog_is_the_newest_that_the_store_has_told(self, make):
+    @pytest.mark.parametrize("ack_first", [True, False])
+    async def test_backlog_is_the_newest_that_the_store_has_told(self, make, ack_first):
         async with make(commit_window_s=60) as box:
             await box.subscribe("s", ALL)
             await box.append(record("a"))
             (a,) = await box.fetch("s", 1)
-            appended, acked = box.append(record("b")), asyncio.create_task(box.ack("s", [a]))
+            acked = asyncio.create_task(box.ack("s", [a]))
+            if ack_first:
+                await asyncio.sleep(0)
+            appended = box.append(record("b"))
             for _ in range(3):  # both are with the store thread
                 await asyncio.sleep(0)
-            box._commits.thread._executor.submit(int).result()  # and the loop hears of both at once
+            done = threading.Event()
+            box._commits.thread._calls.put(done.set)
+            assert done.wait(PATIENCE_S)  # and the loop hears of both at once
             await asyncio.gather(appended, acked)
             assert box.backlog("s").pending == 1
 
