@@ -53,7 +53,7 @@ class Report:
     def adopt(self, status: Status) -> None:
         """This is how the store is now, unless something newer was told already.
 
-        A commit's answer takes the loop a turn more than others: one that was given later may overtake it.
+        What was asked is looked at a turn later than what was committed, which may be newer.
         """
         if status.number < self.status.number:
             return

@@ -227,7 +227,7 @@ class TestSinks:
             for _ in range(3):  # both are with the store thread
                 await asyncio.sleep(0)
             done = threading.Event()
-            box._commits.thread._calls.put(done.set)
+            box._commits.thread.start(done.set, lambda _: None)
             assert done.wait(PATIENCE_S)  # and the loop hears of both at once
             await asyncio.gather(appended, acked)
             assert box.backlog("s").pending == 1
