@@ -181,7 +181,8 @@ class Commits:
         if self._under_way is not None:
             self._again = True
             return
-        thread, singles, batches = self._thread, self._next_singles(), self._next_batches()
+        thread = self._thread
+        singles, batches = self._next()
         lost = list(self._lost)
         told: Sequence[Drop] = ()
         if self._telling is not None and any(each.record.id == self._telling[0] for each in singles):
@@ -199,27 +200,32 @@ class Commits:
             lambda: (commit(), self._store.status()), partial(self._end, singles, batches, lost, told)
         )
 
+    def _next(self) -> tuple[Sequence[Held], Sequence[Batch]]:
+        """What the next commit takes."""
+        singles, batches = self.unsaved.in_order(self._next_singles())
+        batches = self._first(batches)
+        self._again |= len(singles) + sum(len(each.bodies) for each in batches) < len(self.unsaved)
+        return singles, batches
+
     def _next_singles(self) -> list[Held]:
-        """What the next commit takes, the most important first."""
+        """Those of the most important lane first."""
         if self.unsaved.body_bytes <= _COMMIT_BYTES:
             return list(self.unsaved)
         found: list[Held] = []
         size = 0
         for each in self.unsaved:
             if found and size + len(each.record.body) > _COMMIT_BYTES:
-                self._again = True
                 break
             found.append(each)
             size += len(each.record.body)
         return found
 
-    def _next_batches(self) -> list[Batch]:
+    def _first(self, batches: Sequence[Batch]) -> list[Batch]:
         """What goes into the next segment; the rest waits for the one after it."""
         found: list[Batch] = []
         size = 0
-        for each in self.unsaved.batches:
+        for each in batches:
             if found and size + each.body_bytes > _COMMIT_BYTES:
-                self._again = True
                 break
             each.under_way = True
             found.append(each)
@@ -242,6 +248,7 @@ class Commits:
         error = done.error
         try:
             if isinstance(error, NotConnected):
+                self._again = False  # when to look again is for `_heal` to say
                 self.degrade(str(error))
             elif error is not None:
                 for each in singles:

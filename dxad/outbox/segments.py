@@ -27,6 +27,7 @@ __all__ = [
     "count_between",
     "covering",
     "extent",
+    "ids_behind",
     "insert",
     "oldest",
     "remove",
@@ -176,6 +177,19 @@ def covering(connection: sqlite3.Connection, seq: int) -> Segment | None:
         (seq,),
     ).fetchone()
     return None if row is None else Segment(*row)
+
+
+def ids_behind(connection: sqlite3.Connection, seq: int) -> dict[str, int]:
+    """The seqs of all records in the segments that begin behind a seq, by their ids."""
+    rows = connection.execute(
+        "SELECT last - count + 1, last, stream, ordinal FROM segments WHERE last > ?1 AND last - count >= ?1",
+        (seq,),
+    ).fetchall()
+    return {
+        f"{stream}-{ordinal + at - first}": at
+        for first, last, stream, ordinal in rows
+        for at in range(first, last + 1)
+    }
 
 
 def oldest(connection: sqlite3.Connection, after: int = 0) -> Head | None:

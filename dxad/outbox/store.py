@@ -65,6 +65,7 @@ class Store:
         self._written_per_day: int | None = None
         self._adopting: Adopting | None = None
         self._next_seq = 1
+        self._survived: dict[str, int] = {}  # seqs by ids of bulk that a commit stored and told as failed
         self._boot = boot
         self.known_before: Boot | None = None
         """What the file knew of this boot before it was opened the first time."""
@@ -163,7 +164,7 @@ class Store:
                 self._boots.save(connection, self._boot)
             boot = self._boots.number(self._boot) if boot is None else boot
             next_seq = self._next_seq
-            seqs, fresh = tables.insert(connection, records, next_seq, boot), {}
+            seqs, fresh = self._insert(connection, records, boot), {}
             if seqs:
                 fresh = _fresh(records, seqs, next_seq)
                 next_seq = max(next_seq, max(seqs) + 1)
@@ -191,6 +192,14 @@ class Store:
             self._disk.wrote(_COMMIT_BYTES + sum(each.bytes for each in fresh.values()))
             self._serving.saved(connection, floors, came, gone)
         return _committed(seqs, 0 if bulk is None else next_seq - 1, came, gone)
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[Record], boot: int) -> Sequence[int]:
+        """Store records as rows, but for those that are there; returns the place of each."""
+        if not self._survived:
+            return tables.insert(connection, records, self._next_seq, boot)
+        missing = [each for each in records if each.id not in self._survived]
+        seqs = iter(tables.insert(connection, missing, self._next_seq, boot))
+        return [self._survived.get(each.id) or next(seqs) for each in records]
 
     def tidy(self) -> Committed:
         """Let go of what is too old, and use the pause for what a commit would else have to do.
@@ -417,6 +426,7 @@ class Store:
         self._boot_saved = False
         self._contents.load(connection)
         passed = self._serving.load(connection)
+        self._survived = segments.ids_behind(connection, self._next_seq - 1) if self._next_seq > 1 else {}
         self._next_seq = max(self._next_seq, 1 + passed, 1 + tables.newest(connection))
 
     def _load_boot(self) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Final
 
 from dxad.outbox.segments import Bulk
@@ -22,6 +24,8 @@ class Held:
     futures: list[asyncio.Future[int]]
     replaces: str = ""
     """How the ids begin of which only the newest is wanted; empty where all are."""
+    before: int = 0
+    """The ordinal of the next record that would come in bulk: batches from there on came later."""
     taken_by: frozenset[str] = _NOBODY
     """The sinks that have had it from memory."""
     refused_by: frozenset[str] = _NOBODY
@@ -71,15 +75,19 @@ class _Whole:
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
         self._left = len(batch.bodies)
+        self._seq = 0
 
-    def note(self, done: asyncio.Future[int]) -> None:
-        """One more is durable, or lost."""
+    def note(self, done: asyncio.Future[int], *, last: bool) -> None:
+        """One more is durable, or lost; the place of the batch is that of its last record."""
         self._left -= 1
         error = done.exception()
         if error is not None:
             self._batch.fail(error)
-        elif not self._left:
-            self._batch.resolve(done.result())
+            return
+        if last:
+            self._seq = done.result()
+        if not self._left:
+            self._batch.resolve(self._seq)
 
 
 class Unsaved:
@@ -106,7 +114,7 @@ class Unsaved:
         lane = self._lanes[record.lane]
         held = lane.get(record.id)
         if held is None:
-            lane[record.id] = Held(record, [future], replaces)
+            lane[record.id] = Held(record, [future], replaces, self._ordinal)
             self.body_bytes += len(record.body)
         else:
             held.futures.append(future)
@@ -144,10 +152,33 @@ class Unsaved:
         for batch in [each for each in self.batches if not each.under_way]:
             self.remove_batch(batch)
             whole = _Whole(batch)
-            for n, (body, at_ns) in enumerate(zip(batch.bodies, batch.at_ns, strict=True), batch.ordinal):
+            later = [each for each in self._lanes[Lane.BULK].values() if each.before > batch.ordinal]
+            end = batch.ordinal + len(batch.bodies)
+            for n, (body, at_ns) in enumerate(zip(batch.bodies, batch.at_ns, strict=True), batch.ordinal + 1):
                 one: asyncio.Future[int] = batch.future.get_loop().create_future()
-                one.add_done_callback(whole.note)
-                self.add(Record(f"{self._stream}-{n}", Lane.BULK, body, 0, boot, at_ns), one)
+                one.add_done_callback(partial(whole.note, last=n == end))
+                record = Record(f"{self._stream}-{n - 1}", Lane.BULK, body, 0, boot, at_ns)
+                self._lanes[Lane.BULK][record.id] = Held(record, [one], before=n)
+                self.body_bytes += len(body)
+            for each in later:  # of the same lane, and behind it as before
+                self._lanes[Lane.BULK][each.record.id] = self._lanes[Lane.BULK].pop(each.record.id)
+
+    def in_order(self, singles: Sequence[Held]) -> tuple[Sequence[Held], Sequence[Batch]]:
+        """Of what one commit might take of each, what it may.
+
+        It stores bulk records that came alone before those that came together. So it takes none that came
+        behind a batch, and no batch that came behind one that it does not take.
+        """
+        alone = self._lanes[Lane.BULK]
+        if not alone or not self.batches:
+            return singles, self.batches
+        first = self.batches[0].ordinal
+        singles = [each for each in singles if each.record.lane is not Lane.BULK or each.before <= first]
+        taken = sum(each.record.lane is Lane.BULK for each in singles)
+        left = next(islice(alone.values(), taken, None), None)
+        if left is None:
+            return singles, self.batches
+        return singles, [each for each in self.batches if each.ordinal < left.before]
 
     def remove(self, held: Held) -> None:
         """Hold it no more."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from dxad.outbox import Outbox
+from dxad.outbox.leasing import PREFIX
 from dxad.runtime.metrics import Metrics
 from dxad.types import Lane, Record
 from tests.durability.load import ATTEMPTS, SINKS, body_of, make, name_of
@@ -37,6 +38,8 @@ class Ledger:
     gone: set[str] = field(default_factory=set)
     had: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     refused: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    done: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """By pull consumer, what its acks have made durable."""
     ids: dict[str, str] = field(default_factory=dict)
     """By name, under which id it was delivered."""
     faults: list[str] = field(default_factory=list)
@@ -65,6 +68,8 @@ class Ledger:
                 self.had[sink].update(self._identify(told))
             case "refused", [sink, *told]:
                 self.refused[sink].update(self._identify(told))
+            case "done", [sink, *names]:
+                self.done[sink].update(names)
             case "dropped", [records, letters]:
                 self.dropped += int(records) - self._round[0]
                 self.dropped_letters += int(letters) - self._round[1]
@@ -98,6 +103,7 @@ class Ledger:
             dict(self.appended), dict(self.stored), set(self.gone),
             defaultdict(set, {sink: set(each) for sink, each in self.had.items()}),
             defaultdict(Counter, {sink: Counter(each) for sink, each in self.refused.items()}),
+            defaultdict(set, {sink: set(each) for sink, each in self.done.items()}),
             dict(self.ids), list(self.faults), self.dropped, self.dropped_letters, self.quota,
             self.killed + self._open, self.late_ms,
         )  # fmt: skip
@@ -208,8 +214,11 @@ def _of_sink(ledger: Ledger, found: Found, sink: str, lanes: Iterable[Lane]) -> 
         elif ledger.ids.get(name, each.id) != each.id:
             faults.append(f"{name} is now {each.id}, it was delivered as {ledger.ids[name]}")
     faults += [f"dead letter {name} is another" for name, body in dead.items() if body != body_of(name)]
-    never = [_name(each) for each in again if not ledger.refused[sink][_name(each)]]
-    faults += [f"{name} was never refused" for name in never]
+    if not sink.startswith(PREFIX):  # of a consumer, what is out stands aside as well
+        never = [_name(each) for each in again if not ledger.refused[sink][_name(each)]]
+        faults += [f"{name} was never refused" for name in never]
+    done = {_name(each) for each in (*offered, *again)} & ledger.done[sink]
+    faults += [f"{name} comes again, its ack had returned" for name in done]
     faults += [f"{name} was buried too soon" for name in dead if ledger.refused[sink][name] < ATTEMPTS]
     if faults:
         return faults
@@ -240,10 +249,9 @@ def _out_of_order(ledger: Ledger, offered: Sequence[Record]) -> list[str]:
         seqs = [each.seq for each in mine]
         if seqs != sorted(set(seqs)):
             faults.append(f"{lane.name} has seqs out of order")
-        for many in (False, True):  # of one commit, bulk records that came alone stand before the others
-            places = [ledger.appended[name] for name in map(_name, mine) if name.endswith("-m") is many]
-            if places != sorted(set(places)):
-                faults.append(f"{lane.name} is out of order")
+        places = [ledger.appended[name] for name in map(_name, mine)]
+        if places != sorted(set(places)):
+            faults.append(f"{lane.name} is out of order")
     faults += [
         f"{each.id} has seq {each.seq}, it was promised {promised}"
         for each in offered
@@ -267,12 +275,10 @@ def _not_excused(ledger: Ledger, sink: str, missing: dict[Lane, list[str]], left
     if count > ledger.dropped + _UNTOLD * ledger.killed:
         faults.append(f"{count} are missing, {ledger.dropped} were reported as dropped")
     for lane, names in missing.items():
-        for many in (False, True):  # see _out_of_order
-            gone = [ledger.appended[each] for each in names if each.endswith("-m") is many]
-            faults += [
-                f"{lane.name} up to {max(gone)} went, {each} of {ledger.appended[each]} did not"
-                for each in left
-                if gone and lane_of(each) >= lane and each.endswith("-m") is many
-                if ledger.appended[each] < max(gone)
-            ][:1]
+        last = max(ledger.appended[each] for each in names)
+        faults += [
+            f"{lane.name} up to {last} went, {each} of {ledger.appended[each]} did not"
+            for each in left
+            if lane_of(each) >= lane and ledger.appended[each] < last
+        ][:1]
     return faults

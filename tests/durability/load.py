@@ -3,6 +3,7 @@
     python -m tests.durability.load FOLDER --round N --records N [--quota BYTES] [--kill] [--sweep S]
 
 Two sinks take what is appended in three lanes: they ack, lose acks, refuse, and bury what they refused twice.
+A pull consumer's two agents lease the same: they ack, give back, ask for more time, or are not heard of again.
 Each line of `FOLDER/marks` is one write, so that whoever traces the process, or kills it, knows the order of
 marks and of what was done to the disk (`ledger.py` reads them):
 
@@ -12,6 +13,7 @@ marks and of what was done to the disk (`ledger.py` reads them):
     gone NAME …              their future raised OutboxFull
     had SINK NAME=ID …       the sink has these; said before the ack
     refused SINK NAME=ID …   it refused these; said before the outbox is told
+    done SINK NAME …         the consumer's ack of these has returned: they do not come again
     dropped N LETTERS        so many records, and dead letters, the round has reported as dropped so far
     tick MS                  the event loop came by so late
     ended ROUND              closed in peace
@@ -32,21 +34,29 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from dxad.errors import OutboxFull
+from dxad.errors import NotConnected, OutboxFull
 from dxad.outbox import Outbox
+from dxad.outbox.leasing import PREFIX
 from dxad.outbox.limits import Limits
+from dxad.pulling import Consumers
 from dxad.runtime.clock import Clock, SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
-from dxad.types import Lane, Record
+from dxad.types import Document, Lane, Record
 
-__all__ = ["FILE", "MARKS", "SINKS", "body_of", "make", "name_of"]
+__all__ = ["AGENT", "FILE", "MARKS", "SINKS", "body_of", "make", "name_of"]
 
 FILE: Final = "outbox.db"
 MARKS: Final = "marks"
-SINKS: Final = {"all": frozenset(Lane), "urgent": frozenset({Lane.CRITICAL, Lane.NORMAL})}
+AGENT: Final = "agent"
+SINKS: Final = {
+    "all": frozenset(Lane),
+    "urgent": frozenset({Lane.CRITICAL, Lane.NORMAL}),
+    PREFIX + AGENT: frozenset(Lane),
+}
 ATTEMPTS: Final = 2
 _SHARE: Final = {Lane.CRITICAL: 1, Lane.NORMAL: 3, Lane.BULK: 6}
+_LEASE_NS: Final = 40_000_000
 _CHECKPOINT_PAGES: Final = 60
 """A checkpoint comes after so much: SQLite's thousands would not come within a test."""
 
@@ -82,6 +92,14 @@ class Load:
         self._metrics = Metrics()
         limits = Limits(keep_ns=300_000_000, reserve_bytes=2**20)
         self._box = make(folder / FILE, max_bytes=quota or 2**30, metrics=self._metrics, limits=limits)
+        self._consumers = Consumers(
+            self._box,
+            gateway="gw",
+            clock=SystemClock(),
+            metrics=self._metrics,
+            ttl=10**15,
+            tell=lambda _: None,
+        )
         self._pending: set[asyncio.Future[int]] = set()
         self._over = False
 
@@ -92,13 +110,19 @@ class Load:
         async with self._box as box:
             for sink, lanes in SINKS.items():
                 await box.subscribe(sink, lanes)
+            with suppress(NotConnected):
+                await self._lease(1)
             with suppress(AttributeError):
                 connection: sqlite3.Connection = box._store._connection
                 await box._in_thread(
                     lambda: connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
                 )
             self.mark("began", self._round, "quota" if self._quota else "free")
-            others = [asyncio.create_task(each) for each in (self._tick(), *map(self._consume, SINKS))]
+            sinks = [each for each in SINKS if not each.startswith(PREFIX)]
+            others = [
+                asyncio.create_task(each)
+                for each in (self._tick(), self._pull("one"), self._pull("two"), *map(self._consume, sinks))
+            ]
             await self._produce()
             if kill:
                 # On the store's thread: no write is under way of which nobody knows whether it was done.
@@ -179,6 +203,37 @@ class Load:
             await self._box.refuse(sink, refused, "not to my taste", most=ATTEMPTS)
         await self._box.ack(sink, taken)
 
+    async def _pull(self, agent: str) -> None:
+        """Like an agent that does not always come back."""
+        rng = random.Random(f"{agent} {self._round}")
+        while not self._over:
+            with suppress(NotConnected):
+                await self._work(await self._lease(rng.choice((1, 5, 30))), rng)
+            await asyncio.sleep(rng.uniform(0, 0.008))
+
+    async def _lease(self, limit: int) -> list[Document]:
+        lanes = [each.name.lower() for each in Lane]
+        return await self._consumers.lease(AGENT, limit=limit, lease_ns=_LEASE_NS, wants={"lanes": lanes})
+
+    async def _work(self, leases: list[Document], rng: random.Random) -> None:
+        """Do what is leased, give some of it back, forget some."""
+        names = {each["lease"]: _leased_name(each) for each in leases}
+        ids = {each["lease"]: each["event"]["id"] for each in leases}
+        lots = {each: rng.random() for each in names}
+        if rng.random() < 0.1:
+            self._consumers.extend(AGENT, list(names), _LEASE_NS)
+        back = [each for each, lot in lots.items() if lot < 0.1 or _is_hard(names[each])]
+        if back:
+            self.mark("refused", PREFIX + AGENT, *(f"{names[each]}={ids[each]}" for each in back))
+            await self._consumers.nack(AGENT, back, reason="cannot", delay_ns=0)
+        took = [each for each, lot in lots.items() if lot >= 0.2 and each not in back]
+        if took:
+            self.mark("had", PREFIX + AGENT, *(f"{names[each]}={ids[each]}" for each in took))
+            stale = (await self._consumers.ack(AGENT, took))["stale"]
+            done = [names[each] for each in took if each not in stale]
+            if done:
+                self.mark("done", PREFIX + AGENT, *done)
+
     async def _tick(self) -> None:
         """Whether the loop runs while the disk does not."""
         worst = 0.0
@@ -189,6 +244,15 @@ class Load:
             if late > worst:
                 worst = late
                 self.mark("tick", round(late * 1000))
+
+
+def _leased_name(lease: Document) -> str:
+    return name_of(bytes.fromhex(lease["event"]["unreadable"]))
+
+
+def _is_hard(name: str) -> bool:
+    """Whether it is given back each time, until it is buried."""
+    return hashlib.blake2b(name.encode()).digest()[3] < 4
 
 
 def told(records: Iterable[Record]) -> list[str]:

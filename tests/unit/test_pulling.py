@@ -76,6 +76,10 @@ async def on_disk(tmp_path):
         yield made
 
 
+def fails(*_: object, **__: object) -> None:
+    raise NotConnected("no disk")
+
+
 def ids(leased) -> list[str]:
     return [each["event"]["id"] for each in leased]
 
@@ -126,6 +130,20 @@ async def test_an_extended_lease_lasts(rig):
     await rig.clock.step(25 * S)
     assert await rig.lease() == []
     assert (await rig.consumers.ack("agent", [mine["lease"]]))["acked"] == 1
+
+
+async def test_an_ack_that_the_disk_does_not_take_is_asked_again(rig, monkeypatch):
+    await rig.append("a")
+    mine = await rig.lease(lease_s=10**6)
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.box._store, "commit", fails)
+        with pytest.raises(NotConnected, match="no disk"):
+            await rig.consumers.ack("agent", tokens(mine))
+    while rig.box.snapshot()["degraded"]:
+        await rig.clock.step(S)
+    assert await rig.lease() == []  # it is still its own
+    assert await rig.consumers.ack("agent", tokens(mine)) == {"acked": 1, "stale": []}
+    assert sql(rig.path, "SELECT * FROM refusals") == []
 
 
 async def test_what_is_given_back_comes_at_once_or_after_its_delay(rig):

@@ -63,6 +63,21 @@ class TestSegments:
             assert [each.seq for each in read] == [8, 1, 2, 3, 4, 5]
             assert read[4].id == "one"
 
+    async def test_stand_in_order_with_single_records_of_the_same_commit(self, make):
+        async with make(commit_window_s=60.0) as box:
+            await box.subscribe("s", ALL)
+            stored = []
+            for n in range(3):
+                stored.append(box.append(record(f"single {n}", Lane.BULK)))
+                stored += [box.append_bulk([b"batch %d" % n] * 3) for _ in range(2)]
+            stored.append(box.append(record("urgent")))
+            assert [await each for each in stored[:-1]] == sorted(each.result() for each in stored[:-1])
+            _, *read = await box.fetch("s", 100)
+            assert [each.body[:8] for each in read] == [
+                body for n in range(3) for body in (b"single %d" % n, *[b"batch %d" % n] * 6)
+            ]
+            assert [each.result() for each in stored[:3]] == [read[0].seq, read[3].seq, read[6].seq]
+
     async def test_go_when_all_sinks_are_past_them(self, make, path):
         async with make() as box:
             await box.subscribe("s", ALL)

@@ -1,11 +1,13 @@
 """What the outbox does with files that are damaged, old or new, and with disks that fail."""
 
+import asyncio
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from functools import partial
 
 import pytest
 
@@ -18,6 +20,19 @@ ALL = frozenset(Lane)
 MIB = 2**20
 
 Make = Callable[..., Outbox]
+
+
+class FailsLate(sqlite3.Connection):
+    """Commits, and says that it could not."""
+
+    fails = False
+
+    def execute(self, sql, *values):
+        done = super().execute(sql, *values)
+        if sql == "COMMIT" and FailsLate.fails:
+            FailsLate.fails = False
+            raise sqlite3.OperationalError("disk I/O error")
+        return done
 
 
 class TestDamage:
@@ -179,6 +194,69 @@ class TestBrokenDisk:
             assert [each.done() for each in critical] == [True] * 2 + [False] * 10
             assert metrics.by_label("dxad_records_dropped_total", "lane") == {"bulk": 5, "critical": 2}
             assert codes(health) == {"outbox.degraded", "outbox.full"}
+
+    async def test_what_waited_in_memory_is_stored_in_the_order_it_came(self, make, tmp_path, clock):
+        async with self.without_disk(make, tmp_path) as box:
+            stored = []
+            for n in range(3):
+                stored.append(box.append(record(f"single {n}", Lane.BULK)))
+                stored.append(box.append_bulk([b"batch %d" % n] * 3))
+            in_memory = await box.fetch("s", 100)
+            (tmp_path / "gone").mkdir()
+            while not all(each.done() for each in stored):
+                await clock.step(1_000_000_000)
+            read = await box.fetch("s", 100)
+            assert ids(read) == ids(in_memory)
+            assert (
+                [each.result() for each in stored]
+                == [1, 4, 5, 8, 9, 12]
+                == [read[n].seq for n in (0, 3, 4, 7, 8, 11)]
+            )
+
+    async def test_a_batch_is_told_the_place_of_its_last_record(self, make, tmp_path, clock):
+        async with self.without_disk(make, tmp_path) as box:
+            stored = box.append_bulk([b"1", b"2", b"3"])
+            await box.ack("s", (await box.fetch("s", 100))[1:])  # the others need no disk any more
+            (tmp_path / "gone").mkdir()
+            while not stored.done():
+                await clock.step(1_000_000_000)
+            assert stored.result() == 0
+
+    async def test_a_commit_that_failed_and_is_there_all_the_same_is_not_stored_twice(
+        self, make, path, monkeypatch, clock
+    ):
+        """The sync failed, but not the disk: what stands in the log is read again."""
+        monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=FailsLate))
+        async with make(commit_window_s=60.0) as box:
+            await box.subscribe("s", ALL)
+            await box.append(record("before"))
+            monkeypatch.setattr(FailsLate, "fails", True)
+            stored = [box.append(record("a", Lane.BULK)), box.append_bulk([b"1", b"2", b"3"])]
+            stored.append(box.append(record("urgent")))
+            await until(lambda: box.snapshot()["degraded"])
+            stored.append(box.append_bulk([b"4"]))
+            while not all(each.done() for each in stored):
+                await clock.step(1_000_000_000)
+            read = await box.fetch("s", 100)
+            assert [each.body.strip(b".") for each in read] == [
+                b"before", b"urgent", b"a", b"1", b"2", b"3", b"4",
+            ]  # fmt: skip
+            assert [each.result() for each in stored] == [read[n].seq for n in (2, 5, 1, 6)]
+            assert box.backlog("s").pending == 7 == sum(box.snapshot()["stored"].values())
+
+    async def test_a_disk_that_fails_is_not_asked_again_and_again(self, make, tmp_path, monkeypatch):
+        async with self.without_disk(make, tmp_path) as box:
+            monkeypatch.setattr(commits, "_COMMIT_BYTES", 1000)
+            asked = []
+            commit = box._store.commit
+            monkeypatch.setattr(box._store, "commit", lambda *a, **k: (asked.append(1), commit(*a, **k))[1])
+            for n in range(10):
+                box.append(record(f"r{n}", size=900))
+            await box._commits.commit()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            await box.fetch("s", 1)  # behind whatever the store's thread was given
+            assert len(asked) == 1
 
     async def test_closing_says_what_is_lost(self, make, tmp_path, metrics):
         async with self.without_disk(make, tmp_path) as box:
