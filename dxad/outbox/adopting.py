@@ -36,8 +36,9 @@ class Adopting:
     ) -> Iterator[tuple[list[Record], Bulk | None, int]]:
         """Records or a segment to be stored, and the number of their boot."""
         if kind == "records":
-            wanted = [each for each in rows if self._is_wanted(each[0], each[1])]
-            self.delivered += len(rows) - len(wanted)
+            once = {each[2]: each for each in rows}  # a row may stand in an older page as well
+            wanted = [each for each in once.values() if self._is_wanted(each[0], each[1])]
+            self.delivered += len(once) - len(wanted)
             for boot, group in groupby(sorted(wanted, key=lambda row: (row[3], row[0])), lambda row: row[3]):
                 records = [
                     Record(id_, Lane(lane), body, at_ns=at_ns) for _, lane, id_, _, at_ns, body in group
@@ -48,6 +49,7 @@ class Adopting:
                 segment = Segment(*row)
                 if (segment.stream, segment.ordinal) in self._bulk:
                     continue
+                self._bulk.add((segment.stream, segment.ordinal))
                 if not self._is_wanted(segment.last, Lane.BULK) and self._refused.isdisjoint(
                     range(segment.first, segment.last)
                 ):

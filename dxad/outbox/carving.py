@@ -1,6 +1,6 @@
 """Rows from the pages of a damaged SQLite file, without its trees: each leaf page is read on its own.
 
-Source: https://www.sqlite.org/fileformat2.html (b-tree pages §1.6, record format §2.1, write-ahead log §4).
+Source: https://www.sqlite.org/fileformat2.html (b-tree pages §1.6, record format §2.1).
 Whoever asks must tell by a checksum which rows are sound. Pages that the file calls free are left out, as far
 as that list can be read: what stands in them was deleted.
 """
@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+from dxad.outbox.frames import Log
 
 __all__ = ["Pages", "rows"]
 
@@ -31,8 +33,10 @@ class Pages:
         size = int.from_bytes(self._data[16:18], "big")
         size = 65536 if size == 1 else size
         self.size = size if size in {512 << n for n in range(8)} else 4096
-        log = path.with_name(path.name + "-wal")
-        self._newer = _logged(log.read_bytes(), self.size) if log.exists() else {}
+        log = Log(path.with_name(path.name + "-wal"))
+        self._newer = log.pages() if log.page_size == self.size else {}
+        self.damaged = log.damaged if log.damage else 0
+        """How many frames of the log are damaged."""
         self.count = max([len(self._data) // self.size, *self._newer])
 
     def __getitem__(self, number: int) -> bytes:
@@ -55,20 +59,38 @@ class Pages:
 
 
 def rows(pages: Pages) -> Iterator[tuple[int, Sequence[Value]]]:
-    """Row id and values of all rows on leaf pages of tables that look like rows."""
+    """Row id and values of all rows on leaf pages of tables that look like rows, of each table in order."""
     free = pages.free()
+    leaves: list[tuple[int, int]] = []
     for number in range(1, pages.count + 1):
-        page = pages[number]
-        start = _HEADER if number == 1 else 0
-        if number in free or len(page) < pages.size or page[start] != _LEAF:
-            continue
-        cells = int.from_bytes(page[start + 3 : start + 5], "big")
-        for place in range(min(cells, (pages.size - start - 8) // 2)):
-            at = int.from_bytes(page[start + 8 + 2 * place : start + 10 + 2 * place], "big")
+        if number not in free:
+            first = next(_cells(pages, number), None)
+            leaves += [] if first is None else [(_rowid(pages[number], first), number)]
+    for _, number in sorted(leaves):
+        for at in _cells(pages, number):
             try:
-                yield _row(pages, page, at)
+                yield _row(pages, pages[number], at)
             except (IndexError, ValueError, struct.error):
                 continue
+
+
+def _cells(pages: Pages, number: int) -> Iterator[int]:
+    """Where on a page rows begin, if it is a leaf of a table."""
+    page = pages[number]
+    start = _HEADER if number == 1 else 0
+    if len(page) < pages.size or page[start] != _LEAF:
+        return
+    cells = int.from_bytes(page[start + 3 : start + 5], "big")
+    for place in range(min(cells, (pages.size - start - 8) // 2)):
+        yield int.from_bytes(page[start + 8 + 2 * place : start + 10 + 2 * place], "big")
+
+
+def _rowid(page: bytes, at: int) -> int:
+    """Of the row that begins there; 0 if there is none."""
+    try:
+        return _varint(page, _varint(page, at)[1])[0]
+    except IndexError:
+        return 0
 
 
 def _row(pages: Pages, page: bytes, at: int) -> tuple[int, Sequence[Value]]:
@@ -139,34 +161,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + place + 1
     raise ValueError("unreachable")
-
-
-def _logged(log: bytes, size: int) -> dict[int, bytes]:
-    """The pages of all transactions that are whole in a write-ahead log."""
-    if len(log) < 32 or int.from_bytes(log[:4], "big") & ~1 != 0x377F0682:
-        return {}
-    order = ">" if log[3] & 1 else "<"
-    sums = _sums(log[:24], (0, 0), order)
-    if struct.pack(">II", *sums) != log[24:32]:
-        return {}
-    found: dict[int, bytes] = {}
-    pending: dict[int, bytes] = {}
-    for at in range(32, len(log) - size - 23, size + 24):
-        head, page = log[at : at + 24], log[at + 24 : at + 24 + size]
-        sums = _sums(page, _sums(head[:8], sums, order), order)
-        if head[8:16] != log[16:24] or struct.pack(">II", *sums) != head[16:24]:
-            break
-        pending[int.from_bytes(head[:4], "big")] = page
-        if int.from_bytes(head[4:8], "big"):
-            found |= pending
-            pending = {}
-    return found
-
-
-def _sums(data: bytes, start: tuple[int, int], order: str) -> tuple[int, int]:
-    one, two = start
-    words = struct.unpack(f"{order}{len(data) // 4}I", data)
-    for first, second in zip(words[::2], words[1::2], strict=True):
-        one = one + first + two & 0xFFFFFFFF
-        two = two + second + one & 0xFFFFFFFF
-    return one, two

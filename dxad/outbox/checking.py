@@ -18,7 +18,7 @@ def verdict(path: str) -> str:
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
             return database.check(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         return str(error) if database.is_damage(error) else "ok"
 
 

@@ -54,8 +54,11 @@ _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.S
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether the file itself is broken, so that opening it again would not help."""
-    return _code(error) in _DAMAGE
+    """Whether the file itself is broken, so that opening it again would not help.
+
+    What SQLite quotes of a damaged schema may be no text, and so no message of an error.
+    """
+    return _code(error) in _DAMAGE or isinstance(error, UnicodeError)
 
 
 def has_damaged_head(path: Path) -> bool:
@@ -98,14 +101,14 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
         sqlite3.Error: it cannot be used now, or ever (`is_damage`).
         ConfigError: a newer dxad has written it.
     """
+    if verdict := _log_damage(path):  # before SQLite takes what it holds for the whole, and drops the rest
+        raise _damage(verdict)
     with ExitStack() as undo:
         connection = sqlite3.connect(path, isolation_level=None)  # BEGIN and COMMIT are ours
         undo.callback(connection.close)
         connection.text_factory = _TEXT
         if not is_large(path) and (verdict := check(connection)) != "ok":
-            damage = sqlite3.DatabaseError(verdict)
-            damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise damage
+            raise _damage(verdict)
         _write_log_anew(connection, path)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
@@ -159,6 +162,22 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     )
     (zeros,) = connection.execute("SELECT count(*) FROM reserve").fetchone()
     return int((pages - free) * size - zeros * CHUNK_BYTES)
+
+
+def _damage(verdict: str) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError(verdict)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error
+
+
+def _log_damage(path: Path) -> str:
+    """What is damaged of the log that was left beside the file; empty if nothing is."""
+    log = path.with_name(path.name + "-wal")
+    if not log.exists() or not log.stat().st_size:
+        return ""
+    from dxad.outbox import frames  # noqa: PLC0415 - numpy, which whoever only looks does not need
+
+    return frames.Log(log).damage
 
 
 def _write_log_anew(connection: sqlite3.Connection, path: Path) -> None:

@@ -51,7 +51,7 @@ class Disk:
         self._clock = clock
         self._on_open = on_open
         self._on_fresh = on_fresh
-        self._broken = False
+        self._broken = ""
         self._space = space
         self._unfolded = 0
         self._at_rest = 0
@@ -65,8 +65,9 @@ class Disk:
             if self.connection is None:
                 raise NotConnected("the outbox's file is closed")
             yield self.connection
-        except (sqlite3.Error, OSError) as error:
-            self._broken = self._broken or self._is_damage(error)
+        except (sqlite3.Error, OSError, UnicodeError) as error:
+            if self._is_damage(error):
+                self._broken = self._broken or str(error)
             if not database.is_passing(error):
                 self._drop_connection()
             raise NotConnected(str(error)) from error
@@ -117,7 +118,7 @@ class Disk:
         Raises:
             NotConnected: always.
         """
-        self._broken = True
+        self._broken = verdict
         self._drop_connection()
         raise NotConnected(f"the outbox's file is damaged: {verdict}")
 
@@ -156,14 +157,15 @@ class Disk:
         if not self._broken:
             try:
                 return self._open_file(self._path)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, UnicodeError) as error:
                 if not self._is_damage(error):
                     raise
+                self._broken = str(error)
         small = salvage.small(self._path)
         now = datetime.fromtimestamp(self._clock.utc(self._clock.now()) / 1e9, UTC)
         self.set_aside = database.set_aside(self._path, now.strftime("%Y%m%dT%H%M%SZ"))
-        self._broken = False
-        log.error("%s is damaged; it was set aside as %s", self._path, self.set_aside)
+        log.error("%s is damaged (%s); it was set aside as %s", self._path, self._broken, self.set_aside)
+        self._broken = ""
         self._on_fresh()
         connection = self._open_file(self._path)
         small.put(connection)

@@ -29,7 +29,7 @@ def looking(path: Path) -> Iterator[Inspection]:
     with ExitStack() as stack:
         try:
             yield Inspection(_opened(path, stack))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from error

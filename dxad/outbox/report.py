@@ -145,8 +145,13 @@ class Report:
         )
         return to_record(event, Told(self.status.boot.id, self._clock.synchronised)), untold
 
+    def damaged(self, aside: Path) -> None:
+        """A damaged file was set aside, and is being taken over from."""
+        self._health.raise_condition("outbox.damaged", _SUBJECT, f"it was set aside as {aside}")
+
     def taken_over(self, aside: Path, counts: Mapping[str, int]) -> Record | None:
         """The event about what was taken over from a damaged file."""
+        self._health.clear("outbox.damaged", _SUBJECT, f"{counts['taken_over']} records were taken over")
         self._metrics.counter("dxad_records_salvaged_total").add(counts["taken_over"])
         self._salvaged = counts["taken_over"]
         if self._gateway is None:
@@ -165,6 +170,7 @@ class Report:
                 "taken_over": counts["taken_over"],
                 "delivered_before": counts["delivered"],
                 "damaged": counts["damaged"],
+                "damaged_log_frames": counts["frames"],
                 "complete": bool(counts["complete"]),
             },
         )

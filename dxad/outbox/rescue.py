@@ -98,6 +98,7 @@ class Rescue:
     async def _take_over(self, aside: Path) -> None:
         """Store again what can be read of a damaged file, and was not delivered."""
         began = asyncio.get_running_loop().time()
+        self._report.damaged(aside)
         await self._ask(partial(self._store.begin_rescue, aside))
         unpacker = msgpack.Unpacker(max_buffer_size=2**30)
         counts: Counter[str] = Counter()
@@ -105,7 +106,7 @@ class Rescue:
             unpacker.feed(chunk)
             for kind, rows in unpacker:
                 if kind == "done":
-                    counts.update({"damaged": rows["damaged"], "complete": 1})
+                    counts.update({"damaged": rows["damaged"], "frames": rows["frames"], "complete": 1})
                     continue
                 stored, dropped = await self._ask(partial(self._store.adopt, kind, rows))
                 counts.update(stored)
@@ -114,8 +115,9 @@ class Rescue:
         aside.with_name(aside.name + _MARK).touch()
         took_s = asyncio.get_running_loop().time() - began
         log.warning(
-            "%s: %d records taken over in %.1f s, %d had been delivered, %d were damaged%s",
-            aside, counts["taken_over"], took_s, counts["delivered"], counts["damaged"],
+            "%s: %d records taken over in %.1f s, %d had been delivered, %d and %d frames of its log were"
+            " damaged%s",
+            aside, counts["taken_over"], took_s, counts["delivered"], counts["damaged"], counts["frames"],
             "" if counts["complete"] else ", and reading ended early",
         )  # fmt: skip
         event = self._report.taken_over(aside, counts)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgpack
 
@@ -80,11 +81,11 @@ def small(path: Path) -> Small:
 
 def said(path: Path) -> Iterator[tuple[str, Any]]:
     """All else that can be read of the file at `path`, in order."""
-    pages = carving.Pages(path)  # before SQLite looks at the log
+    pages = carving.Pages(path)
     letters = _read(path, f"SELECT {LETTERS} FROM dead_letters")  # noqa: S608
     for start in range(0, len(letters), 100):
         yield "letters", letters[start : start + 100]
-    counts = {"records": 0, "segments": 0, "damaged": 0}
+    counts = {"records": 0, "segments": 0, "damaged": 0, "frames": pages.damaged}
     batches: dict[str, list[Sequence[Any]]] = {"records": [], "segments": []}
     size = 0
     for rowid, values in carving.rows(pages):
@@ -136,10 +137,11 @@ def _read(path: Path, statement: str) -> list[Sequence[Any]]:
     """The rows of a table, up to the first that cannot be read."""
     rows: list[Sequence[Any]] = []
     try:
-        with closing(sqlite3.connect(path)) as connection:
+        # Who could write would fold in what it takes for the log, and delete the rest.
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
             rows.extend(connection.execute(statement))
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):  # see `is_damage`
         pass
     return rows
 

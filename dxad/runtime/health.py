@@ -60,6 +60,9 @@ CONDITIONS: Final = {
         "warning", "a sink refuses record after record; nothing new is offered until it takes them"
     ),
     "outbox.degraded": Kind("error", "the outbox cannot write to disk; records are held in memory only"),
+    "outbox.damaged": Kind(
+        "error", "the outbox's file was damaged: what can be read of it is taken over into a fresh one"
+    ),
     "outbox.cramped": Kind(
         "warning", "the disk is nearly full: the outbox lives on the room that it took hold of before"
     ),

@@ -2,8 +2,8 @@
 
 ``states.broken`` of so many states that a disk could be in after a cut; its reference is what the same cuts
 do to an outbox that does not sync its log before it promises, as `synchronous=NORMAL` does not.
-``states.promised`` is how many records were promised at the last cut. With ``--fault`` the disk fails besides, and
-there is no reference.
+``states.promised`` is how many records were promised at the last cut. With ``--fault`` the disk fails
+besides, and there is no reference.
 """
 
 import asyncio

@@ -3,7 +3,7 @@
     python -m tests.durability.load FOLDER --round N --records N [--quota BYTES] [--kill] [--sweep S]
 
 Two sinks take what is appended in three lanes: they ack, lose acks, refuse, and bury what they refused twice.
-A pull consumer's two agents lease the same: they ack, give back, ask for more time, or are not heard of again.
+A pull consumer's two agents lease the same: they ack, give back, ask for time, or are not heard of again.
 Each line of `FOLDER/marks` is one write, so that whoever traces the process, or kills it, knows the order of
 marks and of what was done to the disk (`ledger.py` reads them):
 

@@ -86,7 +86,7 @@ class TestDamage:
             assert ids(await box.fetch("s", 3)) == ["b", "c"]
             assert not box.snapshot()["set_aside"]
 
-    @pytest.mark.parametrize("damage", ["header", "read-only", "format", "pages", "text"])
+    @pytest.mark.parametrize("damage", ["header", "read-only", "format", "schema", "pages", "text"])
     async def test_a_damaged_file_is_set_aside(self, make, path, caplog, clock, damage):
         async with make() as box:
             for n in range(200):
@@ -98,6 +98,8 @@ class TestDamage:
                 overwrite(path, 18, b"\x06")
             case "format":
                 overwrite(path, 47, b"\x44")
+            case "schema":  # of which SQLite quotes a part that is no text
+                overwrite(path, path.read_bytes().index(b"CREATE TABLE") + 8, b"\xe5")
             case "pages":
                 for page in range(1, 8):
                     overwrite(path, page * 4096, b"\xff" * 64)

@@ -1,0 +1,113 @@
+"""A log that is damaged is told from one that a power cut has left."""
+
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from dxad.outbox.frames import Log
+
+PAGE = 4096
+FRAME = PAGE + 24
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A log of two generations: the newer one has 30 transactions, of one to three frames each."""
+    path = tmp_path_factory.mktemp("log") / "f.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for each in ("journal_mode=WAL", "wal_autocheckpoint=0"):
+            connection.execute(f"PRAGMA {each}")
+        connection.execute("CREATE TABLE t (body BLOB)")
+        older = path.with_name("older")
+        for n in range(90):
+            connection.execute("INSERT INTO t VALUES (?)", (b"%d" % n * 300,))
+        shutil.copy(path.with_name("f.db-wal"), older)
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        for n in range(30):
+            connection.execute("INSERT INTO t VALUES (?)", (b"%d" % n * 600,))
+        return path.with_name("f.db-wal").read_bytes(), older.read_bytes()
+
+
+@pytest.fixture
+def look(tmp_path):
+    def look(data: bytes) -> Log:
+        (tmp_path / "log").write_bytes(data)
+        return Log(tmp_path / "log")
+
+    return look
+
+
+def commits(data: bytes) -> list[int]:
+    """The frames of the newer generation that end a transaction."""
+    frames = range((len(data) - 32) // FRAME)
+    heads = [data[32 + n * FRAME : 56 + n * FRAME] for n in frames]
+    return [
+        n
+        for n, head in zip(frames, heads, strict=True)
+        if head[4:8] != bytes(4) and head[8:16] == data[16:24]
+    ]
+
+
+def flipped(data: bytes, *places: int) -> bytes:
+    spoilt = bytearray(data)
+    for each in places:
+        spoilt[each] ^= 1
+    return bytes(spoilt)
+
+
+def test_a_sound_log_is_none(made, look):
+    data, _ = made
+    log = look(data)
+    assert not log.damage
+    assert 30 == len(commits(data)) < commits(data)[-1] < (len(data) - 32) // FRAME - 1  # older frames follow
+    assert len(log.pages()) > 10
+    assert not look(b"").damage
+    assert not look(bytes(100_000)).damage
+
+
+@pytest.mark.parametrize("at", [0, 3, 9, 100, 4000])
+def test_one_bad_frame_before_others_is_damage(made, look, at):
+    data, _ = made
+    ends = commits(data)
+    for frame in range(ends[-2]):
+        log = look(flipped(data, 32 + frame * FRAME + at))
+        assert log.damage, frame
+        assert log.damaged <= 1
+    pages = look(data).pages()
+    assert len(log.pages()) >= len(pages) - 1
+    assert sum(log.pages().get(number) == page for number, page in pages.items()) >= len(pages) - 1
+
+
+def test_what_a_power_cut_leaves_of_the_last_transaction_is_none(made, look):
+    data, _ = made
+    *_, before, last = commits(data)
+    rng = random.Random(1)
+    end = 32 + (last + 1) * FRAME
+    for _ in range(60):
+        torn = bytearray(data)
+        for sector in range((32 + (before + 1) * FRAME) // 512 + 1, end // 512 + 1):
+            if rng.random() < 0.5:
+                start = sector * 512
+                torn[start : start + 512] = rng.choice((bytes(512), data[: 32 * FRAME][start % 9999 :][:512]))
+        assert not look(bytes(torn)).damage
+    for cut in range(0, len(data), 5555):
+        assert not look(data[:cut]).damage
+
+
+def test_a_damaged_header_is_damage(made, look):
+    data, _ = made
+    whole = look(data).pages()
+    for at in range(32):
+        log = look(flipped(data, at))
+        assert log.damage, at
+        assert len(log.pages().items() & whole.items()) >= len(whole) - 1
+
+
+def test_a_header_that_is_being_written_is_none(made, look):
+    data, older = made
+    assert look(older).pages()
+    for cut in (0, 12, 16, 20, 24, 28, 32):
+        assert not look(data[:cut] + older[cut:]).damage
