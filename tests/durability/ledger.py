@@ -148,9 +148,12 @@ async def look(path: Path, *, whole: bool = True) -> Found:
         while (degraded := box.snapshot()["degraded"]) and not whole:
             await _healed(box)
             offered, refused = await _read(box)
+        aside = box.snapshot()["set_aside"]
+        if aside and not whole:
+            await _taken_over(box)
+            offered, refused = await _read(box)
         if degraded is None:
             await _try(box, offered)
-        aside = box.snapshot()["set_aside"]
         damaged = int(metrics.total("dxad_records_dead_total", reason="damaged"))
     dead: dict[str, dict[str, bytes]] = {sink: {} for sink in SINKS}
     for sink, body in _dead_letters(path, whole=whole):
@@ -166,6 +169,12 @@ async def _read(box: Outbox) -> tuple[dict[str, list[Record]], dict[str, list[Re
 async def _healed(box: Outbox) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while box.snapshot()["degraded"]:  # noqa: ASYNC110 - what is waited for happens in a thread
+            await asyncio.sleep(0.01)
+
+
+async def _taken_over(box: Outbox) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while box.snapshot()["salvaged"] is None:  # noqa: ASYNC110 - what is waited for is a process
             await asyncio.sleep(0.01)
 
 
