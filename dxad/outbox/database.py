@@ -214,7 +214,8 @@ def _write_log_anew(connection: sqlite3.Connection, path: Path) -> None:
 def child(module: str, path: Path) -> tuple[list[str], dict[str, str]]:
     """Command and environment to run one of our modules on a file, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # it finds what we found
-    return [sys.executable, "-P", "-m", module, str(path)], environment
+    quiet = "ignore::RuntimeWarning:runpy"  # that the package has imported the module as well
+    return [sys.executable, "-P", "-W", quiet, "-m", module, str(path)], environment
 
 
 def _migrate(path: Path) -> None:

@@ -1,5 +1,6 @@
-"""An outbox whose file or log is damaged: it opens, what can be read is there, what is lost is said, and nothing
-is delivered that was not appended.
+"""An outbox whose file or log is damaged: it opens, what can be read is there, what is lost is said.
+
+Nothing is delivered that was not appended.
 
 DXAD_DAMAGED=200 damages more of them, and prints what was lost.
 """
