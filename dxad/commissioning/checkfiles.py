@@ -206,17 +206,17 @@ def certificates(config: Config) -> Iterator[tuple[str, Path, Path | None]]:
         if not isinstance(each, BaseModel):
             continue
         for name in _TRUSTED:
-            if isinstance(path := getattr(each, name, None), Path):
+            if (path := _file_of(getattr(each, name, None))) is not None:
                 yield f"{key}.{name}", path, None
         for name, private in _PAIRS.items():
-            if isinstance(path := getattr(each, name, None), Path):
+            if (path := _file_of(getattr(each, name, None))) is not None:
                 yield f"{key}.{name}", path, _file_of(getattr(each, private, None))
 
 
-def _file_of(value: Path | Secret | None) -> Path | None:
+def _file_of(value: Any) -> Path | None:
     """Where it is; None where nobody can tell here, which is told with the secrets."""
     if not isinstance(value, Secret):
-        return value
+        return value if isinstance(value, Path) else None
     try:
         return value.path()
     except ConfigError:

@@ -27,11 +27,13 @@ _PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "PA
 class TlsSection(Section):
     """Whom to trust, and who we are."""
 
-    ca: Path | None = Field(
-        None, strict=False, description="PEM file of the authorities to trust; default: the system's"
+    ca: Annotated[Path, Field(strict=False)] | Secret | None = Field(
+        None,
+        description="PEM file of the authorities to trust: a path, or a secret by reference; default: the "
+        "system's",
     )
-    certificate: Path | None = Field(
-        None, strict=False, description="PEM file of our own certificate, for peers that want one"
+    certificate: Annotated[Path, Field(strict=False)] | Secret | None = Field(
+        None, description="PEM file of our own certificate, for peers that want one: likewise"
     )
     key: Annotated[Path, Field(strict=False)] | Secret | None = Field(
         None, description="PEM file of its private key: a path, or a secret by reference"
@@ -49,22 +51,39 @@ class TlsSection(Section):
     def context(self) -> ssl.SSLContext:
         """Read the files; what they say is checked at every connection, host name included.
 
+        What is no file, a variable of the environment, can only be the authorities: PEM as text.
+
         Raises:
             ConfigError: one is not there, or is not what it should be.
         """
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"tls.ca: {self.ca}: {_words(error)}") from error
+        context = self._trusting()
         if self.certificate is not None:
-            key = self.key.path() if isinstance(self.key, Secret) else self.key
+            certificate, key = _file(self.certificate), None if self.key is None else _file(self.key)
             try:
-                context.load_cert_chain(self.certificate, key)
+                context.load_cert_chain(certificate, key)
             except (OSError, ssl.SSLError) as error:
                 raise ConfigError(
-                    f"tls.certificate, tls.key: {self.certificate}, {key}: {_words(error)}"
+                    f"tls.certificate, tls.key: {certificate}, {key}: {_words(error)}"
                 ) from error
         return context
+
+    def _trusting(self) -> ssl.SSLContext:
+        where: object = self.ca
+        try:
+            if isinstance(self.ca, Secret) and self.ca.env is not None:
+                where = f"${self.ca.env}"
+                authorities = self.ca.read()
+                if not authorities:  # which would mean the system's
+                    raise ConfigError(f"tls.ca: {where}: is empty")
+                return ssl.create_default_context(cadata=authorities)
+            where = None if self.ca is None else _file(self.ca)
+            return ssl.create_default_context(cafile=where)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"tls.ca: {where}: {_words(error)}") from error
+
+
+def _file(given: Path | Secret) -> Path:
+    return given.path() if isinstance(given, Secret) else given
 
 
 class _Inner(Protocol):

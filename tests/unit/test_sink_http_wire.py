@@ -303,8 +303,8 @@ class TestWhoWeAre:
         monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
         context = keys.server_context(client_certificate="required")
         async with answering(peer.take, tls=context) as url:
-            ours = {"certificate": str(certificate), "key": {"credential": key.name}}
-            async with connected(url, tls={"ca": str(keys.ca), **ours}) as sink:
+            ours = {"certificate": {"file": str(certificate)}, "key": {"credential": key.name}}
+            async with connected(url, tls={"ca": {"file": str(keys.ca)}, **ours}) as sink:
                 await sink.write(many(2))
             async with connected(url, tls={"ca": str(keys.ca)}) as sink:
                 with pytest.raises(NotConnected, match="certificate"):
@@ -315,6 +315,19 @@ class TestWhoWeAre:
         with pytest.raises(ConfigError, match=r"tls\.ca: /nowhere/ca\.pem: No such file"):
             async with connected("https://127.0.0.1:1/", tls={"ca": "/nowhere/ca.pem"}):
                 pass
+
+    async def test_the_authorities_may_stand_in_a_variable_which_had_better_not_be_empty(
+        self, keys, peer, monkeypatch
+    ):
+        tls = {"ca": {"env": "PLANT_CA"}}
+        monkeypatch.setenv("PLANT_CA", keys.ca.read_text())
+        async with answering(peer.take, tls=keys.server_context(client_certificate="optional")) as url:
+            async with connected(url, tls=tls) as sink:
+                await sink.write(many(1))
+            monkeypatch.setenv("PLANT_CA", "")
+            with pytest.raises(ConfigError, match=r"tls\.ca: \$PLANT_CA: is empty"):
+                async with connected(url, tls=tls):
+                    pass
 
 
 class TestWhomItTrusts:

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,8 +11,10 @@ import orjson
 import pytest
 
 from dxad.errors import Backoff, NotConnected, Rejected
+from dxad.event import Event, rfc3339, to_record
+from dxad.runtime.clock import SystemClock, boot_id
 from dxad.sinks.mqtt import Config, Mqtt
-from dxad.types import Record
+from dxad.types import NS_PER_S, Boot, Record
 from hw_sim import pki
 from hw_sim.ports import free_port
 from tests.httppeers import record
@@ -54,6 +57,22 @@ async def test_what_it_has_acknowledged_reaches_those_who_subscribe(mosquitto, v
         await until(lambda: len(heard) == 300)
     assert [orjson.loads(each.payload)["id"] for each in heard] == [str(n) for n in range(300)]
     assert {each.topic for each in heard} == {"dxad/gw3/normal/dxad.test"}
+
+
+async def test_the_broker_knows_until_when_an_event_counts(mosquitto):
+    clock = SystemClock()
+    at, now = clock.now(), time.time_ns()
+    attributes = {"expiresat": rfc3339(now + 3600 * NS_PER_S)}
+    beat = to_record(Event("beat", "dxad.test", "/gw", now, {}, at=at, attributes=attributes))
+    beat.boot = Boot(boot_id(), now - at, clock_ok=True)
+    async with hearing(mosquitto, "e/#") as heard:
+        async with connected(mosquitto, topic="e/{type}") as sink:
+            await sink.write([beat, record("for ever")])
+        await until(lambda: len(heard) == 2)
+    expiry = heard[0].message_expiry_interval
+    assert expiry is not None
+    assert 3000 < expiry <= 3600
+    assert heard[1].message_expiry_interval is None
 
 
 async def test_binary_mode_arrives_whole(mosquitto):

@@ -2,6 +2,7 @@
 
 section.py    what a configuration says of it
 topic.py      topics that an event fills
+expiry.py     how long a broker has to keep a message
 
 Source: CloudEvents 1.0.2, MQTT protocol binding, https://github.com/cloudevents/spec; MQTT 5.0 (OASIS, 2019)
 §3.1.2.5 (last will), §3.4.2.1 (reason codes of PUBACK), §4.9 (flow control). In 3.1.1 a PUBACK has no reason:
@@ -38,7 +39,9 @@ from dxad.links.mqttdial import Dial
 from dxad.links.mqttwindow import Window
 from dxad.placeholders import facts
 from dxad.plugin import Plugin
+from dxad.runtime.clock import Clock, SystemClock, boot_id
 from dxad.runtime.turns import in_turns
+from dxad.sinks.mqtt.expiry import expiry_s
 from dxad.sinks.mqtt.section import PORTS, Config
 from dxad.sinks.mqtt.topic import TopicTemplate
 from dxad.types import NS_PER_S, Record
@@ -74,6 +77,7 @@ class _Message:
     retain: bool
     content_type: str | None = None
     properties: Sequence[tuple[str, str]] = ()
+    expiry_s: int | None = None
 
     def packet(self, packet_id: int) -> mqtt5.PublishPacket:
         return mqtt5.PublishPacket(
@@ -83,6 +87,7 @@ class _Message:
             packet_id=packet_id,
             retain=self.retain,
             payload_format_indicator=1,  # it is UTF-8
+            message_expiry_interval=self.expiry_s,
             content_type=self.content_type,
             user_properties=list(self.properties),
         )
@@ -91,8 +96,18 @@ class _Message:
 class Mqtt:
     """Publishes records to a broker, over one connection."""
 
-    def __init__(self, name: str, config: Config, *, state_dir: Path, gateway: str) -> None:  # noqa: ARG002 - all sinks are made alike
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        *,
+        state_dir: Path,  # noqa: ARG002 - likewise
+        gateway: str,
+        clock: Clock | None = None,
+    ) -> None:
         self._config = config
+        self._clock = clock or SystemClock()
+        self._boot = boot_id()
         self._gateway = gateway
         self._topic = TopicTemplate(config.topic)
         self._status = TopicTemplate(config.status).filled({"gateway": gateway}) if config.status else None
@@ -249,11 +264,13 @@ class Mqtt:
     def _message(self, record: Record) -> _Message:
         document = event.decode(record)
         topic = self._topic.filled(facts(record, document, self._gateway))
+        expiry = expiry_s(record, document, self._clock, self._boot)
         if self._config.mode == "binary":
             body, content_type = binarymode.content(document)
             properties = list(binarymode.attributes(document).items())
-            return _Message(topic, body, self._config.retain, content_type, properties)
-        return _Message(topic, orjson.dumps(document), self._config.retain, _CLOUD_EVENT)
+            return _Message(topic, body, self._config.retain, content_type, properties, expiry)
+        body = orjson.dumps(document)
+        return _Message(topic, body, self._config.retain, _CLOUD_EVENT, expiry_s=expiry)
 
     async def _publish(
         self, link: MqttLink, messages: Mapping[int, _Message], refused: dict[int, str]
