@@ -11,7 +11,7 @@ from typing import Final
 
 from dxad.errors import NotConnected
 from dxad.outbox import Outbox
-from dxad.outbox.inspection import Inspection, Page, Wanted
+from dxad.outbox.inspection import Inspection, Page, Wanted, event_of
 from dxad.runtime.clock import Clock
 from dxad.types import NS_PER_S, Document
 
@@ -22,7 +22,6 @@ HEARTBEAT_NS: Final = 15 * NS_PER_S
 _AT_ONCE: Final = 100
 _BACK_AT_ONCE: Final = 256
 """Records that the first look back covers; each further one covers four times as many."""
-_FAILS_NS: Final = NS_PER_S
 
 
 class Tailing:
@@ -46,36 +45,38 @@ class Tailing:
                 `wanted` begins with some time, with all since then.
 
         Yields:
-            `records`, each with `seq` and `event`; `next`, the seq that has been reached; `remark`, what has
-            to be said besides. The first comes at once; without news one comes each 15 s, without records.
+            `records`, each with `event` and `seq`, which is None while it is in memory alone; `next`, the seq
+            that is reached; `remark`, what has to be said besides. The first comes at once; without news one
+            comes each 15 s, without records.
 
         Raises:
-            NotConnected: the disk fails at the beginning; later, a remark tells of it.
+            NotConnected: the disk cannot be read at the beginning; later, a remark tells of it.
         """
         with self._outbox.watching(wanted.lanes) as news:
             remark = ""
             place, newest = await self._begin(wanted, after, lines)
             if place > newest:
                 place, remark = 0, "the outbox is another one than it was: this is its beginning"
-            yield {"records": [], "next": place, "remark": remark}
-            fails = False
+            yield _told([], place, remark)
+            memory = _Memory(self._outbox, wanted)
             while self._outbox.is_open:
                 news.clear()
-                try:
-                    page, newest = await self._look(wanted, place)
-                except NotConnected as error:
-                    if not fails:
-                        yield {"records": [], "next": place, "remark": f"the outbox's disk fails: {error}"}
-                    fails = True
-                    await self._clock.sleep_until(self._clock.now() + _FAILS_NS)
-                    continue
-                fails = False
-                place = newest if page.next is None else page.next
+                page, place = await self._next(wanted, place)
                 remark = f"{page.damaged} records are damaged, and were passed over" if page.damaged else ""
-                if page.found or remark:
-                    yield {"records": page.found, "next": place, "remark": remark}
-                if page.next is None and not await self._heard(news):
-                    yield {"records": [], "next": place, "remark": ""}
+                if found := memory.unseen(page.found, whole=page.next is None):
+                    yield _told(found, place, remark)
+                elif remark := memory.remark() or remark:
+                    yield _told([], place, remark)
+                elif page.next is None and not await self._heard(news):
+                    yield _told([], place)
+
+    async def _next(self, wanted: Wanted, place: int) -> tuple[Page, int]:
+        """Some more, and the place that is reached; nothing while the disk cannot be read."""
+        try:
+            page, newest = await self._look(wanted, place)
+        except NotConnected:
+            return Page(), place
+        return page, newest if page.next is None else page.next
 
     async def _begin(self, wanted: Wanted, after: int | None, lines: int | None) -> tuple[int, int]:
         """The seq to begin behind, and the newest there is."""
@@ -125,3 +126,49 @@ class Tailing:
                 each.cancel()
             await asyncio.wait([waits, sleeps])
         return news.is_set()
+
+
+class _Memory:
+    """What has been seen from memory while the disk failed, and is not seen again once it is on disk."""
+
+    def __init__(self, outbox: Outbox, wanted: Wanted) -> None:
+        self._outbox = outbox
+        self._wanted = wanted
+        self._seen: set[str] = set()
+        self._told: str | None = None
+        self._fails: str | None = None
+
+    def unseen(self, stored: list[Document], *, whole: bool) -> list[Document]:
+        """Those of what is stored that are new, and what is in memory alone: that has no place yet.
+
+        Args:
+            stored: what was read from disk.
+            whole: whether that is all there is.
+        """
+        self._fails, held = self._outbox.held(self._wanted.lanes)
+        found = [each for each in stored if each["event"].get("id") not in self._seen]
+        if self._fails is None:
+            self._told = None
+            if whole:
+                self._seen.clear()
+            return found
+        known = self._seen | {each["event"].get("id") for each in found}
+        for record in held:
+            if record.id in known or not self._wanted.takes(record):
+                continue
+            event = event_of(record)
+            if self._wanted.selection.takes(event):
+                self._seen.add(record.id)
+                found.append({"seq": None, "event": event})
+        return found
+
+    def remark(self) -> str:
+        """That the disk fails, once for each time it does."""
+        if self._fails is None or self._told is not None:
+            return ""
+        self._told = self._fails
+        return f"the outbox's disk fails, and what is new is in memory alone: {self._fails}"
+
+
+def _told(records: list[Document], place: int, remark: str = "") -> Document:
+    return {"records": records, "next": place, "remark": remark}

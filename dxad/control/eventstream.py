@@ -23,12 +23,14 @@ def encode(page: Document) -> bytes:
     events goes on from there, too.
 
     Args:
-        page: `records`, each with `seq` and `event`; `next`, the place that is reached; `remark`.
+        page: `records`, each with `event`, and `seq` where it has a place; `next`, the place that is reached;
+            `remark`.
     """
     parts = [f": {_line(page['remark'])}\n\n".encode()] if page["remark"] else []
     for each in page["records"]:
         kind = _line(each["event"].get("type", ""))
-        parts.append(f"id: {each['seq']}\nevent: {kind}\ndata: ".encode())
+        place = "" if each["seq"] is None else f"id: {each['seq']}\n"
+        parts.append(f"{place}event: {kind}\ndata: ".encode())
         parts += orjson.dumps(each["event"]), b"\n\n"
     if not page["records"]:
         parts.append(f": alive\nid: {page['next']}\n\n".encode())

@@ -371,6 +371,11 @@ class Outbox:
         finally:
             del self._watching[news]
 
+    def held(self, lanes: AbstractSet[Lane]) -> tuple[str | None, list[Record]]:
+        """Why the disk takes nothing, and what of these lanes is in memory alone therefore."""
+        why, unsaved = self._commits.degraded, self._commits.unsaved
+        return why, [each.record for each in unsaved if each.record.lane in lanes] if why else []
+
     @property
     def is_open(self) -> bool:
         """Whether it can be asked."""

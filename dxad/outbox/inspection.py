@@ -20,7 +20,7 @@ from dxad.outbox.segments import Segment
 from dxad.selection import EVERYTHING, Selection
 from dxad.types import UNKNOWN_BOOT, Document, Lane, Record
 
-__all__ = ["Inspection", "LetterWanted", "Page", "Wanted"]
+__all__ = ["Inspection", "LetterWanted", "Page", "Wanted", "event_of"]
 
 _AT_ONCE: Final = 256
 _SCANNED_MOST: Final = 2048
@@ -157,7 +157,7 @@ class Inspection:
                 scanned, after = scanned + 1, record.seq
                 if not wanted.takes(record):
                     continue
-                found = _event(record)
+                found = event_of(record)
                 if not wanted.selection.takes(found):
                     continue
                 page.found.append(tell(record, found))
@@ -212,7 +212,7 @@ class Inspection:
         sound = [] if row is None else self._reading.these(self._connection, row).sound
         if not sound:
             return None
-        return _told(sound[0], _event(sound[0]), _Standing(self._connection), whole=True)
+        return _told(sound[0], event_of(sound[0]), _Standing(self._connection), whole=True)
 
     def span(self, wanted: Wanted, lane: Lane, through: int) -> tuple[int, int] | None:
         """First and last seq of what is wanted of a lane, up to and with a seq; None if there is none."""
@@ -304,7 +304,7 @@ class Inspection:
         of = dict(zip(_LETTERS.split(", "), row, strict=True))
         boot = self._boots.get(of["boot"], UNKNOWN_BOOT)
         record = Record(of["id"], Lane(of["lane"]), of["body"], of["seq"], boot, of["at_ns"])
-        told = _event(record)
+        told = event_of(record)
         return {
             "number": of["number"],
             "sink": of["sink"],
@@ -362,7 +362,7 @@ def _told(record: Record, told: Document, standing: _Standing, *, whole: bool) -
     }
 
 
-def _event(record: Record) -> Document:
+def event_of(record: Record) -> Document:
     """The CloudEvent; what is none is told as such, since an inspection has to go on."""
     try:
         return event.decode(record)

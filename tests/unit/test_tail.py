@@ -26,9 +26,10 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.selection import Selection
 from dxad.tailing import HEARTBEAT_NS, Tailing
-from dxad.types import Lane, Record
+from dxad.types import NS_PER_S, Lane, Record
 from tests.patience import PATIENCE_S
 from tests.unit.control.asking import ask, connected, soon
+from tests.unit.outbox.records import file_size_limit
 
 LANES = frozenset({Lane.CRITICAL, Lane.NORMAL})
 EVENTS = Wanted(LANES)
@@ -305,3 +306,25 @@ class TestOnALine:
         told = line({"type": "dxad.x", "time": "t", "data": {"reason": "\x1b[2Jgone"}})
         assert "\x1b" not in told.plain
         assert "unreadable" in line({"unreadable": "00"}).plain
+
+
+async def test_while_the_disk_fails_events_are_seen_from_memory_and_only_once(rig):
+    async with rig.box(rig.file) as box:
+        await append(box, "a")
+        pages = Tailing(box, rig.clock).follow(EVENTS, after=0)
+        assert await take(pages, 1) == ["a"]
+        with file_size_limit(4096):
+            stored = asyncio.ensure_future(box.append(event("b", pad="y" * 10_000)))
+            async with asyncio.timeout(5):
+                page = await anext(pages)
+                while not page["records"]:
+                    page = await anext(pages)
+            assert [(each["seq"], each["event"]["id"]) for each in page["records"]] == [(None, "b")]
+            assert "in memory alone" in (await anext(pages))["remark"]
+        async with asyncio.timeout(5):
+            while not stored.done():
+                await rig.clock.step(NS_PER_S)
+                await asyncio.sleep(0.005)
+        await append(box, "c")
+        assert await take(pages, 1) == ["c"], "b is known"
+        await pages.aclose()
