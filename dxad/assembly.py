@@ -371,7 +371,7 @@ class Assembly:
         self.scoring.replace(nodes.pipelines.values())
         self.ticker.adjust(period=profile.tick_ns, calls=self._beats(nodes))
         outbox = nodes.config.outbox
-        self.consumers.ttl = outbox.consumer_ttl
+        self.consumers.adjust(outbox, nodes.config.consumers)
         self.outbox.adjust(
             max_bytes=outbox.max_size, commit_window_s=profile.commit_window_s, limits=Limits.of(outbox)
         )

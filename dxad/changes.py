@@ -22,7 +22,7 @@ Fate = Literal["added", "removed", "rebuilt", "adjusted", "set"]
 _KINDS: Final = ("sources", "pipelines", "sinks", "telemetry")
 _LIVE: Final = frozenset({
     "profile", "memory_max", "log", "gateway.heartbeat", "gateway.tell", "gateway.tell_after",
-    "outbox.max_size", "outbox.consumer_ttl", "incidents.budget_per_hour",
+    "outbox.max_size", "outbox.consumer_ttl", "outbox.consumers", "incidents.budget_per_hour",
     "incidents.critical_per_hour", "incidents.reopen_within", "incidents.evidence.before",
     "incidents.evidence.after", "incidents.evidence_files", "incidents.evidence_size",
 })  # fmt: skip
@@ -136,7 +136,7 @@ def diff(old: Config, new: Config) -> Changes:
 
 def _is_live(key: str) -> bool:
     """Whether a setting, or a place in one that is an array, can change while the daemon runs."""
-    return not _LIVE.isdisjoint((key, key.rpartition(".")[0]))
+    return not _LIVE.isdisjoint((key, key.rpartition(".")[0])) or key.startswith("consumers.")
 
 
 def _nodes(kind: str, old: Mapping[str, Section], new: Mapping[str, Section]) -> Iterator[Change]:

@@ -13,6 +13,7 @@ from dxad.errors import NotConnected
 from dxad.outbox import Outbox
 from dxad.outbox.inspection import Inspection, Page, Wanted, event_of
 from dxad.runtime.clock import Clock
+from dxad.runtime.waits import comes_within
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["HEARTBEAT_NS", "Tailing"]
@@ -67,7 +68,9 @@ class Tailing:
                     yield _told(found, place, remark)
                 elif remark := memory.remark() or remark:
                     yield _told([], place, remark)
-                elif page.next is None and not await self._heard(news):
+                elif page.next is None and not await comes_within(
+                    news.wait(), HEARTBEAT_NS, self._clock, "tail"
+                ):
                     yield _told([], place)
 
     async def _next(self, wanted: Wanted, place: int) -> tuple[Page, int]:
@@ -112,20 +115,6 @@ class Tailing:
             if not self._outbox.is_open:
                 return Page(), after
             return await self._outbox.look(look)
-
-    async def _heard(self, news: asyncio.Event) -> bool:
-        """Whether there is news before it is time for a sign of life."""
-        waits = asyncio.create_task(news.wait(), name="tail waits")
-        sleeps = asyncio.create_task(
-            self._clock.sleep_until(self._clock.now() + HEARTBEAT_NS), name="tail waits no longer"
-        )
-        try:
-            await asyncio.wait([waits, sleeps], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (waits, sleeps):
-                each.cancel()
-            await asyncio.wait([waits, sleeps])
-        return news.is_set()
 
 
 class _Memory:

@@ -1,4 +1,8 @@
-"""What the control socket tells of events as they come: for looking, without a lease."""
+"""What the control socket tells of events as they come: for looking, without a lease.
+
+Leases are asked for, with a long poll: whoever asks has room for what comes, while what is written into a
+stream may lie in a buffer until its lease has ended.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing

@@ -15,14 +15,17 @@ import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from dxad.consumersection import ConsumerSection
 from dxad.errors import ConfigError, NotConnected
 from dxad.event import Event, identity
 from dxad.outbox import Outbox
 from dxad.outbox.leasing import PREFIX, Given, Known
+from dxad.outboxsection import OutboxSection
 from dxad.pulling.consumer import Consumer, Lease
 from dxad.pulling.wants import ATTEMPTS_MOST, Declared, Wants
 from dxad.runtime.clock import Clock
 from dxad.runtime.metrics import Metrics
+from dxad.runtime.waits import comes_within
 from dxad.types import NS_PER_S, Document
 
 __all__ = ["ATTEMPTS_MOST", "Consumers", "Declared", "Wants"]
@@ -58,7 +61,7 @@ class Consumers:
         Those `declared` in the configuration are there from the start, are never dropped and always want
         what is declared; with `declared_only` nobody else may lease.
         """
-        self._declared = declared or {}
+        self._declared = dict(declared or {})
         self._declared_only = declared_only
         self.ttl = ttl
         self._tell = tell
@@ -70,6 +73,16 @@ class Consumers:
         }
         self._all: dict[str, Consumer] = {}
         self._loaded = False
+        self._kept: Mapping[str, Declared] | None = None
+        """What is declared and known to keep events for."""
+        self._changed = asyncio.Event()
+
+    def adjust(self, section: OutboxSection, declared: Mapping[str, ConsumerSection]) -> None:
+        """The configuration is another one: those no longer declared stay for as long as others do."""
+        self.ttl = section.consumer_ttl
+        self._declared_only = section.consumers == "declared"
+        self._declared = {name: Declared.of(each) for name, each in declared.items()}
+        self._changed.set()
 
     async def run(self) -> None:
         """Know the consumers of before, and drop those that are silent for too long; wait for a disk."""
@@ -80,22 +93,26 @@ class Consumers:
             except NotConnected:  # the outbox says so, and mends it
                 await self._clock.sleep_until(self._clock.now() + NS_PER_S)
             else:
-                await self._clock.sleep_until(self._clock.now() + _LOOK_NS)
+                if await comes_within(self._changed.wait(), _LOOK_NS, self._clock, "consumers"):
+                    self._changed.clear()
 
     async def _load(self) -> None:
-        if self._loaded:
+        if not self._loaded:
+            now = self._clock.now()
+            for known in await self._outbox.consumers():
+                if known.name not in self._all:
+                    wants = Wants.of(known.wants)
+                    self._all[known.name] = Consumer(wants, now - known.silent_ns, now)
+                    await self._outbox.subscribe(PREFIX + known.name, wants.lane_set)
+            self._loaded = True
+        declared = self._declared
+        if self._kept is declared:
             return
-        now = self._clock.now()
-        for known in await self._outbox.consumers():
-            if known.name not in self._all:
-                wants = Wants.of(known.wants)
-                self._all[known.name] = Consumer(wants, now - known.silent_ns, now)
-                await self._outbox.subscribe(PREFIX + known.name, wants.lane_set)
-        for name, declared in self._declared.items():
+        for name, each in declared.items():
             there = self._all.get(name)
-            if there is None or there.wants != declared.wants:
-                await self._want(name, there, declared.wants)
-        self._loaded = True
+            if there is None or there.wants != each.wants:
+                await self._want(name, there, each.wants)
+        self._kept = declared
 
     async def _look(self) -> None:
         now = self._clock.now()
@@ -241,16 +258,7 @@ class Consumers:
         wait_ns = min(left, int(_POLL_S * NS_PER_S))
         if back is not None:
             wait_ns = min(wait_ns, max(0, back - self._clock.now()) + 1)
-        news = asyncio.create_task(self._outbox.wait(PREFIX + name), name=f"{name} waits")
-        timer = asyncio.create_task(
-            self._clock.sleep_until(self._clock.now() + wait_ns), name=f"{name} waits no longer"
-        )
-        try:
-            await asyncio.wait([news, timer], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for each in (news, timer):
-                each.cancel()
-            await asyncio.wait([news, timer])
+        await comes_within(self._outbox.wait(PREFIX + name), wait_ns, self._clock, name)
 
     async def _known(self, name: str, wants: Wants | None, *, oldest: bool) -> Consumer:
         consumer = self._all.get(name)

@@ -6,15 +6,17 @@ from typing import Self
 import msgpack
 import pytest
 
+from dxad.consumersection import ConsumerSection
 from dxad.errors import ConfigError, NotConnected
 from dxad.outbox import Limits, Outbox
+from dxad.outboxsection import OutboxSection
 from dxad.pulling import ATTEMPTS_MOST, Consumers, Declared, Wants
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Lane, Record
 from tests.patience import PATIENCE_S
-from tests.unit.outbox.records import file_size_limit, sql
+from tests.unit.outbox.records import file_size_limit, sql, until
 
 S = NS_PER_S
 DAY = 86_400 * S
@@ -454,3 +456,27 @@ async def test_while_the_disk_takes_nothing_an_ack_is_refused_and_works_when_it_
         else:
             break
     assert done == {"acked": 1, "stale": []}
+
+
+async def test_what_is_declared_changes_while_it_runs(rig):
+    running = asyncio.create_task(rig.consumers.run())
+    try:
+        await rig.append("old")
+        agent = ConsumerSection(types=["dxad.incident.*"], max_attempts=2)
+        rig.consumers.adjust(OutboxSection(consumers="declared"), {"agent": agent})
+        await until(rig.consumers.snapshot)
+        (shown,) = rig.consumers.snapshot()
+        assert (shown["name"], shown["declared"], shown["max_attempts"]) == ("agent", True, 2)
+        with pytest.raises(ConfigError, match=r"add \[consumers.other\]"):
+            await rig.lease("other")
+        rig.consumers.adjust(OutboxSection(), {"agent": ConsumerSection(types=["dxad.model.*"])})
+        assert await rig.lease() == []
+        await rig.append("new", type_="dxad.model.promoted")
+        assert ids(await rig.lease()) == ["new"]
+        rig.consumers.adjust(OutboxSection(consumer_ttl="1h"), {})
+        assert rig.consumers.snapshot()[0]["declared"] is False
+        await rig.clock.step(2 * 3600 * S)
+        await until(lambda: rig.told)
+    finally:
+        running.cancel()
+        await asyncio.wait([running])

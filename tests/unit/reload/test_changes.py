@@ -73,6 +73,10 @@ def fates(**edits) -> dict[str, str]:
             ),
         ),
         (
+            {"outbox__consumers": "declared", "consumers": {"agent": {"max_attempts": 3}}},
+            "outbox.consumers changed; consumers.agent changed; 7 nodes untouched",
+        ),
+        (
             {"gateway__heartbeat": "1min", "gateway__tell": ["warning"], "gateway__tell_after": "0s"},
             (
                 "gateway.heartbeat changed; gateway.tell.0 changed; gateway.tell_after changed; "
