@@ -50,6 +50,12 @@ _NUMERIC: Final = frozenset(
 )
 _HISTORY: Final = 2
 """A bit of an access level (OPC 10000-3, 8.57)."""
+_ELEMENTS_MOST: Final = 16
+"""Of an array, that are looked at."""
+_BEGINNING: Final = f"0:{_ELEMENTS_MOST - 1}"
+"""The same, as OPC 10000-4, 7.27 writes it."""
+_ARRAYS_MOST: Final = 50
+"""That are read of each part: one by one, since each may be large."""
 _WORDS: Final = 60
 """Characters of a value that are kept."""
 
@@ -68,6 +74,8 @@ class Variable:
     value: Any = None
     """A number, bool or text; None where there is none."""
     array: bool = False
+    sizes: tuple[int, ...] = ()
+    """Of an array that was read: how many elements in each dimension, 16 at most."""
     readable: bool = True
     status: str = ""
     """What is wrong with its value, if anything is."""
@@ -79,9 +87,10 @@ class Variable:
 
     @property
     def numeric(self) -> bool:
-        """Whether it can be a channel; one without a value now is taken by its type."""
-        number = isinstance(self.value, bool | int | float) or (self.value is None and self.type in _NUMERIC)
-        return number and not self.array
+        """Whether it, or its elements, can be channels; one without a value now is taken by its type."""
+        if self.array:
+            return bool(self.sizes) and self.type in _NUMERIC
+        return isinstance(self.value, bool | int | float) or (self.value is None and self.type in _NUMERIC)
 
 
 @dataclass(slots=True)
@@ -211,10 +220,13 @@ class Browser:
             answers = iter(await _read(self._client, asked))
             for _, variable in part:
                 _describe(variable, [next(answers) for _ in _ATTRIBUTES])
-            scalars = [each for each in part if not each[1].array]  # arrays may be large
+            scalars = [each for each in part if not each[1].array]
             values = await _read(self._client, [(node, AttributeIds.Value) for node, _ in scalars])
             for (_, variable), value in zip(scalars, values, strict=True):
                 _show(variable, value)
+            arrays = [each for each in part if each[1].array and each[1].readable and not each[1].sizes]
+            for node, variable in arrays[:_ARRAYS_MOST]:
+                _show(variable, await _beginning_of(self._client, node))
 
     async def _measure_all(self) -> None:
         wanted = {id(variable) for _, variable in self._found}
@@ -362,6 +374,25 @@ async def _read_at_once(
     return list(await client.uaclient.read(parameters))
 
 
+async def _beginning_of(client: Client, node: ua.NodeId) -> ua.DataValue:
+    """The first elements of an array, which may be large; all, where the server knows of no ranges."""
+    some = ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(AttributeIds.Value), IndexRange=_BEGINNING)
+    parameters = ua.ReadParameters(NodesToRead=[some])
+    (answer,) = await client.uaclient.read(parameters)
+    if answer.Value is None or answer.Value.Value is None:  # one of several dimensions, or without ranges
+        (answer,) = await _read(client, [(node, AttributeIds.Value)])
+    return answer
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    """How many elements it has in each dimension, as far as they are looked at."""
+    found = []
+    while isinstance(value, list) and value:
+        found.append(min(len(value), _ELEMENTS_MOST))
+        value = value[0]
+    return tuple(found)
+
+
 def _describe(variable: Variable, answers: Sequence[ua.DataValue]) -> None:
     kind, rank, access, sampling = map(_plain, answers)
     variable.array = isinstance(rank, int) and rank >= 0
@@ -379,7 +410,8 @@ def _show(variable: Variable, data: ua.DataValue) -> None:
     if status is not None and not status.is_good():
         variable.status = str(status.name)
     value = None if data.Value is None else data.Value.Value
-    variable.array = isinstance(value, list)
+    variable.array = isinstance(value, list) or (value is None and variable.array)
+    variable.sizes = _sizes(value)
     variable.value = _shown(value)
     if value is not None and data.Value is not None and data.Value.VariantType is not None:
         variable.type = str(getattr(data.Value.VariantType, "name", ""))
@@ -394,5 +426,6 @@ def _shown(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, list):
-        return f"{len(value)} elements"
+        shown = ", ".join(str(_shown(each)) for each in value[:_ELEMENTS_MOST])
+        return f"[{shown}{', …' if len(value) >= _ELEMENTS_MOST else ''}]"[:_WORDS]
     return str(value)[:_WORDS]

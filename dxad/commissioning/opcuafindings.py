@@ -33,7 +33,10 @@ def opcua_fragment(name: str, url: str, tree: Tree, login: Mapping[str, Any]) ->
         channel = name_for(each.path[-1], channels)
         if channel != name_for(each.path[-1]) and len(each.path) > 1:  # its name is another's
             channel = name_for(f"{each.path[-2]}_{each.path[-1]}", channels)
-        made = {"node": each.identifier if each.namespace == home else _full(each)}
+        made: dict[str, Any] = {"node": each.identifier if each.namespace == home else _full(each)}
+        if each.array:
+            *outer, last = each.sizes
+            made["index"] = ",".join(["0"] * len(outer) + [f"0:{last - 1}" if last > 1 else "0"])
         channels[channel] = made | ({"unit": each.unit} if each.unit else {})
         remarks[channel] = f"{each.type} {each.status if each.value is None else each.value}"
     settings: dict[str, Any] = {"type": "opcua", "url": url}

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from dxad.fields import ChannelSection, Duration, Identifier, Secret, SourceSection
 from dxad.sources.opcua.browsing import is_pattern, parts_of
+from dxad.sources.opcua.element import Element, elements_of
 from dxad.sources.opcua.node import NodeName
 from dxad.types import NS_PER_S
 
@@ -39,6 +40,11 @@ class OpcuaChannel(ChannelSection):
         le=_COUNT_MOST,
         description="how many variables the pattern may find: channels NAME_1 to NAME_count",
     )
+    index: Annotated[int, Field(ge=0)] | str | None = Field(
+        None,
+        description='the element of an array, from 0, or of a matrix ("1,2"); a range, "0:3", makes channels '
+        "NAME_0 to NAME_3",
+    )
     deadband: float | None = Field(
         None, gt=0, strict=False, allow_inf_nan=False, description="changes that the server keeps to itself"
     )
@@ -67,6 +73,13 @@ class OpcuaChannel(ChannelSection):
             parts_of(browse)
         return browse
 
+    @field_validator("index")
+    @classmethod
+    def _is_index(cls, index: int | str | None) -> int | str | None:
+        if index is not None:
+            elements_of(index)
+        return index
+
     @model_validator(mode="after")
     def _found(self) -> Self:
         if self.node is None and self.browse is None:
@@ -76,7 +89,22 @@ class OpcuaChannel(ChannelSection):
                 raise ValueError("count is of what a browse pattern finds")
         elif is_pattern(self.browse) and self.count is None:
             raise ValueError(f"count is missing: how many variables {self.browse!r} may find")
+        if self.count is not None and len(self.elements) > 1:
+            raise ValueError("index: one element of each variable that a pattern finds; this is a range")
         return self
+
+    @property
+    def elements(self) -> list[Element] | list[None]:
+        """The elements of its array that are channels; or that it is none."""
+        return [None] if self.index is None else elements_of(self.index)
+
+    def names(self, key: str) -> list[str]:
+        """The channels that it makes, under its key."""
+        if self.count is not None:
+            return [f"{key}_{number}" for number in range(1, self.count + 1)]
+        if len(self.elements) == 1:
+            return [key]
+        return ["_".join((key, *map(str, each or ()))) for each in self.elements]
 
     @property
     def name(self) -> NodeName | None:
@@ -173,8 +201,9 @@ class Config(SourceSection):
                     raise ValueError(f'channels.{name}: a deadband is of subscriptions, and mode = "poll"')
         if self.history is True and self.clock == "counted":
             raise ValueError('history: with clock = "counted", samples have no other time than their number')
-        if len(self.channel_sections()) < sum(each.count or 1 for each in self.channels.values()):
-            raise ValueError("channels: the count of a pattern makes a channel that there is already")
+        made = [name for key, channel in self.channels.items() for name in channel.names(key)]
+        if len(self.channel_sections()) < len(made):
+            raise ValueError("channels: a count, or an index, makes a channel that there is already")
         return self
 
     @property
@@ -191,11 +220,5 @@ class Config(SourceSection):
         return split.hostname, split.port
 
     def channel_sections(self) -> Mapping[str, ChannelSection]:
-        """All channels, by name; those of a pattern are numbered."""
-        found: dict[str, ChannelSection] = {}
-        for name, channel in self.channels.items():
-            if channel.count is None:
-                found[name] = channel
-            else:
-                found |= {f"{name}_{number}": channel for number in range(1, channel.count + 1)}
-        return found
+        """All channels, by name; those of a pattern and of a range are numbered."""
+        return {name: channel for key, channel in self.channels.items() for name in channel.names(key)}

@@ -13,13 +13,14 @@ from dxad.runtime.clock import Clock
 from dxad.sources import Inbox
 from dxad.sources.opcua import identity
 from dxad.sources.opcua.connection import FAULTS, Connection, Credentials
+from dxad.sources.opcua.element import picked
 from dxad.sources.opcua.filling import Filled, Filling
 from dxad.sources.opcua.identity import Identity
 from dxad.sources.opcua.past import Gap
 from dxad.sources.opcua.polling import Poll
 from dxad.sources.opcua.section import Config
 from dxad.sources.opcua.subscription import DAMAGED, Monitored
-from dxad.sources.opcua.target import Targets
+from dxad.sources.opcua.target import Target, Targets
 from dxad.sources.opcua.trust import Pin
 from dxad.sources.opcua.value import judged, overflown, status_name
 from dxad.sources.opcua.watching import PROOF, TICK_NS, Watch, Watched
@@ -148,12 +149,17 @@ class Opcua:
 
     def _put_past(self, handle: int, value: object, status: int, stamp: int, taken: int) -> None:
         """Stage a value as if it had come when it was taken."""
-        number, quality, reason = judged(value, status)
-        if number is not None:
-            self.traffic["past"] += len(self._targets.all[handle - 1].columns)
+        target = self._targets.all[handle - 1]
+        found = [
+            (column, judged(value if element is None else picked(value, element), status))
+            for column, element in zip(target.columns, target.elements, strict=True)
+        ]
+        found = [each for each in found if each[1][0] is not None]
+        if found:
+            self.traffic["past"] += len(found)
             self._inbox.begin(taken, stamp=max(0, stamp))
-            for column in self._targets.all[handle - 1].columns:
-                self._inbox.put(column, number, quality, reason)
+        for column, (number, quality, reason) in found:
+            self._inbox.put(column, number, quality, reason)
 
     def _know_some(self, nowhere: Mapping[int, str]) -> None:
         """A server that has none of the nodes is no server of ours.
@@ -250,10 +256,32 @@ class Opcua:
                 continue
             if status:
                 self._note(handle, status)
-            number, quality, reason = judged(value, status)
             inbox.begin(now, stamp=max(0, stamp))
-            for column in self._targets.all[handle - 1].columns:
+            target = self._targets.all[handle - 1]
+            if type(value) is list or target.indexed:
+                self._put_elements(target, value, status)
+                continue
+            number, quality, reason = judged(value, status)
+            for column in target.columns:
                 inbox.put(column, number, quality, reason)
+
+    def _put_elements(self, target: Target, value: object, status: int) -> None:
+        """Stage what an array holds, or say why that is no channel's value."""
+        size = len(value) if isinstance(value, list) else 0
+        for column, element in zip(target.columns, target.elements, strict=True):
+            found = value if element is None else picked(value, element)
+            number, quality, reason = judged(found, status)
+            self._inbox.put(column, number, quality, reason)
+            if reason is not Reason.TYPE:
+                continue
+            if element is not None and found is None:
+                place = ",".join(map(str, element))
+                what = (
+                    f"an array of {size}: it has no element {place}" if size else "no array: leave index out"
+                )
+                self._fault(f"{target.label}: {what}")
+            elif isinstance(found, list):
+                self._fault(f"{target.label}: an array of {len(found)}: say which element, such as index = 0")
 
     def _note(self, handle: int, status: int) -> None:
         """Count what the server says of a value."""

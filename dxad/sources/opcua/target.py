@@ -5,6 +5,7 @@ number: the list is kept in the state directory, since a column must mean the sa
 learned it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from dxad import statefile
 from dxad.errors import ConfigError
 from dxad.sources.opcua import browsing
 from dxad.sources.opcua.connection import Connection
+from dxad.sources.opcua.element import Element
 from dxad.sources.opcua.node import NodeName
 from dxad.sources.opcua.section import Config, OpcuaChannel
 from dxad.sources.opcua.subscription import Monitored
@@ -43,6 +45,10 @@ class Target:
     path: str | None = None
     number: int = 0
     """Which of those that the way leads to."""
+    elements: tuple[Element | None, ...] = ()
+    """For each channel, which element of an array it is; None where it is the value itself."""
+    indexed: bool = False
+    """Whether any is an element."""
 
     def monitored(self, handle: int, node: ua.NodeId) -> Monitored:
         """The item to subscribe to."""
@@ -165,12 +171,15 @@ def _targets(config: Config) -> list[Target]:
     found: dict[object, Target] = {}
     column = 0
     for key, channel in config.channels.items():
-        for number in range(1, channel.count + 1) if channel.count is not None else (0,):
+        numbers = range(1, channel.count + 1) if channel.count is not None else (0,)
+        for number, element in itertools.product(numbers, channel.elements):
             target = _target(config, key, channel, column, number)
             same = _sameness(target, channel, config.namespace)
             if same in found:
                 target = replace(found[same], columns=(*found[same].columns, column))
-            found[same] = target
+            elements = (*target.elements, element)
+            indexed = any(each is not None for each in elements)
+            found[same] = replace(target, elements=elements, indexed=indexed)
             column += 1
     return list(found.values())
 

@@ -61,7 +61,8 @@ async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
     (drive,) = accepted(found["fragment"], tmp_path).sources.values()
     assert drive.namespace == "urn:hw-sim:shapes:skid"
     assert {"double", "boolean", "scalar"} <= set(drive.channels)
-    assert not {"string", "array"} & set(drive.channels), "no numbers"
+    assert "string" not in drive.channels, "no number"
+    assert drive.channels["array"].index == "0:7"
     assert drive.channels["scalar"].node == "nsu=urn:hw-sim:shapes:numbers;i=1001"
     assert secured.code == 0, secured.err
     assert "skid/int16" in secured.out
@@ -74,7 +75,8 @@ async def test_a_server_is_shown_whole_and_read_by_what_is_proposed(tmp_path):
     assert json.loads(wrong.out)["endpoints"]
     assert below.code == 0
     (x,) = accepted((tmp_path / "x.toml").read_text(), tmp_path).sources.values()
-    assert list(x.channels) == ["scalar"]
+    assert list(x.channels) == ["scalar", "array"]
+    assert list(x.channel_sections()) == ["scalar", *(f"array_{at}" for at in range(8))]
     assert astray.code == 2
     assert "no 'nowhere' in Objects; there is " in astray.err
     (drive,) = accepted(json.loads(units.out)["fragment"], tmp_path).sources.values()
