@@ -15,21 +15,26 @@ from dxad.runtime.clock import SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sources.opcua import filling, past
+from dxad.sources.opcua.holding import Gap, Stretch
 from dxad.sources.opcua.past import Delay
 from dxad.types import NS_PER_S, Reason, State
+from hw_sim.opcua.history import History
 from tests.patience import PATIENCE_S
-from tests.unit.hw_sim.opcua_bed import FAN, bed
+from tests.unit.hw_sim.opcua_bed import DEVICES, FAN, bed
 from tests.unit.opcua_rig import COUNT, source
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PERIOD = NS_PER_S // 50
+STILL = "urn:hw-sim:tests:still"
 RATE = 100
 """Of the bench's counter, a second."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served():
-    async with bed() as made:
+    still = {"node": "s=Still", "kind": "Int16", "channel": "pain", "history": True}
+    device = {"namespace": STILL, "period": "10ms", "nodes": {"still": still}}
+    async with bed(devices={**DEVICES, "still": device}) as made:
         yield made
 
 
@@ -121,6 +126,83 @@ async def test_a_gap_is_filled_with_what_the_server_remembers(served, monkeypatc
         # It counts 100 a second: what was filled in stands where it belongs, give or take a slot.
         expected = values[-1] - (len(values) - 1 - np.arange(len(values))) * PERIOD / NS_PER_S * RATE
         assert np.nanmax(np.abs(values - expected)) <= 3 * RATE * PERIOD / NS_PER_S
+
+
+@pytest.mark.parametrize("bounds", [True, False], ids=["bounds", "no bounds"])
+@pytest.mark.parametrize("settings", [{"hold": "session"}, {"mode": "poll"}], ids=str)
+async def test_what_did_not_change_is_held_through_the_gap(served, settings, bounds, monkeypatch):
+    if bounds:
+        bounding(monkeypatch)
+    channels = {"count": COUNT, "still": {"node": f"nsu={STILL};s=Still"}}
+    async with ingested(served, channels=channels, **settings) as (made, ingest, ring):
+        begin, end = await outage(served, ingest, ring)
+
+        def all_filled() -> bool:
+            return all(ring.reasons_at(slot)[1] == Reason.BACKFILLED for slot in range(begin, end))
+
+        await until(all_filled)
+        reading = ring.read(begin, ring.sealed)
+        assert (reading.states[: end - begin, 1] == State.GOOD).all()
+        assert len(set(reading.values[: end - begin, 1])) == 1, "the value of before"
+        assert {name for name in made.faults if "history" in name} == set()
+
+
+async def test_a_value_holds_no_longer_than_its_channel_says(served):
+    channels = {
+        "count": {**COUNT, "hold": "session"},
+        "still": {"node": f"nsu={STILL};s=Still", "hold": "60ms"},
+    }
+    async with ingested(served, channels=channels) as (_, ingest, ring):
+        _, end = await outage(served, ingest, ring)
+        await until(lambda: ring.reasons_at(end - 1)[0] == Reason.BACKFILLED)
+        await asyncio.sleep(0.1)
+        assert ring.reasons_at(end - 1)[1] != Reason.BACKFILLED
+
+
+def bounding(monkeypatch):
+    """Have the server tell the value before a gap with those in it, as OPC 10000-11, 6.5.3.2 says."""
+    plain = History.read_node_history
+
+    async def bounded(self, node_id, start, end, nb_values):
+        assert start is not None, "it has told by itself"
+        values, more = await plain(self, node_id, start, end, nb_values)
+        before = [each for each in self.pasts[node_id] if each.SourceTimestamp <= start]
+        return (before[-1:] + values, more) if before and before[-1] not in values else (values, more)
+
+    monkeypatch.setattr(History, "read_node_history", bounded)
+
+
+class TestStretch:
+    """Slots of 10 ns in a gap from 100 to 160."""
+
+    GAP = Gap(100, 160)
+
+    def shown(self, *entries, hold=None):
+        stretch = Stretch(self.GAP, period=10, hold=hold)
+        found = [each for entry in entries for each in stretch.take(*entry)] + list(stretch.close())
+        return [(value, at) for value, _, at in found]
+
+    async def test_an_entry_shows_until_the_next_and_the_last_to_the_end(self):
+        assert self.shown((1.0, 0, 105), (2.0, 0, 133)) == [
+            (1.0, 105), (1.0, 110), (1.0, 120), (2.0, 133), (2.0, 140), (2.0, 150),
+        ]  # fmt: skip
+
+    async def test_one_of_before_the_gap_shows_in_it_from_the_first_slot(self):
+        assert self.shown((1.0, 0, 3), (2.0, 0, 125)) == [
+            (1.0, 100), (1.0, 110), (2.0, 125), (2.0, 130), (2.0, 140), (2.0, 150),
+        ]  # fmt: skip
+
+    async def test_one_that_is_bad_ends_what_was_before_and_shows_nothing(self):
+        assert self.shown((1.0, 0, 100), (None, 0x80000000, 115), (2.0, 0, 145)) == [
+            (1.0, 100), (2.0, 145), (2.0, 150),
+        ]  # fmt: skip
+
+    async def test_it_keeps_the_status_that_the_server_gave(self):
+        stretch = Stretch(self.GAP, period=10, hold=None)
+        assert [*stretch.take(1.0, 0x40000000, 90), *stretch.close()][0] == (1.0, 0x40000000, 100)
+
+    async def test_it_shows_no_longer_than_it_holds(self):
+        assert self.shown((1.0, 0, 105), hold=20) == [(1.0, 105), (1.0, 110), (1.0, 120)]
 
 
 async def test_without_history_nothing_is_read_and_only_who_asked_is_told(served):

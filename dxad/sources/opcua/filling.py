@@ -12,7 +12,8 @@ from asyncua import ua
 
 from dxad.runtime.clock import Clock
 from dxad.sources.opcua.connection import FAULTS, Connection
-from dxad.sources.opcua.past import Delay, Gap, Reader
+from dxad.sources.opcua.holding import Gap
+from dxad.sources.opcua.past import Delay, Reader
 from dxad.sources.opcua.subscription import DAMAGED
 from dxad.sources.opcua.wire import Item
 from dxad.types import NS_PER_S
@@ -32,6 +33,8 @@ class Filled:
     """A value of the past: handle, value, status, its own time, and the stream time at which it was taken."""
     room: Callable[[], float]
     """What share of the owner's queue is free."""
+    hold: Callable[[int], int | None]
+    """By handle, how long a value holds, ns; None: until the next one."""
     fault: Callable[[str], None]
     """What is worth counting."""
     failed: Callable[[BaseException], None]
@@ -42,8 +45,9 @@ class Filling:
     """Fills the gaps of one connection."""
 
     def __init__(
-        self, connection: Connection, owner: Filled, *, clock: Clock, asked: bool, keep: int, listen: int
-    ) -> None:
+        self, connection: Connection, owner: Filled, *, clock: Clock, asked: bool, keep: int, listen: int,
+        period: int,
+    ) -> None:  # fmt: skip
         """Fill what is at most `keep` old.
 
         Args:
@@ -53,12 +57,14 @@ class Filling:
             asked: whether it is told that the server keeps no history.
             keep: ns.
             listen: ns of live data to learn the delay from, at least.
+            period: of a slot, ns.
         """
         self._owner = owner
         self._connection = connection
         self._clock = clock
         self._asked = asked
         self._keep = keep
+        self._period = period
         self._listen = max(LISTEN_NS, listen)
         self._delay = Delay()
         self._seen: set[int] = set()
@@ -114,11 +120,12 @@ class Filling:
                 self._owner.fault(f"history: an answer cannot be read: {error}")
 
     async def _read(self, gap: Gap, delay: int) -> None:
-        def put(handle: int, value: object, status: int, stamp: int) -> None:
-            if gap.begin <= stamp + delay < gap.end:
-                self._owner.put(handle, value, status, stamp, stamp + delay)
+        def put(handle: int, value: object, status: int, at: int) -> None:
+            self._owner.put(handle, value, status, at - delay, at)
 
-        reader = Reader(self._connection, put=put, room=self._owner.room)
+        reader = Reader(
+            self._connection, put=put, room=self._owner.room, period=self._period, hold=self._owner.hold
+        )
         able = await reader.able(self._nodes)
         if able:
             await reader.read(able, gap, delay)

@@ -6,21 +6,21 @@ The server's clock is not ours: `Delay` has the difference, from live data.
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from asyncua import ua
 from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.object_ids import ObjectIds
-from asyncua.ua.uaerrors import UaStatusCodeError
+from asyncua.ua.uaerrors import UaError, UaStatusCodeError
 
 from dxad.sources.opcua.connection import Connection
+from dxad.sources.opcua.holding import Gap, Shown, Stretch
 from dxad.sources.opcua.pieces import pieces
 from dxad.sources.opcua.wire import Past, history_answers
 from dxad.types import NS_PER_S
 
-__all__ = ["Delay", "Gap", "Reader"]
+__all__ = ["Delay", "Reader"]
 
 _TICK_NS: Final = 1000
 """What Python's times resolve."""
@@ -66,14 +66,6 @@ class Delay:
         return self._server if self._values is None else self._values
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A stretch of stream time of which nothing was told."""
-
-    begin: int
-    end: int
-
-
 class Reader:
     """Reads what nodes had to tell in a gap."""
 
@@ -83,13 +75,28 @@ class Reader:
         *,
         put: Callable[[int, object, int, int], None],
         room: Callable[[], float],
+        period: int,
+        hold: Callable[[int], int | None],
     ) -> None:
-        """`put` takes handle, value, status and time of each; `room` tells the free share of the queue."""
+        """Read the past.
+
+        Args:
+            connection: with a session.
+            put: takes handle, value, status and stream time of each.
+            room: tells the free share of the queue.
+            period: of a slot, ns.
+            hold: by handle, how long a value holds, ns; None: until the next one.
+        """
         self._connection = connection
         self._session: Any = connection.client.uaclient.session
         self._put = put
         self._room = room
+        self._period = period
+        self._hold = hold
+        self._bounds = True
+        """The server is asked for the values at the ends of a gap as well."""
         self._answers = 0
+        self._shown = 0
 
     async def able(self, nodes: Sequence[ua.NodeId | None]) -> dict[int, ua.NodeId]:
         """Those that the server keeps a history of and lets us read, by their handles from 1 on.
@@ -113,7 +120,7 @@ class Reader:
         return found
 
     async def read(self, nodes: Mapping[int, ua.NodeId], gap: Gap, delay: int) -> None:
-        """Put all values of these nodes that were taken in the gap, as far as the bounds allow.
+        """Put all that these nodes have shown in the gap, as far as the bounds allow.
 
         Args:
             nodes: by handle.
@@ -126,11 +133,13 @@ class Reader:
         """
         for handle, node in nodes.items():
             start, more = gap.begin - delay, b""
+            stretch = Stretch(gap, period=self._period, hold=self._hold(handle))
             while True:
                 answer = await self._ask(node, start, gap.end - delay, more)
+                if not stretch.bounded and not (answer.values and answer.values[0][2] <= start):
+                    answer.values[:0] = await self._before(node, start)
                 for value, status, stamp in answer.values:
-                    if not status >> 31:
-                        self._put(handle, value, status, stamp)
+                    await self._show(handle, stretch.take(value, status, stamp + delay))
                 more = answer.more
                 # Some servers give no point to go on from, and leave off all the same.
                 last = answer.values[-1][2] if len(answer.values) >= _VALUES else 0
@@ -142,6 +151,21 @@ class Reader:
                     await self._release(node, more)
                     return
                 await self._rest()
+            await self._show(handle, stretch.close())
+
+    async def _show(self, handle: int, shown: Iterator[Shown]) -> None:
+        for value, status, at in shown:
+            self._put(handle, value, status, at)
+            self._shown += 1
+            if self._shown % _VALUES == 0 or self._room() < _ROOM:
+                await self._rest()
+
+    async def _before(self, node: ua.NodeId, at: int) -> list[tuple[object, int, int]]:
+        """The newest value before this time, UTC ns, of a server that does not tell by itself."""
+        try:
+            return (await self._ask(node, None, at, b"", most=1)).values[:1]
+        except UaError:
+            return []  # it cannot read backwards
 
     async def _rest(self) -> None:
         """Let others have their turn, and leave room for live data."""
@@ -154,9 +178,16 @@ class Reader:
             await self._ask(node, 0, 0, more, release=True)
 
     async def _ask(
-        self, node: ua.NodeId, start: int, end: int, more: bytes, *, release: bool = False
+        self,
+        node: ua.NodeId,
+        start: int | None,
+        end: int,
+        more: bytes,
+        *,
+        release: bool = False,
+        most: int = 0,
     ) -> Past:
-        """Values from `start` to `end`, UTC ns, or those that follow `more`.
+        """Values from `start` to `end`, UTC ns, or those that follow `more`; without `start`, backwards.
 
         Raises:
             OSError, UaError: the server does not answer, or refuses.
@@ -166,16 +197,19 @@ class Reader:
         request.Parameters = ua.HistoryReadParameters(
             HistoryReadDetails=ua.ReadRawModifiedDetails(
                 IsReadModified=False,
-                StartTime=_when(start),
+                StartTime=ua.get_win_epoch() if start is None else _when(start),
                 EndTime=_when(end),
-                NumValuesPerNode=ua.UInt32(_VALUES),
-                ReturnBounds=False,
+                NumValuesPerNode=ua.UInt32(most or _VALUES),
+                ReturnBounds=self._bounds and start is not None,
             ),
             TimestampsToReturn=ua.TimestampsToReturn.Source,
             ReleaseContinuationPoints=release,
             NodesToRead=[ua.HistoryReadValueId(NodeId=node, ContinuationPoint=more or None)],
         )
         (answer,) = history_answers(await self._session._send_request(request))  # noqa: SLF001 - see wire.py
+        if answer.status >> 31 and self._bounds and start is not None and not release:
+            self._bounds = False  # it may not support them (OPC 10000-11, 6.5.3.2): try without
+            return await self._ask(node, start, end, more)
         if answer.status >> 31 and not release:
             made: Any = UaStatusCodeError  # which asyncua gives no types
             raise made(answer.status)

@@ -15,8 +15,8 @@ from dxad.sources.opcua import identity
 from dxad.sources.opcua.connection import FAULTS, Connection, Credentials
 from dxad.sources.opcua.element import picked
 from dxad.sources.opcua.filling import Filled, Filling
+from dxad.sources.opcua.holding import Gap
 from dxad.sources.opcua.identity import Identity
-from dxad.sources.opcua.past import Gap
 from dxad.sources.opcua.polling import Poll
 from dxad.sources.opcua.section import Config
 from dxad.sources.opcua.subscription import DAMAGED, Monitored
@@ -136,11 +136,21 @@ class Opcua:
     def _filler(self, connection: Connection) -> Filling:
         config = self._config
         listen = 2 * (config.publish_interval if config.mode == "subscribe" else self._period)
-        owner = Filled(self._put_past, lambda: self._inbox.room, self._fault, self._failed)
+        owner = Filled(self._put_past, lambda: self._inbox.room, self._hold, self._fault, self._failed)
         return Filling(
             connection, owner, clock=self._clock, asked=config.history is True, keep=config.keep,
-            listen=listen,
+            listen=listen, period=self._period,
         )  # fmt: skip
+
+    def _hold(self, handle: int) -> int | None:
+        """How long a value of the past holds, ns: as one that is told; polled, until the next one (None)."""
+        if self._config.mode == "poll":
+            return None
+        sections = list(self._config.channel_sections().values())
+        holds = [sections[column].hold for column in self._targets.all[handle - 1].columns]
+        holds = [self._config.hold if each is None else each for each in holds]
+        lasting = [2 * self._period if each is None else each for each in holds if each != "session"]
+        return min(lasting, default=None)
 
     def _missed(self, since: int) -> None:
         """Nothing was told from this stream time until now."""
