@@ -12,6 +12,7 @@ from asyncua.server.internal_server import InternalServer
 from asyncua.server.internal_session import InternalSession
 from asyncua.server.uaprocessor import PublishRequestData
 from asyncua.server.user_managers import UserManager
+from asyncua.ua.attribute_ids import AttributeIds
 from asyncua.ua.status_codes import StatusCodes
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -152,7 +153,12 @@ class _Session(InternalSession):
             raise ServiceError(StatusCodes.BadUserAccessDenied)
 
     async def read(self, params: ua.ReadParameters) -> list[ua.DataValue]:
-        self.iserver.counts["read"] += len(params.NodesToRead)
+        counts = self.iserver.counts
+        counts["read"] += len(params.NodesToRead)
+        counts["polled"] += sum(
+            each.AttributeId == AttributeIds.Value and each.NodeId.NamespaceIndex != 0
+            for each in params.NodesToRead
+        )
         return await super().read(params)
 
     async def create_subscription(

@@ -7,7 +7,8 @@ server from how it is to how it should be.
 It counts `starts`, `connections`, `sessions`, what it `refused` of sessions and logins, `values` that were
 written to variables and how many of these were `bad` or `uncertain`, how many values were `notified` to
 subscribers, how many of those were `unsent` since their connection was gone, how many attributes were `read`,
-and how many messages were `delayed` or `held`.
+how many of them were `polled`, values of the devices' own variables, and how many messages were `delayed`
+or `held`.
 """
 
 import asyncio

@@ -10,7 +10,9 @@ From the wire to the source, by its own counts of what came (`wire` in its statu
                                    away: the broker keeps nothing for it
     modbus    requests heard     = asked, less those that a break took; asked = answered + refused + unfitting
                                    + silent + lost + the one under way; and no sound answer that is not taken
-    opcua     values notified    = values that came + unsent; they and what was refused are its samples
+    opcua     values notified    = values that came + unsent; polled, values asked for = read by the server
+                                   = that came, but for a poll a break; they and what was refused are its
+                                   samples
     serial    bytes sent         = bytes that came, unless it was pulled or reopened; messages found in them
                                    = samples of all channels + messages rejected; of an instrument that is
                                    asked: requests heard = asked = answered + faults + the one under way
@@ -123,13 +125,20 @@ def _modbus(source: Mapping[str, Any], sent: _Counted) -> Sums:
 
 def _opcua(source: Mapping[str, Any], sent: _Counted) -> Sums:
     wire = source["wire"]
-    missing = sent["notified"] - sent["unsent"] - wire["values"]
+    a_poll = len(source["channels"]) * (source["disconnects"] + 1)
     told = wire["values"] - wire["ticks"] - wire["others"] + wire["past"] + wire["refused"]
     came = source["samples"] + source["overflowed"]
+    if wire["asked"]:
+        sums = (
+            *_between("values asked for that were not read", wire["asked"] - sent["polled"], a_poll),
+            *_between("values that were read and did not come", sent["polled"] - wire["values"], a_poll),
+        )
+    else:
+        missing = sent["notified"] - sent["unsent"] - wire["values"]
+        most = _IN_FLIGHT_VALUES * source["disconnects"]
+        sums = tuple(_between("values that were sent and did not come", missing, most))
     return (
-        *_between(
-            "values that were sent and did not come", missing, _IN_FLIGHT_VALUES * source["disconnects"]
-        ),
+        *sums,
         *(() if came == told else (f"{told} values told or refused, {came} samples",)),
     )
 

@@ -17,7 +17,7 @@ from tests.unit.hw_sim.modbus_rig import framed
 from tests.virtualtime import VirtualClock, in_virtual_time
 
 REGISTERS = {"a": 10, "b": 30, "c": 50, "d": 70}
-POLLED_S = 12.0
+POLLED_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def test_the_poll_in_which_it_is_found_is_not_believed():
     found = in_virtual_time(polled(Habits(twice=0.02, after=0.04), "abcd"))
     assert found["OUT_OF_STEP"] > 0
     assert found["wrong"] + found["old"] == 0
-    assert found["right"] > 50
+    assert found["right"] > 30
 
 
 @pytest.mark.parametrize("late", [0.0, 0.05])

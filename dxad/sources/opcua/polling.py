@@ -1,6 +1,6 @@
 """Asking for all values at once, in as few requests as the server takes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from asyncua import ua
@@ -19,8 +19,10 @@ _NODES_PER_READ: Final = ObjectIds.Server_ServerCapabilities_OperationLimits_Max
 class Poll:
     """Reads nodes over one connection."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, asked: Callable[[int], None]) -> None:
+        """Over this; `asked` is told how many values each request is for, when it is sent."""
         self._connection = connection
+        self._asked = asked
         self._session: Any = connection.client.uaclient.session
         self._requests: list[tuple[Sequence[int], ua.ReadParameters]] = []
 
@@ -57,6 +59,7 @@ class Poll:
         for handles, parameters in self._requests:
             request = ua.ReadRequest()
             request.Parameters = parameters
+            self._asked(len(handles))
             answers = read_answers(await self._session._send_request(request))  # noqa: SLF001 - asyncua reads each answer itself, see wire.py
             found += [(handle, *answer) for handle, answer in zip(handles, answers, strict=True)]
         return found

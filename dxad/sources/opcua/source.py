@@ -66,9 +66,10 @@ class Opcua:
         """When data came last."""
         self._answered = 0
         """Up to when the last poll proves the session alive."""
-        self.traffic = dict.fromkeys(("values", "ticks", "others", "past", "refused"), 0)
-        """`values` that came, by subscription or poll, of them `ticks` of the server's clock and `others` of
-        no item of ours; samples of the `past`; and samples that say that the server `refused` their item."""
+        self.traffic = dict.fromkeys(("asked", "values", "ticks", "others", "past", "refused"), 0)
+        """Values that were `asked` for by polls; `values` that came, by subscription or poll, of them `ticks`
+        of the server's clock and `others` of no item of ours; samples of the `past`; and samples that say
+        that the server `refused` their item."""
         self._schedule = Schedule(
             period=self._period, lateness=config.slot_lateness(self._period), clock=clock
         )
@@ -129,9 +130,12 @@ class Opcua:
 
     async def _ask(self, connection: Connection) -> None:
         self._schedule.restart()
-        poll = Poll(connection)
+        poll = Poll(connection, asked=self._polls)
         await poll.start(await self._nodes())
         self._poll = poll
+
+    def _polls(self, values: int) -> None:
+        self.traffic["asked"] += values
 
     def _filler(self, connection: Connection) -> Filling:
         config = self._config
