@@ -47,6 +47,7 @@ class Gateway:
         self._clock = clock
         self._health = health
         self._metrics = metrics
+        metrics.gauges = self._gauges
         self._config_path = config_path
         self.outbox = OutboxDesk(assembly.outbox, clock)
         """Looks into the outbox, and offers again."""
@@ -208,7 +209,7 @@ class Gateway:
 
     def metrics(self) -> str:
         """All counters and gauges as Prometheus text."""
-        return prometheus([*self._metrics.samples(), *self._gauges()])
+        return prometheus(self._metrics.everything())
 
     def _gauges(self) -> Iterable[Sample]:
         for name, ingest in self._assembly.ingests.items():

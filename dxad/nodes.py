@@ -285,7 +285,7 @@ class Builder:
             return old
         return Telemetry(
             name, section, feeds, scores, gateway=nodes.config.gateway.id, outbox=self._outbox,
-            clock=self._clock, metrics=self._metrics, before=old, journals=journals,
+            clock=self._clock, health=self._health, metrics=self._metrics, before=old, journals=journals,
         )  # fmt: skip
 
     def _deliver(self, config: Config, name: str, section: SinkSection) -> Deliver:

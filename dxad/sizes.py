@@ -8,9 +8,13 @@ Of a pipeline: rings of features, rows, scores and contributions; the slots that
 and those rows; what its transforms look back on; windows of the model and of one beside it, gathered in one
 batch; what is recorded to learn; tapes of incidents.
 
+Of telemetry: the rows that are copied at once, and what is made of them; records that wait for the disk.
+
 What a model's own interpreter takes is not among it.
 """
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Final
 
 from dxad.config import RING_BYTES_MAX, Config, PipelineSection, shape
@@ -24,6 +28,8 @@ from dxad.ring.journal import Journal
 from dxad.ring.newest import Newest
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
+from dxad.telemetry import WAITING_MOST, rows_at_once
+from dxad.telemetrysection import TelemetrySection
 from dxad.types import SAMPLE, Schema
 from dxad.window import WindowBuffer
 
@@ -34,6 +40,12 @@ HISTORY: Final = 1000
 
 _ROW_CELL: Final = 8 + 1
 """A value and its state."""
+_SCORES: Final = 2
+"""Channels of a pipeline's scores."""
+_TOLD_CELL: Final = 100
+"""A cell, its marks, its value and its row as Python objects, and the two in a record."""
+_SUMMED_CELL: Final = 30
+"""A cell, its marks, and what of it is good; twice for the extremes."""
 _TAPES: Final = 3
 """Of a process and a sensor incident, and a copy that waits for the disk."""
 _STAGES: Final = 4
@@ -58,6 +70,8 @@ def memory(config: Config) -> dict[str, int]:
     sizes = {f"sources.{name}": _source(name, each, shapes) for name, each in config.sources.items()}
     for name, pipeline in config.pipelines.items():
         sizes[f"pipelines.{name}"] = _pipeline(pipeline, shapes[name], config)
+    for name, telemetry in config.telemetry.items():
+        sizes[f"telemetry.{name}"] = _telemetry(telemetry, config, shapes)
     return sizes
 
 
@@ -99,6 +113,22 @@ def _pipeline(section: PipelineSection, found: Shape, config: Config) -> int:
     if section.learn is not None:
         size += 8 * width * (section.learn.span // period)
     return size
+
+
+def _telemetry(section: TelemetrySection, config: Config, shapes: Mapping[str, Shape]) -> int:
+    read = [
+        (len(columns), each.period or 1, ring_slots(each))
+        for name, each in config.sources.items()
+        if (columns := matching(section.channels, each.declared(name)))
+    ]
+    read += [
+        (_SCORES, shapes[name].outputs.period, HISTORY)
+        for name in config.pipelines
+        if any(fnmatchcase(name, pattern) for pattern in section.pipelines)
+    ]
+    cell = _TOLD_CELL if section.mode in ("all", "deadband") else _SUMMED_CELL
+    cells = [columns * min(slots, rows_at_once(section, columns, period)) for columns, period, slots in read]
+    return WAITING_MOST + cell * max(cells, default=0)  # one after the other
 
 
 def _remembered(section: TransformSection, inputs: Schema) -> int:

@@ -3,11 +3,11 @@
 Source: https://prometheus.io/docs/instrumenting/exposition_formats/ (text format 0.0.4).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["METRICS", "Counter", "Metrics", "Sample", "prometheus"]
+__all__ = ["METRICS", "Counter", "Metrics", "Sample", "prometheus", "series"]
 
 METRICS: Final = {
     "dxad_samples_received_total": "samples read from the wire",
@@ -98,6 +98,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], Counter] = {}
+        self.gauges: Callable[[], Iterable[Sample]] = tuple
+        """Measures what is not counted; set by whoever can see it all."""
 
     def counter(self, name: str, **labels: str) -> Counter:
         """The counter of this name and these labels, made at first use."""
@@ -140,6 +142,10 @@ class Metrics:
         """All counters now."""
         return [Sample(name, each.value, labels) for (name, labels), each in self._counters.items()]
 
+    def everything(self) -> Iterable[Sample]:
+        """All counters and gauges now."""
+        return [*self.samples(), *self.gauges()]
+
 
 def prometheus(samples: Iterable[Sample]) -> str:
     """The samples as Prometheus text, grouped by metric in the order of `METRICS`."""
@@ -157,11 +163,14 @@ def prometheus(samples: Iterable[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(sample: Sample) -> str:
+def series(sample: Sample) -> str:
+    """The name of a number as Prometheus writes it, with its labels."""
     labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels)
-    return (
-        f"{sample.name}{{{labels}}} {sample.value:.15g}" if labels else f"{sample.name} {sample.value:.15g}"
-    )
+    return f"{sample.name}{{{labels}}}" if labels else sample.name
+
+
+def _line(sample: Sample) -> str:
+    return f"{series(sample)} {sample.value:.15g}"
 
 
 def _escaped(text: str) -> str:

@@ -2,11 +2,12 @@
 
 Each record is about the rows of one source or pipeline within a stretch of time:
 
-    type            dxad.telemetry.readings; of the scores of a pipeline dxad.telemetry.scores
+    type            dxad.telemetry.readings; of the scores of a pipeline dxad.telemetry.scores; of the gateway
+                    itself dxad.telemetry.health, see below
     source          /GATEWAY/telemetry/NAME
     subject         the source's name, or the pipeline's
     time            of row 0; it, `bootid`, `boottime` and `clockok` are as of every event
-    data.mode       all, last, mean or minmax
+    data.mode       all, deadband, last, mean or minmax
     data.first      the number of row 0 on the source's grid in this boot: bootid, source, first and the
                     channels tell a record from all others
     data.rows       how many rows it is about; row k is of the moment time + k * period_ns
@@ -19,6 +20,9 @@ Each record is about the rows of one source or pipeline within a stretch of time
         at          their rows; absent where each row has one
         uncertain   places in `values` of those that are doubtful; absent where there are none
         bad         places of those that are bad, likewise
+      mode deadband, of what differs from what was told last, or when `max_interval` is over: as all, and
+        held        places of those that are no samples, but still valid
+        missing     places from where on there is no value any more
       mode last
         value, at   the last sample that is not bad, and its row
         uncertain   true if it is doubtful
@@ -39,9 +43,16 @@ Two of its records may be about the same rows; what comes again after a crash is
 A channel without such a sample is left out, and so is a record without any channel. A stretch whose record
 would be larger than 64 KiB comes in several, each with other channels or other rows. Rows that a source
 fills after they were sealed are not sent again.
+
+Of the gateway itself (`health = true`): `time` is when it was so, `subject` the gateway, and
+
+    data.mode       health
+    data.conditions those that hold, as in the status of the daemon
+    data.metrics    numbers, by the name and labels that Prometheus sees; in further records of the same time,
+                    if they are many
 """
 
 from dxad.telemetry.readings import split
-from dxad.telemetry.service import Telemetry
+from dxad.telemetry.service import WAITING_MOST, Telemetry, rows_at_once
 
-__all__ = ["Telemetry", "split"]
+__all__ = ["WAITING_MOST", "Telemetry", "rows_at_once", "split"]

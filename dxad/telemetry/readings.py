@@ -5,12 +5,19 @@ from typing import Any, Final
 
 import numpy as np
 
-from dxad.types import F8, U1, Channel, Document, State
+from dxad.types import F8, U1, Bools, Channel, Document, State
 
 __all__ = ["BODY_BYTES", "CHANNEL_BYTES", "ROWS_MOST", "split", "unit"]
 
 BODY_BYTES: Final = 63_000
 """Of a record's 64 KiB; the rest is its envelope."""
+_MARKS: Final = (
+    ("uncertain", State.UNCERTAIN),
+    ("bad", State.BAD),
+    ("held", State.HELD),
+    ("missing", State.EMPTY),
+)
+"""What places in `values` are told of, by their states; the last two in mode deadband only."""
 _SAMPLE_BYTES: Final = 9 + 3 + 3
 """In msgpack: a float64, its row, its place where it is not good; rows are below 65,536."""
 CHANNEL_BYTES: Final = 64
@@ -19,23 +26,28 @@ ROWS_MOST: Final = 4000
 """Rows at once in mode all: the samples of one channel fit into a record."""
 
 
-def split(channels: Sequence[Channel], values: F8, states: U1, *, mode: str) -> Iterator[Document]:
+def split(
+    channels: Sequence[Channel], values: F8, states: U1, *, mode: str, told: Bools | None = None
+) -> Iterator[Document]:
     """The `channels` of one record after the other, each small enough.
 
     Args:
         channels: (channels,)
-        values: (rows, channels); in mode all of `ROWS_MOST` rows at most.
+        values: (rows, channels); in mode all or deadband of `ROWS_MOST` rows at most.
         states: (rows, channels) of `State`.
         mode: of the section.
+        told: (rows, channels) in mode deadband, which of them are told.
     """
     good = (states == State.GOOD) & np.isfinite(values)  # a row that was not scored has no number
     taken = good if mode in ("mean", "minmax") else good | (states == State.UNCERTAIN)
     if mode == "all":
         taken |= states == State.BAD
+    if told is not None:
+        taken = told
     counts = taken.sum(axis=0)
     names = np.array([len(each.id.encode()) + len(each.unit.encode()) for each in channels])
     costs = np.where(counts > 0, names + CHANNEL_BYTES, 0)
-    if mode == "all":
+    if mode in ("all", "deadband"):
         costs += counts * _SAMPLE_BYTES
     through = np.cumsum(costs)
     start, said = 0, _SAID[mode]
@@ -68,7 +80,7 @@ def _all(channels: Sequence[Channel], values: F8, states: U1, taken: Any) -> Doc
                 ]
             if end - begin < len(values):
                 said["at"] = rows[part].tolist()
-            for name, state in (("uncertain", State.UNCERTAIN), ("bad", State.BAD)):
+            for name, state in _MARKS:
                 places = np.nonzero(kinds[part] == state)[0]
                 if len(places):
                     said[name] = places.tolist()
@@ -125,6 +137,7 @@ def unit(channel: Channel) -> Document:
 
 _SAID: Final[Mapping[str, Callable[[Sequence[Channel], F8, U1, Any], Document]]] = {
     "all": _all,
+    "deadband": _all,
     "last": _last,
     "mean": _mean,
     "minmax": _minmax,

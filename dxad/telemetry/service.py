@@ -15,26 +15,38 @@ from dxad.outbox import Outbox
 from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import Reading
 from dxad.runtime.clock import Clock
+from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
+from dxad.telemetry.deadband import Deadband, with_gaps
 from dxad.telemetry.readings import ROWS_MOST, split
 from dxad.telemetry.records import About, Records
 from dxad.telemetry.samples import split_samples
+from dxad.telemetry.vitals import vitals
 from dxad.telemetrysection import TelemetrySection
 from dxad.types import NS_PER_S, Document
 
-__all__ = ["Reader", "Telemetry"]
+__all__ = ["WAITING_MOST", "Reader", "Telemetry", "rows_at_once"]
 
-_CELLS_MOST: Final = 1 << 18
-"""Copied out of a ring at once in mode all."""
+_CELLS_MOST: Final = 1 << 17
+"""Looked at one by one at once: some milliseconds for the event loop."""
 _SAMPLES_MOST: Final = 8_000
 """Taken from a journal at once: they keep the event loop for some milliseconds."""
-_WAITING_MOST: Final = 4 << 20
+WAITING_MOST: Final = 4 << 20
 """Bytes that may wait for the disk; rows stay in their rings meanwhile."""
 _LOOK_NS: Final = NS_PER_S
 """Rows are sealed a little after their time: nobody knows here when."""
 _UNTOLD_MOST_NS: Final = 5 * NS_PER_S
 """So long a broker waits to be told: some send again after 20 s, though they had no reason to."""
+_BY_SAMPLE: Final = ("all", "deadband")
 _NONE: Final[Mapping[str, Journal]] = {}
+
+
+def rows_at_once(section: TelemetrySection, channels: int, period: int) -> int:
+    """How many rows of so many channels are copied out of a ring at once."""
+    rows = -(-section.every // period)
+    if section.mode in _BY_SAMPLE:
+        rows = min(rows, ROWS_MOST, max(1, _CELLS_MOST // channels))
+    return rows
 
 
 @dataclass(slots=True)
@@ -49,6 +61,8 @@ class Reader:
     """The first slot that was not read yet; None until the service runs."""
     lost: int = 0
     """Rows that were overwritten and that no record has told of."""
+    deadband: Deadband | None = None
+    """Says what is told, if not all is."""
 
 
 class Telemetry:
@@ -64,6 +78,7 @@ class Telemetry:
         gateway: str,
         outbox: Outbox,
         clock: Clock,
+        health: Health,
         metrics: Metrics,
         before: Self | None = None,
         journals: Mapping[str, Journal] = _NONE,
@@ -79,13 +94,27 @@ class Telemetry:
         self._section = section
         self._clock = clock
         self._before = before
+        self._gateway = gateway
+        self._health = health
+        self._metrics = metrics
         self.readers = [
-            *(Reader("readings", source, feed) for source, feed in feeds.items() if source not in journals),
-            *(Reader("scores", pipeline, feed) for pipeline, feed in scores.items()),
+            *(self._reader("readings", name, feed) for name, feed in feeds.items() if name not in journals),
+            *(self._reader("scores", name, feed) for name, feed in scores.items()),
         ]
         self._records = Records(name, gateway=gateway, outbox=outbox, clock=clock, metrics=metrics)
-        self._journals_due = 0
+        self._journals_due = self._health_due = 0
         self._lost = metrics.counter("dxad_telemetry_rows_lost_total", telemetry=name)
+
+    def _reader(self, kind: Literal["readings", "scores"], name: str, feed: Feed) -> Reader:
+        section, deadband = self._section, None
+        if section.mode == "deadband" and section.band is not None:
+            deadband = Deadband(
+                feed.channels,
+                band=section.band,
+                kind=section.band_kind,
+                most_rows=max(1, section.max_interval // feed.ring.period),
+            )
+        return Reader(kind, name, feed, deadband=deadband)
 
     async def run(self) -> None:
         """Make the records that are due, until cancelled; then one of the rest."""
@@ -121,7 +150,7 @@ class Telemetry:
             await self._empty(source, journal)
 
     async def _empty(self, source: str, journal: Journal) -> None:
-        while self._records.waiting <= _WAITING_MOST and self._take(source, journal):  # noqa: ASYNC110
+        while self._records.waiting <= WAITING_MOST and self._take(source, journal):  # noqa: ASYNC110
             await asyncio.sleep(0)
 
     async def look(self) -> None:
@@ -132,16 +161,23 @@ class Telemetry:
             stop = -(-ended * self._section.every // ring.period)  # the first slot after the stretch
             if ring.sealed - (reader.cursor or 0) > ring.slots // 2:
                 stop = ring.sealed  # it holds no whole stretch, or this comes late
-            while self._records.waiting <= _WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
+            while self._records.waiting <= WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
                 await asyncio.sleep(0)  # nothing is waited for: others have their turn between two records
         if self._clock.now() >= self._journals_due:
             for source, journal in self.journals.items():
                 await self._empty(source, journal)
             self._plan_journals()
+        if self._section.health and self._clock.now() >= self._health_due:
+            self._tell_health()
 
     def _plan_journals(self) -> None:
         """The next time at which they are emptied though nobody is in a hurry."""
         self._journals_due = self._clock.now() + min(self._section.every, _UNTOLD_MOST_NS) - _LOOK_NS // 2
+
+    def _tell_health(self) -> None:
+        now, every = self._clock.now(), self._section.every
+        self._health_due = (now // every + 1) * every
+        self._records.write(About("health", self._gateway, now), [*vitals(self._health, self._metrics)])
 
     def snapshot(self) -> Document:
         """The state as a JSON object."""
@@ -182,10 +218,8 @@ class Telemetry:
         if start >= stop:
             return False
         stop = min(stop, -(-(start * ring.period // every + 1) * every // ring.period))
-        if self._section.mode == "all":
-            rows = max(1, min(ROWS_MOST, _CELLS_MOST // len(reader.feed.columns)))
-            stop = min(stop, start + rows)
-        found = ring.read(start, stop, reader.feed.chosen)
+        rows = rows_at_once(self._section, len(reader.feed.columns), ring.period)
+        found = ring.read(start, min(stop, start + rows), reader.feed.chosen)
         reader.cursor = found.first + len(found.values)
         reader.lost += found.lost
         self._lost.add(found.lost)
@@ -194,7 +228,11 @@ class Telemetry:
 
     def _store(self, reader: Reader, found: Reading) -> None:
         period = reader.feed.ring.period
-        parts = split(reader.feed.channels, found.values, found.states, mode=self._section.mode)
+        told, states = None, found.states
+        if reader.deadband is not None:
+            states = with_gaps(found.values, states)
+            told = reader.deadband.told(found.first, found.values, states)
+        parts = split(reader.feed.channels, found.values, states, mode=self._section.mode, told=told)
         contents: list[Document] = []
         for channels in parts:
             contents.append(

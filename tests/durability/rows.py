@@ -24,10 +24,10 @@ from dxad.types import NS_PER_S, Channel, State
 
 __all__ = ["FIRST", "STORED", "opened"]
 
-STORED = 30
+STORED = 12
 FIRST = 1_000_000
 _SLOTS = 500
-_FLOOD_EVERY = 10
+_FLOOD_EVERY = 7
 
 
 def opened(folder: Path) -> Outbox:
@@ -41,11 +41,12 @@ def opened(folder: Path) -> Outbox:
 
 async def _go_on(folder: Path, number: int) -> None:
     ring = RingBuffer([Channel("s.n")], period=NS_PER_S // 1000, slots=_SLOTS, start=number * FIRST)
+    clock = SystemClock()
     section = TelemetrySection.model_validate({"channels": ["s.*"], "every": "100ms", "mode": "all"})
     async with opened(folder) as box:
         telemetry = Telemetry(
-            "t", section, {"s": Feed(ring, (0,))}, {}, gateway="gw", outbox=box, clock=SystemClock(),
-            metrics=Metrics(),
+            "t", section, {"s": Feed(ring, (0,))}, {}, gateway="gw", outbox=box, clock=clock,
+            health=Health(clock), metrics=Metrics(),
         )  # fmt: skip
         task = asyncio.create_task(telemetry.run())
         await asyncio.sleep(0)

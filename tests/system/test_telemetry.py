@@ -25,6 +25,10 @@ channels = ["motor.*"]
 pipelines = ["pump"]
 every = "500ms"
 mode = "all"
+
+[telemetry.gateway]
+health = true
+every = "1s"
 """
 
 
@@ -101,6 +105,8 @@ def test_every_good_value_arrives_once_over_a_reload_and_a_stop(config, receiver
     assert cells > 20  # of 160, as what comes late comes together
     scores = [each for each in receiver.events if each["type"] == "dxad.telemetry.scores"]
     assert {each["subject"] for each in scores} == {"pump"}
+    health = [each["data"] for each in receiver.events if each["type"] == "dxad.telemetry.health"]
+    assert any(each["metrics"]['dxad_source_up{source="motor"}'] for each in health)
     assert told["rows_lost"] == told["records_lost"] == 0
     assert "telemetry.motor changed: every" in config.with_name("dxad.log").read_text()
 

@@ -15,8 +15,11 @@ from dxad.ring.journal import Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
-from dxad.runtime.metrics import Metrics
+from dxad.runtime.metrics import Metrics, Sample
+from dxad.sizes import memory
 from dxad.telemetry import Telemetry, split
+from dxad.telemetry.deadband import Deadband
+from dxad.telemetry.vitals import vitals
 from dxad.telemetrysection import TelemetrySection
 from dxad.types import NS_PER_S, SAMPLE, Channel, Lane, Quality, State
 from tests.patience import PATIENCE_S
@@ -74,8 +77,9 @@ class TestOfTheSamples:
 class Rig:
     def __init__(self) -> None:
         self.clock, self.metrics = SteppedClock(), Metrics()
+        self.health = Health(self.clock)
         self.box = Outbox(
-            None, max_bytes=2**24, commit_window_s=0.0, health=Health(self.clock), metrics=self.metrics,
+            None, max_bytes=2**24, commit_window_s=0.0, health=self.health, metrics=self.metrics,
             clock=self.clock,
         )  # fmt: skip
         self.ring = RingBuffer(CHANNELS, period=NS_PER_S // 10, slots=100, start=1000)
@@ -89,7 +93,7 @@ class Rig:
         )
         return Telemetry(
             "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
-            clock=self.clock, metrics=self.metrics, before=before,
+            clock=self.clock, health=self.health, metrics=self.metrics, before=before,
         )  # fmt: skip
 
     def journaled(self, **keys: object) -> tuple[Telemetry, Journal]:
@@ -101,7 +105,7 @@ class Rig:
         )
         made = Telemetry(
             "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
-            clock=self.clock, metrics=self.metrics, journals={"plc": journal},
+            clock=self.clock, health=self.health, metrics=self.metrics, journals={"plc": journal},
         )  # fmt: skip
         return made, journal
 
@@ -296,6 +300,90 @@ DOCUMENT = {
 }
 
 
+class TestOfWhatHasMoved:
+    def told(self, *cells, most_rows=1000, first=10, **keys):
+        """The rows of one channel that are told, of cells that are values, or of another state."""
+        channels = (Channel("plc.a", range=(0.0, 50.0)),)
+        deadband = Deadband(channels, **{"band": 1.0, "kind": "absolute", **keys}, most_rows=most_rows)
+        states = np.array([[each if isinstance(each, State) else G] for each in cells], dtype=np.uint8)
+        values = np.array([[np.nan if isinstance(each, State) else each] for each in cells])
+        whole = np.flatnonzero(deadband.told(first, values, states)[:, 0]).tolist()
+        deadband = Deadband(channels, **{"band": 1.0, "kind": "absolute", **keys}, most_rows=most_rows)
+        parts = [
+            row
+            for row in range(len(cells))
+            if deadband.told(first + row, values[row : row + 1], states[row : row + 1])[0, 0]
+        ]
+        assert parts == whole, "however the rows are cut"
+        return whole
+
+    def test_a_value_is_told_when_it_is_more_than_the_band_from_the_last_one_told(self):
+        assert self.told(5.0, 5.5, 6.0, 6.1, 5.2, 5.0, 7.0) == [0, 3, 5, 6]
+
+    def test_the_band_may_be_a_share_of_the_range_or_of_the_value(self):
+        assert self.told(5.0, 5.9, 6.1, band=2.0, kind="percent") == [0, 2]
+        assert self.told(10.0, 10.9, 11.1, 12.0, 12.3, -1.0, -1.05, band=10.0, kind="relative") == [
+            0,
+            2,
+            4,
+            5,
+        ]
+        assert self.told(0.0, 0.0, 1e-9, band=10.0, kind="relative") == [0, 2]
+
+    def test_another_quality_is_told_and_that_there_is_no_value_any_more(self):
+        assert self.told(E, 5.0, 5.0, B, B, 5.0, E, E, 5.0) == [1, 3, 5, 6, 8]
+        assert self.told(5.0, U, U, 5.0) == [0, 1, 3]
+
+    def test_what_is_held_is_told_only_when_nothing_was_for_long(self):
+        assert self.told(5.0, *[H] * 8, most_rows=3) == [0, 3, 6]
+        assert self.told(5.0, 5.1, 5.2, 5.3, 5.4, most_rows=3) == [0, 3]
+        assert self.told(5.0, E, E, E, E, most_rows=3) == [0, 1, 4]
+
+    async def test_records_have_it_with_the_marks_and_of_scores_what_was_not_scored(self, rig):
+        telemetry = rig.telemetry(mode="deadband", band=1.5, max_interval="1s")
+        run = await begun(telemetry)
+        values = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, np.nan], [3.0, np.nan], [9.0, 5.0]])
+        states = np.array([[G, G], [G, U], [G, G], [B, H], [G, G]], dtype=np.uint8)
+        rig.ring.append(1000, values, states)
+        await stopped(run, telemetry)
+        (found,) = await rig.records()
+        assert found["data"]["mode"] == "deadband"
+        assert found["data"]["channels"] == {
+            "plc.a": {"unit": "bar", "values": [1.0, 3.0, 3.0, 9.0], "at": [0, 2, 3, 4], "bad": [2]},
+            "plc.b": {
+                "values": [5.0, 5.0, None, 5.0], "at": [0, 1, 2, 4], "uncertain": [1], "missing": [2],
+            },
+        }  # fmt: skip
+
+
+class TestOfTheGateway:
+    async def test_its_conditions_and_numbers_are_told_each_time_that_every_is_over(self, rig):
+        telemetry = rig.telemetry(channels=[], health=True, every="10s")
+        rig.health.raise_condition("sink.down", "log", "nobody there")
+        rig.metrics.counter("dxad_connects_total", source="plc").add(3)
+        rig.metrics.gauges = lambda: [Sample("dxad_uptime_seconds", 2.5)]
+        run = await begun(telemetry)
+        await rig.clock.step(25 * NS_PER_S, settle=50)
+        await stopped(run, telemetry)
+        first, *others = await rig.records()
+        assert first["type"] == "dxad.telemetry.health"
+        assert first["subject"] == "gw"
+        assert first["data"]["metrics"]['dxad_connects_total{source="plc"}'] == 3
+        assert first["data"]["metrics"]["dxad_uptime_seconds"] == 2.5
+        assert [each["code"] for each in first["data"]["conditions"]] == ["sink.down"]
+        assert others
+
+    def test_many_numbers_come_in_several_records_each_once(self):
+        health, metrics = Health(SteppedClock()), Metrics()
+        health.raise_condition("sink.down", "log", "nobody there")
+        for number in range(3000):
+            metrics.counter("dxad_connects_total", source=f"a source with a long name, {number}").add(number)
+        parts = list(vitals(health, metrics))
+        assert max(len(msgpack.packb(each)) for each in parts) < 64 * 1024 - 500
+        assert sum(len(each["metrics"]) for each in parts) == 3000
+        assert [len(each["conditions"]) for each in parts] == [1, *[0] * (len(parts) - 1)]
+
+
 ACKNOWLEDGED = {
     "type": "mqtt", "url": "mqtt://127.0.0.1:1883", "topic": "t", "period": "1s", "ack": "outbox",
     "session": "1h", "client_id": "gw", "channels": {"a": {}, "b": {}},
@@ -311,6 +399,13 @@ class TestTheConfiguration:
             ({"pipelines": ["pump"]}, "telemetry.t.pipelines.0", "no pipeline 'pump'"),
             ({}, "telemetry.t", 'pipelines = ["*"]'),
             ({"channels": ["plc.*"], "mode": "median"}, "telemetry.t.mode", "'minmax'"),
+            ({"channels": ["plc.*"], "mode": "deadband"}, "telemetry.t", "how far a value may move"),
+            ({"channels": ["plc.*"], "band": 1.0}, "telemetry.t", 'band: is of mode = "deadband"'),
+            (
+                {"channels": ["plc.*"], "mode": "deadband", "band": 1.0, "band_kind": "percent"},
+                "telemetry.t.band_kind",
+                "'plc.a' has no range to take percents of",
+            ),
         ],
     )
     def test_mistakes_are_told_with_what_is_right(self, section, key, text):
@@ -339,6 +434,20 @@ class TestTheConfiguration:
         telemetry = {"t": {"channels": ["plc.*"], "mode": "all"}}
         found = config.parse({"sources": {"plc": ACKNOWLEDGED}, "telemetry": telemetry})
         assert found.sources["plc"].awaits_outbox
+
+    @pytest.mark.parametrize("mode", ["all", "mean"])
+    def test_the_memory_it_takes_is_known(self, mode):
+        channels = {f"c{number}": {} for number in range(200)}
+        sources = {"plc": {"type": "memory", "period": "10ms", "channels": channels}}
+        sized = [
+            memory(config.parse({"sources": sources, "telemetry": {"t": section}}))["telemetry.t"]
+            for section in (
+                {"channels": ["plc.c1"], "mode": mode},
+                {"channels": ["plc.*"], "mode": mode},
+                {"channels": ["plc.*"], "mode": mode, "every": "60s"},
+            )
+        ]
+        assert sized[0] < sized[1] <= sized[2] < 2**26
 
     def test_telemetry_that_no_sink_carries_is_warned_of(self):
         sinks = {"log": {"type": "memory", "lanes": ["bulk"]}}
