@@ -82,7 +82,8 @@ class Ingest:
         self._backoff = backoff or Backoff()
         self._on_rows = on_rows
         self.journal = journal
-        if journal is not None and isinstance(source, Confirming):
+        if journal is not None:
+            assert isinstance(source, Confirming)
             journal.on_stored = source.confirm
         period = ring.period
         self._by_message = section.period is None
@@ -224,7 +225,8 @@ class Ingest:
         """Whether nothing has come for a while, and the connection is to be kept all the same."""
         now = self._clock.now()
         if self.journal is not None and len(self.journal):
-            return True  # it may wait for us; whether the link is there, keep-alive tells
+            self.journal.wanted.set()  # perhaps it waits for us
+            return True
         recovering: int = getattr(self.source, "recovering_until", 0)
         if recovering > now:  # it knows better than we what is to be done; though not for ever
             return now - (self._newest or now) < self._silence_ns + _RECOVERY_MOST_NS

@@ -27,7 +27,7 @@ from dxad.ingest import Ingest
 from dxad.learning import Learning
 from dxad.outbox import Outbox
 from dxad.pipeline import BATCH, Pipeline, Stages
-from dxad.ring.journal import Journal
+from dxad.ring.journal import Confirming, Journal
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
@@ -196,7 +196,7 @@ class Builder:
             start=start,
         )
         journal = None
-        if section.awaits_outbox:
+        if section.awaits_outbox and isinstance(source, Confirming):  # not what stands in for it in a replay
             journal = Journal(ring.channels, period=period, capacity=section.queue)
         return Ingest(
             name, source, section, ring, clock=self._clock, health=self._health, metrics=self._metrics,

@@ -2,6 +2,7 @@
 
 section.py    what a configuration says of it
 receipts.py   messages that the broker was not told of yet
+inflight.py   how many of those it sends
 topic.py      topics, filters, and templates in which a level names a device
 devices.py    which device has which columns
 liveness.py   which device is alive
@@ -25,6 +26,7 @@ from dxad.plugin import Plugin
 from dxad.runtime.clock import Clock
 from dxad.sources import Inbox, Intake
 from dxad.sources.mqtt.devices import Fleet, Places
+from dxad.sources.mqtt.inflight import InFlight
 from dxad.sources.mqtt.liveness import EVERYTHING, Liveness
 from dxad.sources.mqtt.receipts import Receipts
 from dxad.sources.mqtt.section import PORTS, Config, MqttChannel, Subscription
@@ -49,8 +51,6 @@ _UNACKNOWLEDGED_MAX: Final = 2_000
 """Messages that the broker may send before the first of them has been staged and acknowledged."""
 _IN_FLIGHT_MAX: Final = 65_535
 """The same where the outbox takes its time: all that MQTT can count (MQTT 5, 3.1.2.11.3)."""
-_UNTOLD_MAX: Final = 20
-"""What a broker of 3.1.1, which cannot be told, sends at most, as a rule (mosquitto.conf(5))."""
 
 
 class Mqtt:
@@ -93,6 +93,7 @@ class Mqtt:
         self._known = False
         """Whether there has been a session that the broker should remember."""
         self._receipts = Receipts()
+        self._in_flight = InFlight(self._most, told=True)
         self._at_once = min(_READ_AT_ONCE, config.queue // 2)
         self._full = False
         """Whether as many of them wait as may, and the network keeps what else there is."""
@@ -206,6 +207,8 @@ class Mqtt:
             tls=self._config.secured,
             until_look=until_beat(self._clock, self._between_s) if self._between_s else None,
         )
+        if not self._known:
+            self._in_flight = InFlight(self._most, told=self._link.version == "5")
         if not self._link.session_present:
             self._receipts.end(keep=lambda _: False)
         if self._config.session is not None and self._known and not self._link.session_present:
@@ -274,6 +277,8 @@ class Mqtt:
         """That was all for now; or not `whole`: there is more to be read together with it."""
         if whole:
             self._arrival = 0
+        if self._config.awaits_outbox:
+            self._in_flight.look(asyncio.get_running_loop().time(), len(self._receipts))
         gathered = self._inbox.gathered
         if gathered.messages and (whole or gathered.width >= self._at_once):
             self._inbox.note_gathered()
@@ -305,6 +310,7 @@ class Mqtt:
         due = self._receipts.due()
         if due:
             self._link.acknowledge(due)
+            self._in_flight.tell(asyncio.get_running_loop().time(), len(self._receipts))
         if self._full and self._unacknowledged < self._most:
             self._full = False
             self._link.hold(held=False)
@@ -312,8 +318,7 @@ class Mqtt:
     @property
     def pressed(self) -> bool:
         """Whether the broker may soon send nothing more before something is acknowledged."""
-        told = self._link is None or self._link.version == "5"
-        return 2 * len(self._receipts) >= (self._most if told else min(self._most, _UNTOLD_MAX))
+        return 2 * len(self._receipts) >= self._in_flight.limit
 
     def _route(self, topic: str) -> Sequence[Intake]:
         """Who takes messages of a topic; kept for the next one, unless a device has no place."""
