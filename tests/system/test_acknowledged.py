@@ -52,6 +52,11 @@ def received(config: Path) -> dict[str, int]:
     return {name: each["samples"] for name, each in status(config)["sources"].items()}
 
 
+def arrived(config: Path, number: int) -> bool:
+    """Whether each ring has this value."""
+    return all(f"[{number}.0]" in curl(config, f"/v1/sources/{name}/rows") for name in received(config))
+
+
 async def in_outbox(folder: Path) -> dict[str, list[float]]:
     """The values of each source in the file of a daemon that is down."""
     clock = SystemClock()
@@ -83,9 +88,15 @@ async def test_what_was_not_in_the_outbox_comes_again_after_kill_9(disk_folder, 
         with running(config) as daemon:
             until(lambda: all(e["connected"] for e in status(config)["sources"].values()), "connected")
             await publish(port, "t", *bodies(range(15, 20)), qos=1)
-            until(lambda: min(received(config).values()) >= 5, "received", daemon)
+            until(lambda: arrived(config, 19), "received", daemon)
+            config.write_text(config.read_text().replace('every = "60s"', 'every = "50s"'))
+            daemon.send_signal(signal.SIGHUP)
+            until(lambda: "telemetry.outbox5 changed" in config.with_name("dxad.log").read_text(), "reloaded")
+            await publish(port, "t", *bodies(range(20, 25)), qos=1)
+            until(lambda: arrived(config, 24), "received", daemon)
             daemon.send_signal(signal.SIGTERM)
             assert daemon.wait(timeout=PATIENCE_S) == 0
     found = await in_outbox(folder)
-    assert set(found["outbox5"]) == set(found["outbox3"]) == set(range(20))
+    assert set(found["outbox5"]) == set(found["outbox3"]) == set(range(25))
+    assert [each for each in found["outbox5"] if each >= 15] == [*range(15, 25)], "once, also over a reload"
     assert not set(found["ring5"]) & set(range(15)), "the counter-proof"
