@@ -13,15 +13,15 @@ from urllib.parse import urlencode
 
 import orjson
 
+from dxad.client.asking import may_pass
 from dxad.client.eventstream import Parser
-from dxad.errors import RequestRefusedError, ResourceUnavailableError
+from dxad.errors import ResourceUnavailableError
 from dxad.runtime.backoff import Backoff
 from dxad.types import Document
 
 __all__ = ["Tail"]
 
-_MOST_S: Final = 10.0
-_UNAVAILABLE: Final = 503
+_MOST_S: Final = 5.0
 _WANTS: Final = {
     "lanes": "lane",
     "types": "type",
@@ -68,24 +68,25 @@ class Tail:
         return self._events()
 
     async def _events(self) -> AsyncGenerator[Document]:
-        waits = Backoff(most_s=_MOST_S)
+        waits, said = Backoff(most_s=_MOST_S), ""
         while True:
             try:
                 async with aclosing(self._once()) as events:
                     async for event in events:
                         waits.reset()
+                        said = ""
                         yield event
                 if not self._retry:
                     return
                 why = "the daemon has stopped"
             except ResourceUnavailableError as error:
-                refused = isinstance(error, RequestRefusedError) and error.status != _UNAVAILABLE
-                if not self._retry or refused:
+                if not self._retry or not may_pass(error):
                     raise
                 why = str(error)
-            wait_s = waits.next_s()
-            self._told(f"{why}; trying again in {wait_s:.1f} s")
-            await asyncio.sleep(wait_s)
+            if why != said:
+                said = why
+                self._told(f"{why}; trying again and again")
+            await asyncio.sleep(waits.next_s())
 
     async def _once(self) -> AsyncGenerator[Document]:
         asked = list(self._asked)
