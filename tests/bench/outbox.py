@@ -15,8 +15,8 @@ from tests.bench.report import Metric
 
 __all__ = ["measure"]
 
-PARTS: Final = {"rates": 4.0, "latency": 10.0, "telemetry": 10.0}
-"""By name, for how many seconds each of its figures is measured."""
+PARTS: Final = {"rates": 4.0, "slow": 4.0, "latency": 10.0, "telemetry": 10.0, "drain": 0.0}
+"""By name, for how many seconds each of its figures is measured; 0 where it is a fixed number of records."""
 
 
 def measure(parts: Sequence[str], folder: Path, *, for_s: float | None = None) -> dict[str, Metric]:

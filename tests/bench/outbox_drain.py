@@ -17,10 +17,9 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import aiohttp
@@ -35,7 +34,6 @@ from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.sinks import http, mqtt
 from dxad.types import Record, Sink
-from tests.bench import report
 from tests.bench.report import Metric
 from tests.bench.sources_paced import broker_in, free_port
 
@@ -47,10 +45,9 @@ _BATCH: Final = 64
 _TOPIC: Final = "dxad/{gateway}/{lane}/{type}"
 
 
-def drain(folder: Path | None = None) -> dict[str, Metric]:
-    """The metrics; the outbox's file is made below `folder`, by default in the working directory."""
-    with TemporaryDirectory(prefix="dxad-bench-", dir=folder or Path()) as name:
-        return asyncio.run(_drain(Path(name)))
+def drain(folder: Path, for_s: float) -> dict[str, Metric]:
+    """The metrics; the outbox's files are made in `folder`."""
+    return asyncio.run(_drain(folder))
 
 
 async def _drain(folder: Path) -> dict[str, Metric]:
@@ -135,7 +132,7 @@ async def _posted(url: str, records: list[Record], batch: int) -> float:
 def _receiver() -> Iterator[str]:
     """A server that takes everything, in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.bench.outbox_drain", "--receive", str(port)]
+    command = [sys.executable, "-m", "tests.bench.outbox_drain", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -212,19 +209,5 @@ async def _session(where: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
         await writer.wait_closed()
 
 
-def main() -> int:
-    """Measure, and print."""
-    parser = report.parser("tests.bench.outbox_drain", __doc__)
-    parser.add_argument(
-        "--folder", type=Path, help="on the disk that is meant; default: the working directory"
-    )
-    parser.add_argument("--receive", type=int, metavar="PORT", help="be the receiver of another run")
-    asked = parser.parse_args()
-    if asked.receive is not None:
-        asyncio.run(_receive(asked.receive))
-    found: Mapping[str, Metric] = drain(asked.folder)
-    return report.show(found, title="How fast a backlog leaves", as_json=asked.json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    asyncio.run(_receive(int(sys.argv[1])))  # what `_receiver` starts

@@ -2,6 +2,11 @@
 
 single append            durable appends per second, one after the other, of 200 B critical records;
                          reference: append + fdatasync of the same bytes
+log through the loop     what bounds it: the raw log itself, written by a thread that the event loop asks for
+                         each record; reference: the same without a loop
+single append, store     µs of the store thread's own time for one, SQLite and the sync within; reference: of
+                         append + fdatasync
+single append, syncs …   the first on a disk that is made slower, see `outbox_slow`
 bulk in                  200 B bulk records per second, 256 to a commit; reference: the same in a raw log
 bulk in and out          the same, while a sink takes as many out, 10,000 behind
 rows in and out          the same as single events, 256 to a commit
@@ -19,11 +24,12 @@ from dxad.outbox.wear import written_bytes
 from dxad.runtime.clock import SystemClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
+from dxad.runtime.worker import Worker
 from dxad.types import Lane, Record
-from tests.bench.outbox_disk import RECORD_BYTES, Log
+from tests.bench.outbox_disk import RECORD_BYTES, Log, percentile
 from tests.bench.report import Metric
 
-__all__ = ["make", "rates"]
+__all__ = ["make", "rates", "single"]
 
 _BATCH: Final = 256
 _BEHIND: Final = 10_000
@@ -47,17 +53,10 @@ def rates(folder: Path, for_s: float) -> dict[str, Metric]:
 
 
 async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
-    async with make(folder / "single.db") as box:
-        numbers = iter(range(2**31))
-
-        async def single() -> int:
-            await box.append(Record(f"{next(numbers):032x}", Lane.CRITICAL, BODIES[0]))
-            return 1
-
-        await box.subscribe("s", frozenset({Lane.BULK}))
-        with Log.at(folder / "log") as log:
-            found["single append"] = await _against(single, lambda: log.append(BODIES[:1]), for_s, 0.9, 1)
+    found = {"single append": await single(folder / "single.db", folder / "log", for_s)}
+    found["log through the loop"] = await _log_through_the_loop(folder / "log", for_s)
+    found["single append, store"] = await _in_store(folder / "store.db", folder / "log", for_s)
+    numbers = iter(range(2**31))
     async with make(folder / "bulk.db", max_bytes=64 * 2**20) as box:
 
         async def bulk() -> int:
@@ -88,11 +87,60 @@ async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
     return found
 
 
+async def single(path: Path, log_path: Path, for_s: float) -> Metric:
+    """One record after the other, each when the one before is durable."""
+    numbers = iter(range(2**31))
+    async with make(path) as box:
+
+        async def append() -> int:
+            await box.append(Record(f"{next(numbers):032x}", Lane.CRITICAL, BODIES[0]))
+            return 1
+
+        await box.subscribe("s", frozenset({Lane.BULK}))
+        with Log.at(log_path) as log:
+            return await _against(append, lambda: log.append(BODIES[:1]), for_s, 0.9, 1)
+
+
+async def _log_through_the_loop(path: Path, for_s: float) -> Metric:
+    thread = Worker("log")
+    with Log.at(path) as log:
+
+        async def append() -> int:
+            await thread.run(lambda: log.append(BODIES[:1]))
+            return 1
+
+        found = await _against(append, lambda: log.append(BODIES[:1]), for_s, None, 1)
+    thread.close()
+    return found
+
+
+async def _in_store(path: Path, log_path: Path, for_s: float) -> Metric:
+    """What is not the loop's: the median, since a commit now and then folds the log in."""
+    numbers = iter(range(2**31))
+    took_s: list[float] = []
+    async with make(path) as box:
+
+        def commit() -> None:
+            began = time.perf_counter()
+            box._store.commit([Record(f"{next(numbers):032x}", Lane.CRITICAL, BODIES[0])])
+            took_s.append(time.perf_counter() - began)
+
+        async def append() -> int:
+            await box._in_thread(commit)
+            return 1
+
+        with Log.at(log_path) as log:
+            await _against(append, lambda: log.append(BODIES[:1]), for_s, None, 1)
+            return Metric(
+                value=percentile(took_s, 0.5) * 1e6, unit="µs", reference=percentile(log.took_s, 0.5) * 1e6
+            )
+
+
 async def _against(
     ours: Callable[[], Awaitable[int]],
     reference: Callable[[], None],
     for_s: float,
-    goal: float,
+    goal: float | None,
     records: int,
 ) -> Metric:
     """Both in turn, until the time is over."""

@@ -6,6 +6,7 @@ telemetry MODE.PROFILE stored   MB a day of records, as they go into the outbox;
 telemetry MODE.PROFILE disk     MB a day that the daemon had written to the disk, the outbox's log and its
                                 database; reference: the records
 telemetry MODE.PROFILE lost     rows and records that were lost
+gateway PROFILE disk            MB a day that the daemon had written without telemetry: its own events
 """
 
 import time
@@ -34,6 +35,7 @@ def telemetry(folder: Path, for_s: float) -> dict[str, Metric]:
     with gateway.load(folder, "") as offered:
         for profile in PROFILES:
             runs = {mode: _run(folder, offered, for_s, profile, mode) for mode in _MODES}
+            found[f"gateway {profile} disk"] = Metric(value=runs[""][2], unit="MB/day")
             for mode in filter(None, _MODES):
                 name = f"telemetry {mode}.{profile}"
                 cpu, stored, disk, lost = runs[mode]
@@ -57,7 +59,10 @@ def _run(
         f'\n[telemetry.all]\nchannels = ["*.*"]\nevery = "{_EVERY_S}s"\nmode = "{mode}"\n' if mode else ""
     )
     sink = '\n[sinks.log]\ntype = "file"\npath = "telemetry.jsonl"\n'
-    config.write_text(gateway.configuration(folder, offered, profile=profile) + sink + section)
+    grown = (
+        '\n[outbox]\nreserve = "0B"\n'  # what a file takes once, after its first start, is none of a day's
+    )
+    config.write_text(gateway.configuration(folder, offered, profile=profile) + sink + grown + section)
     with gateway.running(config) as daemon:
         before, begun, spent_s = gateway.settled(folder, daemon)
         written = _written(daemon.pid)
