@@ -12,12 +12,13 @@ from typing import Any, Final
 import orjson
 
 from dxad.errors import ConfigError
-from dxad.types import Document, Record
+from dxad.types import Document, Lane, Record
 
 __all__ = ["PLACES", "Template", "facts", "follow"]
 
 PLACES: Final = ("gateway", "lane", "type", "pipeline", "severity", "id", "source", "subject", "time")
 """What is known of every event; where it has none, the text is empty."""
+_LANES: Final = {lane: lane.name.lower() for lane in Lane}
 _PIPELINES: Final = "/pipelines/"
 """What stands before a pipeline's name in an event's source."""
 
@@ -30,7 +31,7 @@ def facts(record: Record, event: Document, gateway: str) -> dict[str, str]:
     pipeline = told.get("pipeline") or source.partition(_PIPELINES)[2].partition("/")[0]
     return {
         "gateway": gateway,
-        "lane": record.lane.name.lower(),
+        "lane": _LANES[record.lane],
         "type": str(event.get("type", "")),
         "pipeline": pipeline if isinstance(pipeline, str) else "",
         "severity": str(told.get("severity", "")),

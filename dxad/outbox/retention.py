@@ -176,6 +176,8 @@ class Retention:
         )
 
     def _bury_for_good(self) -> bool:
+        if not self.connection.execute("SELECT EXISTS (SELECT 1 FROM dead_letters)").fetchone()[0]:
+            return False
         letters = self.connection.execute(
             "DELETE FROM dead_letters"
             " WHERE number IN (SELECT number FROM dead_letters ORDER BY number LIMIT ?)"
