@@ -28,13 +28,30 @@ __all__ = [
     "is_passing",
     "memory",
     "open_file",
+    "schema_version",
     "set_aside",
     "used_bytes",
 ]
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 """The number of migrations in `schema.py`, which is not imported here: it would bring sqlite-utils."""
 
+_COLUMNS: Final = {
+    "records": "seq, lane, id, at_ns, crc, body, boot, size",
+    "segments": "last, count, records_through, bytes_through, boot, at_ns, stream, ordinal, crc, body",
+    "cursors": "sink, lane, seq, crc",
+    "refusals": "sink, seq, attempts, reason, crc",
+    "dead_letters": "number, seq, sink, lane, id, body, reason, at_utc, boot, at_ns, attempts, records",
+    "boots": "number, id, offset_ns, clock_ok",
+    "consumers": "name, filter, made_utc, silent_ns, crc",
+    "leases": "consumer, seq",
+    "drops": "what, reason, records, bytes, oldest_utc, newest_utc, since_utc",
+    "replays": "sink, lane, first, last",
+    "reserve": "number, body",
+}
+"""What `schema.py` has made."""
+_MIGRATIONS: Final = "_sqlite_migrations"
+"""Where sqlite-utils lists them."""
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -110,13 +127,11 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
         if not is_large(path) and (verdict := check(connection)) != "ok":
             raise _damage(verdict)
         _write_log_anew(connection, path)
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
-        if version < SCHEMA_VERSION:
+        if schema_version(connection, path) != SCHEMA_VERSION:
             _migrate(path)
         for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
+        _look_for_columns(connection)
         connection.execute(f"PRAGMA wal_autocheckpoint={log_bytes * 3 // 4 // _FRAME_BYTES}")
         connection.execute(f"PRAGMA journal_size_limit={log_bytes}")
         # Another process may have made the tables: who has not read that yet cannot fold the log in.
@@ -133,6 +148,23 @@ def is_large(path: Path) -> bool:
 def check(connection: sqlite3.Connection) -> str:
     """What is wrong with the file, or `ok`."""
     return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+
+
+def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+    """How many migrations the file has had; 0 if its number of them is damaged.
+
+    There are two copies of it: the second one is the list of those that were applied.
+
+    Raises:
+        ConfigError: a newer dxad has written it.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version <= SCHEMA_VERSION:
+        return version
+    listed = connection.execute(f"SELECT count(*) FROM {_MIGRATIONS} WHERE migration_set = 'outbox'")  # noqa: S608
+    if listed.fetchone()[0] <= SCHEMA_VERSION:
+        return 0
+    raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
 
 
 def memory() -> sqlite3.Connection:
@@ -162,6 +194,21 @@ def used_bytes(connection: sqlite3.Connection) -> int:
     )
     (zeros,) = connection.execute("SELECT count(*) FROM reserve").fetchone()
     return int((pages - free) * size - zeros * CHUNK_BYTES)
+
+
+def _look_for_columns(connection: sqlite3.Connection) -> None:
+    """See whether everything has its name: a schema that is damaged there is none that SQLite calls so.
+
+    Raises:
+        sqlite3.DatabaseError: something has not.
+    """
+    for table, columns in _COLUMNS.items():
+        try:
+            connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")  # noqa: S608
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_ERROR:
+                raise _damage(str(error)) from error
+            raise
 
 
 def _damage(verdict: str) -> sqlite3.DatabaseError:

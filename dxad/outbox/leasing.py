@@ -179,10 +179,12 @@ def save_consumer(connection: sqlite3.Connection, name: str, known: Known | None
     if known is None:
         connection.execute("DELETE FROM consumers WHERE name = ?", (name,))
         return
+    wants = orjson.dumps(known.wants).decode()
     connection.execute(
-        "INSERT INTO consumers (name, filter, made_utc, silent_ns) VALUES (?, ?, ?, ?) ON CONFLICT (name)"
-        " DO UPDATE SET filter = excluded.filter, silent_ns = excluded.silent_ns",
-        (name, orjson.dumps(known.wants).decode(), made_utc, known.silent_ns),
+        "INSERT INTO consumers (name, filter, made_utc, silent_ns, crc) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET filter = excluded.filter, silent_ns = excluded.silent_ns,"
+        " crc = excluded.crc",
+        (name, wants, made_utc, known.silent_ns, tables.checksum_of(name, wants, known.silent_ns)),
     )
 
 

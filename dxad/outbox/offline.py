@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from dxad.errors import ConfigError
-from dxad.outbox.database import SCHEMA_VERSION
+from dxad.outbox.database import SCHEMA_VERSION, schema_version
 from dxad.outbox.inspection import Inspection
 
 __all__ = ["looking"]
@@ -78,9 +78,7 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     Raises:
         ConfigError: it is no outbox, or of a newer dxad.
     """
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA_VERSION:
-        raise ConfigError(f"{path} has schema {version}, this dxad knows {SCHEMA_VERSION}: update dxad")
+    version = schema_version(connection, path)
     if not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'records'").fetchone():
         raise ConfigError(f"{path}: this is no outbox")
     return version

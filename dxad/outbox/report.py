@@ -145,6 +145,26 @@ class Report:
         )
         return to_record(event, Told(self.status.boot.id, self._clock.synchronised)), untold
 
+    def rewound(self, sinks: Sequence[str]) -> Record | None:
+        """The event about sinks that are offered all that is kept once more: their place was damaged."""
+        if self._gateway is None:
+            return None
+        now = self._clock.now()
+        event = Event(
+            id=identity(self._gateway, "outbox.rewound", self.status.boot.id, now),
+            type="dxad.outbox.rewound",
+            source=f"/{self._gateway}/outbox",
+            time_utc=self.status.boot.offset_ns + now,
+            at=now,
+            subject=_SUBJECT,
+            lane=Lane.CRITICAL,
+            data={
+                "sinks": list(sinks),
+                "reason": "how far they were, or what they refused, was damaged on disk",
+            },
+        )
+        return to_record(event, Told(self.status.boot.id, self._clock.synchronised))
+
     def damaged(self, aside: Path) -> None:
         """A damaged file was set aside, and is being taken over from."""
         self._health.raise_condition("outbox.damaged", _SUBJECT, f"it was set aside as {aside}")

@@ -63,6 +63,12 @@ class Rescue:
 
     def look(self) -> None:
         """See whether there is something to do, and begin it."""
+        if self._store.rewound:
+            sinks, self._store.rewound = self._store.rewound, []
+            log.error("the place of %s was damaged on disk: all that is kept is delivered again", sinks)
+            event = self._report.rewound(sinks)
+            if event is not None:
+                self._tell(event)
         if self._path is None or self._commits.degraded is not None or self._task is not None:
             return
         left = [

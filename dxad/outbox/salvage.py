@@ -26,8 +26,8 @@ __all__ = ["LETTERS", "Small", "said", "small"]
 
 _SMALL: Final = {
     "boots": "number, id, offset_ns, clock_ok",
-    "cursors": "sink, lane, seq",
-    "consumers": "name, filter, made_utc, silent_ns",
+    "cursors": "sink, lane, seq, crc",
+    "consumers": "name, filter, made_utc, silent_ns, crc",
     "drops": "what, reason, records, bytes, oldest_utc, newest_utc, since_utc",
 }
 """The tables that a fresh file takes over at once, as far as SQL can read them, and their columns."""
@@ -46,6 +46,8 @@ class Small:
     rows: dict[str, list[Sequence[Any]]]
     refused: frozenset[int]
     """The seqs of records that stand aside for some sink."""
+    whole: bool
+    """Whether all places and refusals were read, and are as they were written."""
 
     @property
     def boots(self) -> dict[int, str]:
@@ -55,7 +57,9 @@ class Small:
     def floors(self) -> dict[int, int]:
         """By lane, the seq up to which every sink had everything, but for what was refused."""
         found: dict[int, int] = {}
-        for _, lane, seq in self.rows.get("cursors", []):
+        if not self.whole:
+            return found
+        for _, lane, seq, _ in self.rows["cursors"]:
             found[lane] = min(found.get(lane, seq), seq)
         return found
 
@@ -74,15 +78,22 @@ class Small:
 
 def small(path: Path) -> Small:
     """What a damaged file's small tables say, as far as SQL can read them."""
-    rows = {table: _read(path, f"SELECT {columns} FROM {table}") for table, columns in _SMALL.items()}  # noqa: S608
-    refused = _read(path, "SELECT seq FROM refusals")
-    return Small(rows, frozenset(seq for (seq,) in refused))
+    read = {table: _read(path, f"SELECT {columns} FROM {table}") for table, columns in _SMALL.items()}  # noqa: S608
+    refusals, to_the_end = _read(path, f"SELECT {', '.join(tables.SUMMED['refusals'])}, crc FROM refusals")  # noqa: S608
+    rows = {table: found for table, (found, _) in read.items()}
+    rows["cursors"] = [each for each in rows["cursors"] if tables.checksum_of(*each[:-1]) == each[-1]]
+    whole = (
+        to_the_end
+        and all(tables.checksum_of(*each[:-1]) == each[-1] for each in refusals)
+        and read["cursors"] == (rows["cursors"], True)
+    )
+    return Small(rows, frozenset(seq for _, seq, *_ in refusals), whole)
 
 
 def said(path: Path) -> Iterator[tuple[str, Any]]:
     """All else that can be read of the file at `path`, in order."""
     pages = carving.Pages(path)
-    letters = _read(path, f"SELECT {LETTERS} FROM dead_letters")  # noqa: S608
+    letters, _ = _read(path, f"SELECT {LETTERS} FROM dead_letters")  # noqa: S608
     for start in range(0, len(letters), 100):
         yield "letters", letters[start : start + 100]
     counts = {"records": 0, "segments": 0, "damaged": 0, "frames": pages.damaged}
@@ -133,8 +144,8 @@ def _as_said(segment: segments.Segment) -> Sequence[Any]:
     )  # fmt: skip
 
 
-def _read(path: Path, statement: str) -> list[Sequence[Any]]:
-    """The rows of a table, up to the first that cannot be read."""
+def _read(path: Path, statement: str) -> tuple[list[Sequence[Any]], bool]:
+    """The rows of a table, up to the first that cannot be read; and whether there was none."""
     rows: list[Sequence[Any]] = []
     try:
         # Who could write would fold in what it takes for the log, and delete the rest.
@@ -142,8 +153,8 @@ def _read(path: Path, statement: str) -> list[Sequence[Any]]:
             connection.text_factory = partial(str, encoding="utf-8", errors="replace")
             rows.extend(connection.execute(statement))
     except (sqlite3.Error, UnicodeError):  # see `is_damage`
-        pass
-    return rows
+        return rows, False
+    return rows, True
 
 
 def _main() -> None:

@@ -11,6 +11,8 @@ import sqlite_utils
 from sqlite_utils.db import Table
 from sqlite_utils.migrations import Migrations
 
+from dxad.outbox import tables
+
 __all__ = ["apply", "migrations"]
 
 migrations = Migrations("outbox")
@@ -161,6 +163,17 @@ def m004_consumers(database: sqlite_utils.Database) -> None:
 def m005_reserve(database: sqlite_utils.Database) -> None:
     """Add rows of zeros, which make the file grow before it has to."""
     _create(database, "reserve", {"number": int, "body": bytes}, pk="number")
+
+
+@migrations()
+def m006_checksums(database: sqlite_utils.Database) -> None:
+    """Add checksums of how far sinks are, of what they refused, and of what consumers want."""
+    for table, columns in tables.SUMMED.items():
+        database.execute(f"ALTER TABLE {table} ADD COLUMN crc INTEGER NOT NULL DEFAULT 0")
+        rows = database.execute(f"SELECT rowid, {', '.join(columns)} FROM {table}").fetchall()  # noqa: S608
+        for rowid, *values in rows:
+            crc = tables.checksum_of(*values)
+            database.execute(f"UPDATE {table} SET crc = ? WHERE rowid = ?", (crc, rowid))  # noqa: S608
 
 
 def _create(

@@ -65,6 +65,8 @@ class Store:
         self._written_per_day: int | None = None
         self._adopting: Adopting | None = None
         self._next_seq = 1
+        self.rewound: list[str] = []
+        """Sinks that begin again, since their place was damaged on disk, and of whom nobody was told yet."""
         self._survived: dict[str, int] = {}  # seqs by ids of bulk that a commit stored and told as failed
         self._boot = boot
         self.known_before: Boot | None = None
@@ -419,6 +421,9 @@ class Store:
         if untrue := plausibility.clear(connection):
             self._serving.damaged += untrue
             log.error("%d rows of the outbox could not be true, and were deleted", untrue)
+        if not self._loaded:  # later on, memory knows better
+            plausibility.restore(connection)
+            self.rewound += plausibility.rewind(connection)
         self._boots.load(connection)
         if not self._loaded:
             self._load_boot()

@@ -14,11 +14,13 @@ from dxad.types import UNKNOWN_BOOT, Boot, Lane, Record
 
 __all__ = [
     "ROW_BYTES",
+    "SUMMED",
     "Found",
     "Letter",
     "at",
     "bury",
     "checksum",
+    "checksum_of",
     "count_between",
     "count_dead_letters",
     "delete",
@@ -162,6 +164,19 @@ def oldest(connection: sqlite3.Connection, lane: Lane, after: int) -> tuple[int,
 # -- how far the sinks are, and what they refused ---------------------------------------------------------
 
 
+SUMMED: Final = {
+    "cursors": ("sink", "lane", "seq"),
+    "refusals": ("sink", "seq", "attempts", "reason"),
+    "consumers": ("name", "filter", "silent_ns"),
+}
+"""Tables besides those of records whose rows have a checksum, and what it is made of."""
+
+
+def checksum_of(*values: str | int) -> int:
+    """A row's, of one of these tables."""
+    return zlib.crc32(repr(values).encode())
+
+
 def places(connection: sqlite3.Connection) -> list[tuple[str, Lane, int]]:
     """How far each sink is in each lane it carries."""
     rows = connection.execute("SELECT sink, lane, seq FROM cursors ORDER BY sink, lane")
@@ -181,9 +196,9 @@ def move_place(connection: sqlite3.Connection, sink: str, passed: Mapping[Lane, 
     """Note how far a sink is in these of its lanes."""
     for lane, seq in passed.items():
         connection.execute(
-            "INSERT INTO cursors (sink, lane, seq) VALUES (?, ?, ?)"
-            " ON CONFLICT (sink, lane) DO UPDATE SET seq = excluded.seq",
-            (sink, int(lane), seq),
+            "INSERT INTO cursors (sink, lane, seq, crc) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (sink, lane) DO UPDATE SET seq = excluded.seq, crc = excluded.crc",
+            (sink, int(lane), seq, checksum_of(sink, int(lane), seq)),
         )
 
 
@@ -195,9 +210,10 @@ def refusals(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
 def refuse(connection: sqlite3.Connection, sink: str, seq: int, attempts: int, reason: str) -> None:
     """A sink has refused a record so often now."""
     connection.execute(
-        "INSERT INTO refusals (sink, seq, attempts, reason) VALUES (?, ?, ?, ?) ON CONFLICT (sink, seq)"
-        " DO UPDATE SET attempts = excluded.attempts, reason = excluded.reason",
-        (sink, seq, attempts, reason),
+        "INSERT INTO refusals (sink, seq, attempts, reason, crc) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (sink, seq)"
+        " DO UPDATE SET attempts = excluded.attempts, reason = excluded.reason, crc = excluded.crc",
+        (sink, seq, attempts, reason, checksum_of(sink, seq, attempts, reason)),
     )
 
 

@@ -43,9 +43,9 @@ def taken_over_soon(monkeypatch):
 
 def untrue(ledger: Ledger, found: Found) -> list[str]:
     """What is delivered and was not appended so; of a sound file, also what is not in order."""
-    loss = ["missing", "set aside"]
+    loss = ["missing", "set aside", "comes again"]
     if found.set_aside or found.damaged:
-        loss += ["order", "it was promised", "comes again", "went,"]
+        loss += ["order", "it was promised", "went,"]
     return [each for each in verdict(ledger, found) if not any(word in each for word in loss)]
 
 

@@ -12,7 +12,9 @@ from functools import partial
 import pytest
 
 from dxad.errors import ConfigError, NotConnected, OutboxFull
-from dxad.outbox import Outbox, commits, database, schema
+from dxad.event import decode
+from dxad.outbox import Limits, Outbox, commits, database, schema
+from dxad.outbox.leasing import Known
 from dxad.types import Lane
 from tests.unit.outbox.records import codes, file_size_limit, ids, overwrite, pragma, record, sql, until
 
@@ -135,9 +137,76 @@ class TestDamage:
             assert box.snapshot()["set_aside"]
 
     async def test_a_file_of_a_newer_dxad_is_refused(self, make, path):
-        sql(path, "PRAGMA user_version=99")
-        with pytest.raises(ConfigError, match="schema 99"):
+        sql(path, "PRAGMA user_version=7")
+        sql(path, "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('outbox', 'm007')")
+        with pytest.raises(ConfigError, match="schema 7"):
             await make().open()
+
+    @pytest.mark.parametrize("version", [0, 4, 70, -1, 2**30])
+    async def test_a_number_of_the_schema_that_is_damaged_is_mended(self, make, path, version):
+        async with make() as box:
+            await box.append(record("a"))
+        sql(path, f"PRAGMA user_version={version}")
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert ids(await box.fetch("s", 2)) == ["a"]
+            assert sql(path, "PRAGMA user_version") == [(database.SCHEMA_VERSION,)]
+            assert not box.snapshot()["set_aside"]
+
+    @pytest.mark.parametrize("name", [b"segments", b"attempts"])
+    async def test_a_name_in_the_schema_that_is_damaged_is_damage(self, make, path, name):
+        path.write_bytes(path.read_bytes().replace(name, name[:-1] + b"_"))
+        async with make() as box:
+            assert await box.append(record("a"))
+            assert box.snapshot()["set_aside"]
+
+    @pytest.mark.parametrize("table", ["cursors", "refusals"])
+    async def test_a_place_that_is_not_as_it_was_written_is_no_place(self, make, path, table, caplog):
+        limits = Limits(keep_ns=10**15)
+        async with make(limits=limits) as box:
+            for sink in ("s", "other"):
+                await box.subscribe(sink, ALL)
+            for each in "abc":
+                await box.append(record(each))
+            for sink in ("s", "other"):
+                first, second = await box.fetch(sink, 2)
+                await box.refuse(sink, [first], "no", most=9)
+                await box.ack(sink, [second])
+        wrong = {"cursors": "seq = 3 WHERE lane = 0 AND sink = 's'", "refusals": "seq = 9 WHERE sink = 's'"}
+        sql(path, f"UPDATE {table} SET {wrong[table]}")
+        async with make(limits=limits, gateway="gw") as box:
+            for sink in ("s", "other"):
+                await box.subscribe(sink, ALL)
+            assert ids(await box.fetch("s", 3)) == ["a", "b", "c"]
+            assert ids(await box.fetch("other", 3)) == ["c"]
+            await until(lambda: box.snapshot()["stored"]["critical"] == 4)
+            (event,) = (await box.fetch("other", 9))[1:]
+            assert decode(event)["type"] == "dxad.outbox.rewound"
+            assert decode(event)["data"]["sinks"] == ["s"]
+        caplog.clear()
+        async with make(limits=limits) as box:
+            await box.subscribe("s", ALL)
+        assert "damaged" not in caplog.text
+
+    async def test_a_refusal_of_nobody_knows_whom_lets_all_begin_again(self, make, path):
+        limits = Limits(keep_ns=10**15)
+        async with make(limits=limits) as box:
+            for sink in ("s", "other"):
+                await box.subscribe(sink, ALL)
+                await box.append(record(f"for {sink}"))
+                await box.refuse(sink, await box.fetch(sink, 9), "no", most=9)
+        sql(path, "UPDATE refusals SET sink = 'r' WHERE sink = 's'")
+        async with make(limits=limits) as box:
+            for sink in ("s", "other"):
+                await box.subscribe(sink, ALL)
+                assert ids(await box.fetch(sink, 9)) == ["for s", "for other"]
+
+    async def test_a_consumer_whose_wish_is_damaged_is_given_everything(self, make, path):
+        async with make() as box:
+            await box.note_consumer("agent", Known("agent", {"types": ["x"]}, 7))
+        sql(path, 'UPDATE consumers SET filter = \'{"types":["y\'')
+        async with make() as box:
+            assert await box.consumers() == [Known("agent", {}, 0)]
 
 
 class TestBrokenDisk:

@@ -71,5 +71,6 @@ def test_what_is_no_outbox_is_told(tmp_path):
 
 def test_a_file_of_a_newer_dxad_is_not_read(path):
     sql(path, "PRAGMA user_version=99")
+    sql(path, "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('outbox', 'm099')")
     with pytest.raises(ConfigError, match="update dxad"), looking(path):
         pass

@@ -335,7 +335,7 @@ class TestQuota:
         async with make(max_bytes=MIB) as box:
             await fill(box, "c", Lane.CRITICAL, 1200)
             with pytest.raises(OutboxFull):
-                await box.append(record("b", Lane.BULK, 8000))
+                await box.append(record("b", Lane.BULK, 40_000))
 
     async def test_is_no_condition_any_more_when_there_is_room(self, make, health):
         async with make(max_bytes=MIB) as box:
