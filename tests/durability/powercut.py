@@ -124,19 +124,20 @@ class _Foresight:
 
     def at(self, moment: int) -> Ledger:
         then = self._ledger.copy()
-        later = (call.data.decode() for call in self._calls[moment:] if call.what == "mark")
-        ahead = next((line for line in later if line.startswith(("dropped", "began"))), "ended")
-        if ahead.startswith("dropped"):
-            self._ledger_ahead(then, ahead)
+        before = self._ledger._round
+        for line in (call.data.decode() for call in self._calls[moment:] if call.what == "mark"):
+            what, *words = line.split()
+            if what == "began":  # what its opening has dropped, it says afterwards
+                before = (0, 0)
+                then.quota |= words[1] == "quota"
+            elif what == "dropped":
+                then.dropped += int(words[0]) - before[0]
+                then.dropped_letters += int(words[1]) - before[1]
+            if what in ("dropped", "ended"):
+                break
         for line in (call.data.decode() for call in self._calls[moment:] if call.what == "mark"):
             # what was handed over is on its way, and may be durable before the promise
             if line.startswith("append"):
                 then.read(line)
                 break
         return then
-
-    def _ledger_ahead(self, then: Ledger, line: str) -> None:
-        records, letters = map(int, line.split()[1:])
-        before = self._ledger._round
-        then.dropped += records - before[0]
-        then.dropped_letters += letters - before[1]
