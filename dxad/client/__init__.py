@@ -7,7 +7,7 @@ SyncClient("/run/dxad/control.sock").learn("pump", span="20s")
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -353,6 +353,24 @@ class SyncClient:
     ) -> Document:
         """Rows of a source or a pipeline from slot `start` on."""
         return self.run(lambda client: client.rows(kind, name, start=start, limit=limit))
+
+    def tail(self, **how: Any) -> Iterator[Document]:
+        """Events as they come, see `Client.tail`; each is waited for when the next one is asked for."""
+
+        async def begun(client: Client) -> AsyncIterator[Document]:
+            return aiter(client.tail(**how))
+
+        async def following(events: AsyncIterator[Document]) -> Document | None:
+            return await anext(events, None)
+
+        with asyncio.Runner() as runner:
+            client = Client(self.path, timeout_s=self._timeout_s)
+            events = runner.run(begun(client))
+            try:
+                while (event := runner.run(following(events))) is not None:
+                    yield event
+            finally:
+                runner.run(client.close())
 
     def run(self, ask: Callable[[Client], Awaitable[T]]) -> T:
         """What `ask` returns: for all that a `Client` can do and this class has no method for."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from dxad.cli.tail import tail as tail_command
 from dxad.cli.tailview import line
-from dxad.client import Client
+from dxad.client import Client, SyncClient
 from dxad.config import ControlSection
 from dxad.control import Control
 from dxad.control.limits import Limits
@@ -274,6 +274,20 @@ class TestTheClient:
                 assert await anext(pages, None) is None
             with pytest.raises(ResourceUnavailableError, match="no such socket"):
                 await anext(aiter(client.tail()))
+
+    def test_without_a_loop_they_are_iterated_over_too(self, rig):
+        async def run() -> list[str]:
+            async with rig.box() as box, rig.serving(box):
+                await append(box, "a", "b")
+                return await asyncio.to_thread(take_two)
+
+        def take_two() -> list[str]:
+            events = SyncClient(rig.path).tail(lines=5)
+            found = [next(events)["id"], next(events)["id"]]
+            events.close()
+            return found
+
+        assert asyncio.run(run()) == ["a", "b"]
 
     def test_the_command_prints_json_lines_and_ends_with_the_daemon(self, rig):
         async def run() -> str:
