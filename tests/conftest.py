@@ -219,3 +219,12 @@ def _reshaped_net(
         Operator(code.FULLY_CONNECTED, ("row", "w", None), "out", options.FullyConnectedOptions, dense),
     ]
     return Writer(tensors, operators, outputs=["out"]).file("test")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """A PostgreSQL of our own; where there is none, its tests are skipped."""
+    from tests.postgres import serving
+
+    with serving() as server:
+        yield server

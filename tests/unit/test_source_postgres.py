@@ -2,13 +2,8 @@
 
 import asyncio
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
-import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -19,62 +14,18 @@ from dxad.sources.sql import Config, Sql
 from dxad.types import NS_PER_S
 from hw_sim.ports import free_port
 from tests.patience import PATIENCE_S
+from tests.postgres import PASSWORD, url
 
-psycopg = pytest.importorskip("psycopg")
-
-BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-PASSWORD = "a plant's own"
 ROW = "INSERT INTO samples (at, ph, salt) VALUES (%s, %s, %s)"
 QUERY = "SELECT id, at, ph, salt FROM samples WHERE note NOT LIKE '%draft%'"
 TABLE = """CREATE TABLE samples (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, at timestamptz,
     ph numeric, salt float8, note text NOT NULL DEFAULT '')"""
 
-pytestmark = pytest.mark.skipif(not BINARIES, reason="there is no PostgreSQL here")
-
-
-@pytest.fixture(scope="module")
-def server():
-    """Its port and its process."""
-    user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="dxad-postgres-"))
-    secret, data, port = folder / "secret", folder / "data", free_port()
-    secret.write_text(PASSWORD)
-    if user:
-        for each in (folder, secret):
-            shutil.chown(each, **user)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    how = ["-U", "plant", "-A", "scram-sha-256", f"--pwfile={secret}", "--no-sync", "--no-locale"]
-    subprocess.run([BINARIES[-1] / "initdb", "-D", data, *how], check=True, **quiet, **user)
-    settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off"}
-    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    process = subprocess.Popen([BINARIES[-1] / "postgres", "-D", data, *options], **quiet, **user)
-    try:
-        yield port, process
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_S)
-        shutil.rmtree(folder)
-
-
-def admin(port):
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return psycopg.connect(url(port), password=PASSWORD, autocommit=True)
-        except psycopg.OperationalError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
-
-
-def url(port):
-    return f"postgresql://plant@127.0.0.1:{port}/postgres"
-
 
 @pytest.fixture
-def database(server, monkeypatch):
+def database(postgres_server, monkeypatch):
     monkeypatch.setenv("PLANT_PASSWORD", PASSWORD)
-    with admin(server[0]) as connection:
+    with postgres_server.admin() as connection:
         connection.execute("DROP TABLE IF EXISTS samples")
         connection.execute(TABLE)
         yield connection
@@ -107,35 +58,37 @@ async def values(source, count):
     return [tuple(cells[at : at + 2]) for at in range(0, len(cells), 2)]
 
 
-async def test_rows_that_come_are_read_once_and_numeric_is_a_number(server, database):
+async def test_rows_that_come_are_read_once_and_numeric_is_a_number(postgres_server, database):
     database.execute(ROW, (None, 1, 2))
-    async with connected(server[0]) as source:
+    async with connected(postgres_server.port) as source:
         database.cursor().executemany(ROW, [(None, 3.5, 4), (None, 5.25, 6)])
         assert await values(source, 2) == [(3.5, 4.0), (5.25, 6.0)]
         database.execute(ROW, (None, 7, 8))
         assert await values(source, 1) == [(7.0, 8.0)]
 
 
-async def test_a_time_may_be_cursor_and_sample_time_and_is_kept_over_a_restart(server, database, tmp_path):
+async def test_a_time_may_be_cursor_and_sample_time_and_is_kept_over_a_restart(
+    postgres_server, database, tmp_path
+):
     settings = {"cursor": "at", "time": "at", "clock": "device", "state_dir": tmp_path}
-    async with connected(server[0], **settings) as source:
+    async with connected(postgres_server.port, **settings) as source:
         database.execute(ROW, ("2026-03-01 12:00:00.5+00", 1, 2))
         samples = (await source.read()).samples
         assert set(samples["stamp"]) == {1_772_366_400 * NS_PER_S + NS_PER_S // 2}
     database.execute(ROW, ("2026-03-01 12:00:01+00", 3, 4))
-    async with connected(server[0], **settings) as source:
+    async with connected(postgres_server.port, **settings) as source:
         assert await values(source, 1) == [(3.0, 4.0)]
 
 
 @pytest.mark.parametrize("cursor", ["id", "at"])
 async def test_a_row_that_is_committed_after_its_successors_is_read_once_within_the_overlap(
-    server, database, cursor
+    postgres_server, database, cursor
 ):
-    with admin(server[0]) as slow:
+    with postgres_server.admin() as slow:
         slow.autocommit = False
         async with (
-            connected(server[0], overlap="1s", cursor=cursor) as patient,
-            connected(server[0], cursor=cursor) as hasty,
+            connected(postgres_server.port, overlap="1s", cursor=cursor) as patient,
+            connected(postgres_server.port, cursor=cursor) as hasty,
         ):
             slow.execute(ROW, ("2026-03-01 12:00:00+00", 1, 1))  # it has its id, and nobody sees it
             database.cursor().executemany(
@@ -156,22 +109,22 @@ async def test_a_row_that_is_committed_after_its_successors_is_read_once_within_
 @pytest.mark.parametrize(
     "query", ["DELETE FROM samples RETURNING *", "SELECT nextval('samples_id_seq') AS id"]
 )
-async def test_nothing_can_be_written(server, database, query):
+async def test_nothing_can_be_written(postgres_server, database, query):
     with pytest.raises(ConfigError):
-        async with connected(server[0], query=query, channels={"id": {}}, start="begin") as source:
+        async with connected(postgres_server.port, query=query, channels={"id": {}}, start="begin") as source:
             await source.read()
 
 
-async def test_a_query_that_takes_too_long_is_ended_by_the_server(server, database):
+async def test_a_query_that_takes_too_long_is_ended_by_the_server(postgres_server, database):
     slow = "SELECT id, ph, salt, pg_sleep(9) FROM samples"
     database.execute(ROW, (None, 1, 2))
     with pytest.raises(NotConnected, match="canceling statement due to statement timeout"):
-        async with connected(server[0], query=slow, timeout="200ms", start="begin") as source:
+        async with connected(postgres_server.port, query=slow, timeout="200ms", start="begin") as source:
             await source.read()
 
 
-async def test_a_server_that_hangs_holds_up_nobody_and_is_told(server, database):
-    async with connected(server[0], timeout="100ms") as source:
+async def test_a_server_that_hangs_holds_up_nobody_and_is_told(postgres_server, database):
+    async with connected(postgres_server.port, timeout="100ms") as source:
         stopped = database.execute(
             "SELECT pid FROM pg_stat_activity WHERE application_name = 'dxad'"
         ).fetchone()[0]
@@ -196,16 +149,16 @@ async def test_a_server_that_hangs_holds_up_nobody_and_is_told(server, database)
             os.kill(stopped, signal.SIGCONT)
 
 
-async def test_who_is_not_let_in_or_finds_no_server_is_told(server, database, monkeypatch):
+async def test_who_is_not_let_in_or_finds_no_server_is_told(postgres_server, database, monkeypatch):
     monkeypatch.setenv("PLANT_PASSWORD", "wrong")
     with pytest.raises(NotConnected, match="password authentication failed"):
-        await Sql("lims", config(server[0]), clock=SystemClock()).connect()
+        await Sql("lims", config(postgres_server.port), clock=SystemClock()).connect()
     with pytest.raises(NotConnected, match="refused"):
         await Sql("lims", config(free_port()), clock=SystemClock()).connect()
 
 
-async def test_a_session_that_was_ended_is_not_connected_and_goes_on_afterwards(server, database):
-    async with connected(server[0]) as source:
+async def test_a_session_that_was_ended_is_not_connected_and_goes_on_afterwards(postgres_server, database):
+    async with connected(postgres_server.port) as source:
         database.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'dxad'"
         )
