@@ -13,9 +13,9 @@ from typing import Final, Literal
 
 import numpy as np
 
-from dxad.join import Feed, Part
+from dxad.join import LOOKED_BACK, Feed, Part
 from dxad.ring.ringbuffer import RingBuffer
-from dxad.types import Bools, Overflow, Reason, Rows, Schema, Transform
+from dxad.types import I8, U1, Bools, Overflow, Reason, Rows, Schema, State, Transform
 
 __all__ = ["CELLS_AT_ONCE", "Feature", "Feed", "Frame", "Loss"]
 
@@ -41,6 +41,7 @@ class Feature:
         self._at_once = max(
             1, min(slots * schema.period // feed.ring.period, CELLS_AT_ONCE // len(feed.columns))
         )
+        self._origins = tuple(_origins(channel.id, feed) for channel in schema.channels)
         start = feed.ring.sealed * feed.ring.period // schema.period
         self.ring = RingBuffer(schema.channels, period=schema.period, slots=slots, start=start)
 
@@ -72,7 +73,20 @@ class Feature:
         made = self._transform.apply(Rows(reading.first, source.period, reading.values, reading.states))
         known = max(0, self.ring.sealed - made.first)
         if known < len(made):
-            self.ring.append(made.first + known, made.values[known:], made.states[known:])
+            made = made.part(known, len(made))
+            self.ring.append(made.first, made.values, made.states, self._reasons(made))
+
+    def _reasons(self, made: Rows) -> U1 | None:
+        """(n, channels) of `Reason`: STUCK where there is no result since what it is made of is stuck."""
+        none = (made.states == State.EMPTY) | (made.states == State.BAD)
+        if not none.any() or not self._stuck(made.first + len(made)).any():
+            return None
+        reasons = np.zeros(made.states.shape, dtype=np.uint8)
+        for place in np.flatnonzero(none.any(axis=1)).tolist():
+            stuck = self._stuck(made.first + place + 1)
+            of_stuck = np.array([stuck[origins].any() for origins in self._origins])
+            reasons[place, none[place] & of_stuck] = Reason.STUCK
+        return reasons
 
     def _forget(self, before: int) -> None:
         """Rows were overwritten: pass over as many empty ones as no transform's memory reaches across."""
@@ -83,6 +97,19 @@ class Feature:
             nothing = Rows(first, source.period, np.full(shape, np.nan), np.zeros(shape, dtype=np.uint8))
             self._transform.apply(nothing)
             first += len(nothing)
+
+    def _stuck(self, stop: int) -> Bools:
+        """Which channels (inputs,) the source calls stuck before result `stop` begins."""
+        source = self._feed.ring
+        slot = stop * self.ring.period // source.period
+        stuck: Bools = source.last_reasons(slot, LOOKED_BACK, self._columns) == Reason.STUCK
+        return stuck
+
+
+def _origins(result: str, feed: Feed) -> I8:
+    """The inputs that a result is of, by its name: one of `vib.x.rms`, all of a name that is none's."""
+    of = [place for place, channel in enumerate(feed.channels) if result.startswith(f"{channel.id}.")]
+    return np.array(of or range(len(feed.columns)), dtype=np.int64)
 
 
 class Frame:

@@ -14,9 +14,9 @@ from dxad.fields import side_by_side
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.types import F8, I8, U1, Bools, Channel, Columns, State
 
-__all__ = ["Feed", "Part"]
+__all__ = ["LOOKED_BACK", "Feed", "Part"]
 
-_LOOKED_BACK: Final = 64
+LOOKED_BACK: Final = 64
 """Slots; a device may send far less often than its source has slots."""
 
 
@@ -73,7 +73,7 @@ class Part:
         """Of each column, what its source says last, in this row or shortly before, of its samples."""
         end = (row + 1) * self._period
         stop = end // self.ring.period if self.coarse else -(-end // self.ring.period)
-        return self.ring.last_reasons(stop, _LOOKED_BACK, self._columns)
+        return self.ring.last_reasons(stop, LOOKED_BACK, self._columns)
 
     def missed_before(self, row: int) -> int:
         """How many of the ring's slots from `row` on were overwritten before they were read."""

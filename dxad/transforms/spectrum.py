@@ -23,8 +23,8 @@ diagnostics - a tutorial", Mechanical Systems and Signal Processing 25 (2011) 48
 
 A held value is no measurement: in a waveform it is a step that was not there. Cells that were not measured
 are interpolated on a straight line, up to the share `max_missing` of the stretch; the result is UNCERTAIN
-then, as it is where a sample was. With more of them it is EMPTY. Of a signal that stands still, `total`,
-bands and harmonics are zero, `dominant`, `amplitude` and `centroid` EMPTY.
+then, as it is where a sample was. With more of them it is EMPTY, or BAD where a sample was. Of a signal that
+stands still, `total`, bands and harmonics are zero, `dominant`, `amplitude` and `centroid` EMPTY.
 """
 
 from typing import Annotated, Final, Literal, Self
@@ -260,11 +260,13 @@ class Spectrum:
         found = self._numbers(_mended(cells[enough], measured[enough]))
         good = (states[enough] == State.GOOD).all(axis=-1)
         values = np.full((*cells.shape[:-1], found.shape[-1]), np.nan)
-        known = np.full(values.shape, State.EMPTY, dtype=np.uint8)
+        bad = (states == State.BAD).any(axis=-1)
+        known = np.empty(values.shape, dtype=np.uint8)
+        known[:] = np.where(bad, State.BAD, State.EMPTY)[..., None]
         values[enough] = found
         known[enough] = np.where(good, State.GOOD, State.UNCERTAIN)[:, None]
-        known[~np.isfinite(values)] = State.EMPTY
-        values[known == State.EMPTY] = np.nan
+        known[~np.isfinite(values) & enough[..., None]] = State.EMPTY
+        values[(known == State.EMPTY) | (known == State.BAD)] = np.nan
         return values, known
 
     def _numbers(self, signal: F8) -> F8:

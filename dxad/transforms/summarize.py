@@ -22,8 +22,9 @@ count            n                     1          how much was known
 ===============  ====================  =========  ==============================================
 
 A stretch of which less than half is known yields nothing, and so does a ratio of zero to zero: a channel
-that stands still has no kurtosis, one that is zero throughout no crest factor. Those cells are EMPTY. The
-count is always GOOD.
+that stands still has no kurtosis, one that is zero throughout no crest factor. Those cells are EMPTY. A
+result is no better than what it is made of: UNCERTAIN where a cell was, or was BAD; and BAD where too little
+is known because cells were. The count is always GOOD.
 
 Sources: ISO 20816-1:2016, annex A (vibration measures); D. Dyer, R. M. Stewart, "Detection of rolling element
 bearing damage by statistical vibration analysis", J. Mech. Design 100 (1978) 229-235 (kurtosis). Moments are
@@ -117,16 +118,21 @@ class Summarize:
         sample = _Sample(cells)
         measured = (states == State.GOOD).any(axis=-1)
         state = np.where(measured, State.GOOD, State.HELD).astype(np.uint8)
-        state[sample.count < _ENOUGH * cells.shape[-1]] = State.EMPTY
+        unknown = sample.count < _ENOUGH * cells.shape[-1]
+        state[unknown] = State.EMPTY
+        if (states >= State.UNCERTAIN).any():
+            bad = (states == State.BAD).any(axis=-1)
+            state[(bad | (states == State.UNCERTAIN).any(axis=-1)) & ~unknown] = State.UNCERTAIN
+            state[bad & unknown] = State.BAD
         values = np.empty((*state.shape, len(self._config.stat)))
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             for place, stat in enumerate(self._config.stat):
                 values[..., place] = getattr(sample, stat)
         known = np.repeat(state[..., None], len(self._config.stat), axis=-1)
-        known[~np.isfinite(values)] = State.EMPTY
+        known[~np.isfinite(values) & (known != State.BAD)] = State.EMPTY
         if "count" in self._config.stat:
             known[..., self._config.stat.index("count")] = State.GOOD
-        values[known == State.EMPTY] = np.nan
+        values[(known == State.EMPTY) | (known == State.BAD)] = np.nan
         return values + 0.0, known  # no zero has a sign: which one a minimum finds is a matter of chance
 
 

@@ -333,5 +333,10 @@ def test_summarize_yields_its_formula_at_the_end_of_each_stretch(stat, first):
         expected = FORMULAS[stat](known) if enough else np.nan
         np.testing.assert_allclose(made.values[place, 0], expected, rtol=1e-9)
         measured = (rows.states[max(0, end - 8) : end, 0] == State.GOOD).any() or stat == "count"
+        behind_it = {State(each) for each in rows.states[max(0, end - 8) : end, 0]}
         state = (State.GOOD if measured else State.HELD) if enough else State.EMPTY
+        if stat != "count" and behind_it & {State.BAD, State.UNCERTAIN} and enough:
+            state = State.UNCERTAIN
+        elif stat != "count" and State.BAD in behind_it:
+            state = State.BAD
         assert made.states[place, 0] == state

@@ -261,6 +261,28 @@ def summarized(ring: RingBuffer, *, every: int, slots: int = 100) -> Feature:
     return Feature(Feed(ring, tuple(range(len(ring.channels)))), transform, schema, slots=slots)
 
 
+@pytest.mark.parametrize("cut", [1, 7, 100])
+def test_what_is_made_of_a_stuck_channel_is_bad_and_called_stuck_whatever_is_made_of_others(cut):
+    ring = RingBuffer((Channel("s.a"), Channel("s.b")), period=10, slots=1000, start=0)
+    feature = summarized(ring, every=50)
+    frame = Frame([Feed(feature.ring, (0, 1))], period=50)
+    values = np.arange(200.0).reshape(100, 2)
+    states = np.full((100, 2), State.GOOD, dtype=np.uint8)
+    reasons = np.zeros((100, 2), dtype=np.uint8)
+    values[53:, 0], states[53:, 0], reasons[53:, 0] = np.nan, State.BAD, Reason.STUCK
+    values[80:, 1], states[80:, 1], reasons[80:, 1] = np.nan, State.BAD, Reason.TIMEOUT
+    for at in range(0, 100, cut):
+        piece = slice(at, at + cut)
+        ring.append(at, values[piece], states[piece], reasons[piece])
+        feature.advance()
+    made = feature.ring.read(0, 20)
+    assert made.states[:, 0].tolist() == [State.GOOD] * 10 + [State.UNCERTAIN] + [State.BAD] * 9
+    assert made.states[:, 1].tolist() == [State.GOOD] * 16 + [State.BAD] * 4
+    assert [frame.stuck_at(row).tolist() for row in (10, 11, 19)] == [
+        [False, False], [True, False], [True, False],
+    ]  # fmt: skip
+
+
 @given(start=st.integers(0, 30), cuts=st.lists(st.integers(0, 17), min_size=1, max_size=8))
 def test_a_feature_is_a_ring_at_the_rate_of_its_results_however_its_source_is_cut(start, cuts):
     ring = ring_of("s", 1, period=10, slots=1000, start=start)
