@@ -27,26 +27,26 @@ from dxad.types import NS_PER_S, Document
 
 __all__ = ["WAITING_MOST", "Reader", "Telemetry", "rows_at_once"]
 
-_CELLS_MOST: Final = 1 << 17
-"""Looked at one by one at once: some milliseconds for the event loop."""
-_SAMPLES_MOST: Final = 8_000
-"""Taken from a journal at once: they keep the event loop for some milliseconds."""
+_CELLS_MOST: Final[Mapping[str, int]] = {"all": 1 << 16, "deadband": 1 << 14}
+"""By mode, looked at one by one at once: some milliseconds for the event loop."""
+_ROWS_LEAST: Final = 32
+"""At once, however many channels there are: each has its name in each record."""
+_SAMPLES_MOST: Final = 4_000
+"""Taken from a journal at once, likewise."""
 WAITING_MOST: Final = 4 << 20
 """Bytes that may wait for the disk; rows stay in their rings meanwhile."""
 _LOOK_NS: Final = NS_PER_S
 """Rows are sealed a little after their time: nobody knows here when."""
 _UNTOLD_MOST_NS: Final = 5 * NS_PER_S
 """So long a broker waits to be told: some send again after 20 s, though they had no reason to."""
-_BY_SAMPLE: Final = ("all", "deadband")
 _NONE: Final[Mapping[str, Journal]] = {}
 
 
 def rows_at_once(section: TelemetrySection, channels: int, period: int) -> int:
     """How many rows of so many channels are copied out of a ring at once."""
     rows = -(-section.every // period)
-    if section.mode in _BY_SAMPLE:
-        rows = min(rows, ROWS_MOST, max(1, _CELLS_MOST // channels))
-    return rows
+    cells = _CELLS_MOST.get(section.mode)
+    return rows if cells is None else min(rows, ROWS_MOST, max(_ROWS_LEAST, cells // channels))
 
 
 @dataclass(slots=True)
