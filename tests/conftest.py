@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dxad.runtime.clock import SystemClock
+from dxad.runtime.clock import SteppedClock, SystemClock
+from dxad.runtime.worker import Worker
 from tests import pace
 from tests.patience import PATIENCE_S
 
@@ -28,6 +29,8 @@ def _clocks_stand_still_while_the_machine_does() -> Iterator[None]:
         patch.setattr(asyncio.events, "new_event_loop", pace.new_event_loop)  # that of asyncio.run
         patch.setattr(SystemClock, "now", pace.PatientClock.now)
         patch.setattr(SystemClock, "utc", pace.PatientClock.utc)
+        patch.setattr(SteppedClock, "_settle", pace.settle)
+        patch.setattr(Worker, "__init__", pace.note_worker)
         yield
 
 

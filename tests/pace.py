@@ -10,15 +10,30 @@ import asyncio
 import selectors
 import threading
 import time
-from typing import Final, Self
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, Final, Self, TypeVar
 
-from dxad.runtime.clock import SystemClock
+from dxad.runtime.clock import SteppedClock, SystemClock
+from dxad.runtime.worker import Worker
 
-__all__ = ["Loop", "PatientClock", "Selector", "Watch", "new_event_loop"]
+__all__ = [
+    "REAL_TIME",
+    "Loop",
+    "PatientClock",
+    "Selector",
+    "Watch",
+    "new_event_loop",
+    "note_worker",
+    "settle",
+]
 
-_MOST_NS: Final = 5_000_000
+T = TypeVar("T")
+
+_MOST_NS: Final = 2_000_000
 """What is counted at most between two looks, while an event loop runs."""
-_LOOK_S: Final = 0.004
+_LOOK_S: Final = 0.0015
 """How long a loop waits without a look."""
 
 
@@ -68,7 +83,19 @@ class Selector(selectors.DefaultSelector):
 
 
 class Loop(asyncio.SelectorEventLoop):
-    """Goes by that time."""
+    """Goes by that time, and knows what it has asked of threads."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        super().__init__(selector)
+        self.in_threads: set[asyncio.Future[Any]] = set()
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        future = super().run_in_executor(executor, func, *args)
+        self.in_threads.add(future)
+        future.add_done_callback(self.in_threads.discard)
+        return future
 
     def time(self) -> float:
         return _time.look() / 1e9
@@ -97,6 +124,37 @@ class PatientClock(SystemClock):
         return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + at
 
 
+_workers: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
+_REST_S: Final = 0.5
+"""How long a step waits for a thread: one that hangs may be what is tested."""
+_init: Final = Worker.__init__
+REAL_TIME: Final = {"now": SystemClock.now, "utc": SystemClock.utc}
+"""What the daemon's clock does elsewhere."""
+
+
+def note_worker(self: Worker, name: str) -> None:
+    """Stands in for the constructor of threads, so that `settle` knows them."""
+    _init(self, name)
+    _workers.add(self)
+
+
+async def settle(_clock: SteppedClock, turns: int) -> None:
+    """Stands in for what a stepped clock waits for: also for threads that have been asked something."""
+    loop, quiet = asyncio.get_running_loop(), 0
+    end = loop.time() + _REST_S
+    while quiet < turns:
+        busy = getattr(loop, "in_threads", ()) or any(each._waiting for each in _workers)
+        if busy and loop.time() < end:
+            quiet = 0
+            await asyncio.sleep(0.0005)
+        else:
+            quiet += 1
+            await asyncio.sleep(0)
+
+
+_LOOK_AWAKE_S: Final = 0.01
+
+
 class Watch:
     """Sees, from a thread of its own, for how long the machine has stood still; a context manager."""
 
@@ -118,9 +176,9 @@ class Watch:
 
     def _look(self) -> None:
         looked = time.monotonic()
-        while not self._over.wait(_LOOK_S):
+        while not self._over.wait(_LOOK_AWAKE_S):
             now = time.monotonic()
-            late_s = now - looked - 2 * _LOOK_S
+            late_s = now - looked - 2 * _LOOK_AWAKE_S
             if late_s > 0:
                 self.longest_s = max(self.longest_s, late_s)
                 self.stood_s += late_s

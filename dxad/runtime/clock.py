@@ -20,6 +20,9 @@ __all__ = ["Clock", "SteppedClock", "SystemClock", "boot_id"]
 
 _ASKED_NS: Final = 10**9
 """How long an answer of the kernel's holds."""
+_TOGETHER_NS: Final = 50_000
+"""Two clocks that were looked at within so long were looked at together."""
+_LOOKS_MOST: Final = 5
 
 
 class Clock(Protocol):
@@ -54,7 +57,19 @@ class SystemClock:
 
     def utc(self, at: int) -> int:
         """Map by the offset between the two clocks as it is now."""
-        return time.time_ns() - self.now() + at
+        return self._offset() + at
+
+    def _offset(self) -> int:
+        """Wall time less stream time; whoever is held up between two looks at the clocks looks again."""
+        found, took = 0, -1
+        for _ in range(_LOOKS_MOST):
+            before, wall = self.now(), time.time_ns()
+            span = self.now() - before
+            if took < 0 or span < took:
+                found, took = wall - before - span // 2, span
+            if took < _TOGETHER_NS:
+                break
+        return found
 
     @property
     def synchronised(self) -> bool:
@@ -119,18 +134,20 @@ class SteppedClock:
             ns: how far.
             settle: how many turns of the event loop the beginning, each of them, and the end are given.
         """
-        for _ in range(settle):  # whoever has something to do now does it now
-            await asyncio.sleep(0)
+        await self._settle(settle)
         target = self._now + ns
         while self._sleepers and self._sleepers[0][0] <= target:
             at, _, woken = heapq.heappop(self._sleepers)
             self._now = max(self._now, at)
             if not woken.done():
                 woken.set_result(None)
-            for _ in range(settle):
-                await asyncio.sleep(0)
+            await self._settle(settle)
         self._now = target
-        for _ in range(settle):
+        await self._settle(settle)
+
+    async def _settle(self, turns: int) -> None:
+        """Whoever has something to do now does it now."""
+        for _ in range(turns):
             await asyncio.sleep(0)
 
 

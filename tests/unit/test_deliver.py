@@ -144,7 +144,7 @@ async def test_a_peer_that_refuses_everything_is_not_flooded(world):
     world.peer.refuses = lambda _: True
     async with world.delivering(batch=100):
         await world.append(*(str(n) for n in range(1000)))
-        await world.until(lambda: world.box.backlog("s").refused >= 256)
+        await world.until(lambda: world.box.backlog("s").refused >= 256, step_s=0.05)  # it has its pace
         await asyncio.sleep(0.02)
         assert world.box.backlog("s").refused <= 356
         assert world.box.backlog("s").pending == 1000

@@ -14,6 +14,7 @@ from dxad.runtime.backoff import Backoff
 from dxad.runtime.clock import SteppedClock, SystemClock, boot_id
 from dxad.runtime.ticker import Ticker
 from dxad.types import NS_PER_S
+from tests.pace import REAL_TIME
 
 
 async def test_sleepers_wake_in_the_order_of_their_times_each_at_its_own():
@@ -65,13 +66,36 @@ def test_wall_time_is_the_stream_time_and_an_offset():
     assert SteppedClock(start=5, utc_offset=1000).utc(7) == 1007
 
 
-async def test_the_machine_s_clock_never_goes_back_and_is_mapped_to_utc():
+@pytest.fixture
+def real_time(monkeypatch):
+    """The machine's own clock as it is, and not as tests have it."""
+    for name, method in REAL_TIME.items():
+        monkeypatch.setattr(SystemClock, name, method)
+
+
+async def test_the_machine_s_clock_never_goes_back_and_is_mapped_to_utc(real_time):
     clock = SystemClock()
     before = clock.now()
     await clock.sleep_until(before + 1_000_000)
     assert clock.now() >= before + 1_000_000
-    assert abs(clock.utc(clock.now()) - time.time_ns()) < NS_PER_S // 10
-    assert clock.utc(before) - clock.utc(0) == pytest.approx(before, abs=NS_PER_S // 10)
+    earlier = time.time_ns()
+    utc = clock.utc(clock.now())
+    assert earlier - 1_000_000 < utc < time.time_ns() + 1_000_000
+    assert clock.utc(before) - clock.utc(0) == pytest.approx(before, abs=1_000_000)
+
+
+def test_whoever_is_held_up_between_the_clocks_is_not_told_that_one_was_set(real_time, monkeypatch):
+    clock, held_up = SystemClock(), iter([False, True, *[False] * 6, True, *[False] * 99])
+    at, begun = 0, 1_700_000_000 * NS_PER_S
+
+    def looked() -> int:
+        nonlocal at
+        at += NS_PER_S if next(held_up) else 100
+        return at
+
+    monkeypatch.setattr(SystemClock, "now", lambda _: looked())
+    monkeypatch.setattr(time, "time_ns", lambda: begun + looked())
+    assert [abs(clock.utc(0) - begun) < 1000 for _ in range(3)] == [True] * 3
 
 
 def test_a_boot_has_an_id():

@@ -20,7 +20,7 @@ from dxad.sources.mqtt import Config, Mqtt
 from dxad.types import NS_PER_S, Channel
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 from tests.peers import listening, silence
 from tests.simulated import MOTOR, motor
 
@@ -247,10 +247,7 @@ async def test_a_broker_that_takes_a_shared_subscription_for_a_topic_is_suspecte
         ingest = Ingest("s", source, made, ring, clock=clock, health=health, metrics=Metrics())
         serving = asyncio.create_task(ingest.run())
         try:
-            for _ in range(500):
-                if ingest.connected:
-                    break
-                await asyncio.sleep(0.01)
+            await until(lambda: ingest.connected)
             ingest.tick(clock.now())
             assert list(health.active) == []
             await clock.step(6 * NS_PER_S)

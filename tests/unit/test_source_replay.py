@@ -59,7 +59,6 @@ async def taken(source, clock, until, step=10 * MS):
             found.extend(zip(of_a["arrival"].tolist(), of_a["value"].tolist(), strict=True))
 
     task = asyncio.create_task(reading())
-    await asyncio.sleep(0.02)  # the file is read by a thread
     while clock.now() < until:
         await clock.step(step)
         await asyncio.sleep(0.001)

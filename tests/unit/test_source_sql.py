@@ -228,10 +228,7 @@ async def test_with_an_overlap_rows_before_the_last_are_found_for_a_while_each_o
 
     async def asked(count):
         reading = asyncio.create_task(read(source, count))
-        for _ in range(200):
-            if reading.done():
-                break
-            await asyncio.sleep(0.005)
+        while not reading.done():
             await clock.step(NS_PER_S // 2)
         return await reading
 
