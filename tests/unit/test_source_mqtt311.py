@@ -256,6 +256,7 @@ async def test_a_broker_that_takes_a_shared_subscription_for_a_topic_is_suspecte
             assert [code for code, _ in told] == ["source.silent"] * advises
             assert not advises or SHARED_ADVICE in told[0][1]
             source._inbox.message(clock.now(), [0], [1.0])
+            await clock.step(NS_PER_S)
             ingest.tick(clock.now())
             assert list(health.active) == []
         finally:

@@ -1,6 +1,7 @@
 """Events as they come, for whoever looks: from the file, over the socket, to the client."""
 
 import asyncio
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -289,7 +290,11 @@ class TestTheClient:
 
         assert asyncio.run(run()) == ["a", "b"]
 
-    def test_the_command_prints_json_lines_and_ends_with_the_daemon(self, rig):
+    def test_the_command_prints_json_lines_and_ends_with_the_daemon(self, rig, monkeypatch):
+        shown, module = [], sys.modules[tail_command.callback.__module__]
+        as_json = module._as_json
+        monkeypatch.setattr(module, "_as_json", lambda each: (as_json(each), shown.append(each["id"])))
+
         async def run() -> str:
             async with rig.box() as box, rig.serving(box):
                 await append(box, "a", "b", severity="high")
@@ -297,8 +302,8 @@ class TestTheClient:
                 asking = asyncio.create_task(asyncio.to_thread(CliRunner().invoke, tail_command, words))
                 await soon(lambda: box._watching)
                 await append(box, "c")
-                while box._watching and not asking.done():  # it has had all when it is closed
-                    await box.close()
+                await soon(lambda: shown[-1:] == ["c"])
+                await box.close()
                 return (await asking).output
 
         out = asyncio.run(run())

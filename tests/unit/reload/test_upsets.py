@@ -54,7 +54,7 @@ async def test_pipelines_that_a_reload_takes_away_end_on_the_inference_thread_an
         config = rig.config({**BASE, "pipelines": {}})
         await rig.assembly.apply(rig.assembly.prepare(config), rig.supervisor)
         assert len(ended_on) == len(NAMES)
-        assert {name.rpartition("_")[0] for name in ended_on} == {"inference"}
+        assert {name.partition("_")[0] for name in ended_on} == {"inference"}
         assert stored(rig) == opened
         closed = {each["incident"] for each in rig.assembly.docket.closed}
         assert closed == opened
