@@ -173,7 +173,7 @@ def test_a_second_daemon_on_the_same_state_is_refused(config, sensor, folder):
 def test_systemd_is_told_ready_alive_and_stopping(config, sensor, folder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "n"))
-        notified.settimeout(5)
+        notified.settimeout(PATIENCE_S)
         with running(config, NOTIFY_SOCKET=str(folder / "n"), WATCHDOG_USEC="600000") as daemon:
             told = [notified.recv(4096).decode() for _ in range(3)]
             assert any(line.startswith("READY=1") for line in told)

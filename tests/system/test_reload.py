@@ -81,15 +81,16 @@ def test_nodes_come_and_go_under_load_and_the_others_miss_no_row(config, sensor,
 
 @needs_curl
 def test_another_limit_closes_an_incident_that_was_open_all_along(config, sensor):
+    edit(config, 'off_delay = "100ms"', 'off_delay = "60s"')  # whether or not rows are missing meanwhile
     with running(config) as daemon:
         until(lambda: pump(config)["score"] is not None, "scoring", daemon)
         sensor.shift = 50.0
         until(lambda: pump(config)["incidents"], "an incident", daemon)
         opened = pump(config)["incidents"][0]["id"]
-        edit(config, 'off_delay = "100ms"', 'off_delay = "100ms", severity = "low"')
+        edit(config, 'off_delay = "60s"', 'off_delay = "60s", severity = "low"')
         assert reload(config).stdout.startswith("pipelines.pump changed: alarm.severity\n")
         assert pump(config)["incidents"][0]["id"] == opened
-        edit(config, 'severity = "low"', 'severity = "low", limit = 100000.0')
+        edit(config, 'off_delay = "60s", severity = "low"', 'off_delay = "100ms", limit = 100000.0')
         assert reload(config).returncode == 0
         until(lambda: not pump(config)["incidents"], "closed", daemon)
         assert pump(config)["limit"] == 100_000.0
@@ -99,7 +100,7 @@ def test_another_limit_closes_an_incident_that_was_open_all_along(config, sensor
 def test_sighup_with_a_mistake_changes_nothing_and_is_a_condition_until_a_good_one(config, sensor, folder):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "n"))
-        notified.settimeout(10)
+        notified.settimeout(PATIENCE_S)
         with running(config, NOTIFY_SOCKET=str(folder / "n")) as daemon:
             until(lambda: pump(config)["score"] is not None, "scoring", daemon)
             assert notified.recv(4096).startswith(b"READY=1")

@@ -35,7 +35,7 @@ def test_a_warm_up_survives_kill_9(config, sensor, patient):
         until(lambda: pump(config)["score"] is not None, "scoring", daemon)
         found = pump(config)
         assert found["scored"] > 0
-        assert found["unscored"] < 50
+        assert found["unscored"] < 199, "as many as it warms up for"
         assert "pump: goes on with what it knew" in config.with_name("dxad.log").read_text()
 
 

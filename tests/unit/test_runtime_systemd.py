@@ -17,7 +17,7 @@ def manager(request, tmp_path, monkeypatch) -> Iterator[socket.socket]:
     address = str(tmp_path / "notify") if request.param == "path" else f"@dxad-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(address.replace("@", "\0", 1) if address[0] == "@" else address)
-        sock.settimeout(2.0)
+        sock.settimeout(60.0)
         monkeypatch.setenv("NOTIFY_SOCKET", address)
         yield sock
 

@@ -253,7 +253,7 @@ async def test_a_bug_is_told_to_whoever_asked_and_the_next_reload_is_served(tmp_
 async def test_the_service_manager_is_told_of_the_beginning_and_the_end(tmp_path, monkeypatch):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "n"))
-        manager.settimeout(5)
+        manager.settimeout(PATIENCE_S)
         async with serving(tmp_path) as daemon:
             monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
             await daemon.reloading.reload()
