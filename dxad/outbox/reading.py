@@ -34,8 +34,10 @@ class Reading:
 
         A damaged segment ends the search: without it, there may be more.
         """
+        if limit <= 0:
+            return Found([], [])
         found = tables.following(connection, self._boots, lane, after, limit)
-        if lane is not Lane.BULK or limit <= 0:
+        if lane is not Lane.BULK:
             return found
         bulk = self._in_segments(connection, after, limit, found.damaged)
         if not bulk:

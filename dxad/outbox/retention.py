@@ -21,6 +21,8 @@ _CHUNK: Final = 256
 """How many rows one step looks at, so that none is long."""
 _SEGMENTS: Final = 16
 """How many segments: each stands on a page of its own."""
+_SPARE_PARTS: Final = 256
+"""The part of the quota that is freed besides, of what is delivered and of bulk: so not at each commit."""
 _END: Final = 2**63 - 1
 _SPARED: Final = " AND seq NOT IN (SELECT seq FROM refusals) AND seq NOT IN (SELECT seq FROM leases)"
 
@@ -126,19 +128,21 @@ class Retention:
         """
         for lane, of_lane in limits.lanes.items():
             if of_lane.max_bytes is not None:
+                spare = of_lane.max_bytes // _SPARE_PARTS * (lane is Lane.BULK)
                 while (excess := self._size(lane, sizes) - of_lane.max_bytes) > 0:
-                    if not self._free(lane, excess, "lane_quota"):
+                    if not self._free(lane, excess + spare, "lane_quota"):
                         break
 
     def fit(self, max_bytes: int, *, why: Why = "quota", most: Lane = Lane.CRITICAL) -> None:
         """Delete until the file has `max_bytes` in use; nothing that is more important than lane `most`."""
         lanes = [lane for lane in reversed(Lane) if lane >= most]
+        spare = max_bytes // _SPARE_PARTS
         while (used := used_bytes(self.connection)) > max_bytes:
             excess = used - max_bytes
             if not (
-                any(self._free_delivered(lane, excess) for lane in reversed(Lane))
+                any(self._free_delivered(lane, excess + spare) for lane in reversed(Lane))
                 or self._bury_for_good()
-                or any(self._free(lane, excess, why) for lane in lanes)
+                or any(self._free(lane, excess + spare * (lane is Lane.BULK), why) for lane in lanes)
             ):
                 break
         self.gone.used_bytes = used
