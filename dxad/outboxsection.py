@@ -58,4 +58,8 @@ class OutboxSection(Section):
     wear_budget: Size = Field(
         2 * 2**30, description="what may be written in a day before a warning, to spare flash; 0MiB: no end"
     )
+    keep_damaged: Duration = Field(
+        30 * _DAY_NS,
+        description="how long a damaged file stays that was set aside, once what reads of it is taken over",
+    )
     lanes: LanesSection = Field(LanesSection(), description="quotas of the lanes")

@@ -29,7 +29,6 @@ __all__ = [
     "memory",
     "open_file",
     "schema_version",
-    "set_aside",
     "used_bytes",
 ]
 
@@ -174,16 +173,6 @@ def memory() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     schema.apply(connection)
     return connection
-
-
-def set_aside(path: Path, stamp: str) -> Path:
-    """Rename a damaged file and what belongs to it, so that a fresh one can take its place."""
-    target = path.with_name(f"{path.name}.damaged-{stamp}")
-    for suffix in ("", "-wal", "-shm"):
-        source = path.with_name(path.name + suffix)
-        if source.exists():
-            source.rename(target.with_name(target.name + suffix))
-    return target
 
 
 def used_bytes(connection: sqlite3.Connection) -> int:

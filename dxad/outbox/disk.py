@@ -4,12 +4,11 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from dxad.errors import NotConnected
-from dxad.outbox import database, growth, salvage
+from dxad.outbox import database, growth, remains, salvage
 from dxad.outbox.space import Space, Taken
 from dxad.runtime.clock import Clock
 
@@ -162,8 +161,7 @@ class Disk:
                     raise
                 self._broken = str(error)
         small = salvage.small(self._path)
-        now = datetime.fromtimestamp(self._clock.utc(self._clock.now()) / 1e9, UTC)
-        self.set_aside = database.set_aside(self._path, now.strftime("%Y%m%dT%H%M%SZ"))
+        self.set_aside = remains.set_aside(self._path, self._clock.utc(self._clock.now()))
         log.error("%s is damaged (%s); it was set aside as %s", self._path, self._broken, self.set_aside)
         self._broken = ""
         self._on_fresh()

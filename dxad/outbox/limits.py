@@ -27,6 +27,8 @@ class Limits:
     lanes: Mapping[Lane, LaneLimits] = field(default_factory=dict)
     reserve_bytes: int = 0
     """How much of the disk the file takes hold of at start, so that others cannot fill it."""
+    keep_damaged_ns: int = 30 * 86_400 * 10**9
+    """How long a damaged file stays that was set aside and taken over; together, no more than `max_bytes`."""
     wear_budget_bytes: int = 0
     """How much may be written in a day before `outbox.wear` is raised; 0: any."""
 
@@ -36,4 +38,4 @@ class Limits:
         lanes = {
             lane: LaneLimits(each.max_size, each.max_age) for lane, each in section.lanes.by_lane().items()
         }
-        return cls(section.keep, lanes, section.reserve, section.wear_budget)
+        return cls(section.keep, lanes, section.reserve, section.keep_damaged, section.wear_budget)

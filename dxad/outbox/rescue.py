@@ -1,8 +1,7 @@
 """What is done about damage while the outbox runs: a large file is checked, a damaged one is taken over from.
 
 Both in processes of their own, which are asked for what they find; what they say is stored between other
-commits. A file that was set aside and taken over has a marker beside it, so that a restart goes on with what
-is not.
+commits. A restart goes on with what was set aside and is not taken over; what is, is deleted after a while.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ from typing import Any, Final
 import msgpack
 
 from dxad.errors import NotConnected
-from dxad.outbox import database
+from dxad.outbox import database, remains
 from dxad.outbox.commits import Commits
 from dxad.outbox.report import Report
 from dxad.outbox.store import Store
@@ -30,9 +29,9 @@ __all__ = ["Rescue"]
 
 log = logging.getLogger(__name__)
 
-_MARK: Final = ".taken-over"
 _CHUNK_BYTES: Final = 2**16
 _AGAIN_S: Final = 1.0
+_CLEARED_S: Final = 3600.0
 
 
 class Rescue:
@@ -56,6 +55,7 @@ class Rescue:
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._to_check = False
+        self._clear_at = 0.0
 
     def note_opened(self) -> None:
         """The file was opened: what was too large to be checked at once is checked later."""
@@ -71,14 +71,16 @@ class Rescue:
                 self._tell(event)
         if self._path is None or self._commits.degraded is not None or self._task is not None:
             return
-        left = [
-            each for each in self._path.parent.glob(f"{self._path.name}.damaged-*Z") if not _is_done(each)
-        ]
+        left = remains.left(self._path)
+        now = asyncio.get_running_loop().time()
         if left:
-            self._begin(self._take_over(max(left)))
+            self._begin(self._take_over(left[-1]))
         elif self._to_check:
             self._to_check = False
             self._begin(self._check(self._path))
+        elif now >= self._clear_at:
+            self._clear_at = now + _CLEARED_S
+            self._begin(self._clear())
 
     async def close(self) -> None:
         """Let go of what is under way; a restart goes on with it."""
@@ -101,6 +103,10 @@ class Rescue:
             log.error("%s: %s", path, verdict)
             await self._commits.ask(partial(self._store.condemn, verdict))
 
+    async def _clear(self) -> None:
+        for each, why in await self._commits.ask(self._store.clear_remains) or ():
+            log.warning("%s is deleted, what it held was taken over: %s", each, why)
+
     async def _take_over(self, aside: Path) -> None:
         """Store again what can be read of a damaged file, and was not delivered."""
         began = asyncio.get_running_loop().time()
@@ -118,7 +124,7 @@ class Rescue:
                 counts.update(stored)
                 self._report.count_lost(dropped)
                 self._commits.tell_news()
-        aside.with_name(aside.name + _MARK).touch()
+        remains.mark(aside)
         took_s = asyncio.get_running_loop().time() - began
         log.warning(
             "%s: %d records taken over in %.1f s, %d had been delivered, %d and %d frames of its log were"
@@ -152,7 +158,3 @@ class Rescue:
                     os.kill(self._process.pid, signal.SIGKILL)  # its own kill() may take the exit status away
             await self._process.wait()
             self._process = None
-
-
-def _is_done(aside: Path) -> bool:
-    return aside.with_name(aside.name + _MARK).exists()

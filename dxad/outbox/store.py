@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from dxad.errors import NotConnected
-from dxad.outbox import database, drops, plausibility, replays, segments, tables
+from dxad.outbox import database, drops, plausibility, remains, replays, segments, tables
 from dxad.outbox.adopting import Adopting
 from dxad.outbox.boots import Boots
 from dxad.outbox.contents import Contents
@@ -232,6 +232,17 @@ class Store:
         """Take over from a damaged file what `adopt` is given."""
         with self._disk.use() as connection:
             self._adopting = Adopting(connection, aside, self._boots)
+
+    def clear_remains(self) -> Sequence[tuple[Path, str]]:
+        """Delete damaged files that were taken over long ago; returns which, and why."""
+        if self._path is None:
+            return ()
+        return remains.clear(
+            self._path,
+            keep_ns=self.limits.keep_damaged_ns,
+            most_bytes=self.max_bytes,
+            now_utc=self._utc(),
+        )
 
     def adopt(self, kind: str, rows: Sequence[Sequence[Any]]) -> tuple[dict[str, int], Sequence[Drop]]:
         """Store what was read of a damaged file.
