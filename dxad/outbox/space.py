@@ -6,6 +6,9 @@ knows nothing of it; man 2 fallocate), and the file itself is made to grow (`gro
 the file stand in the log until it is folded in: room for them, and for a log at a restart, is what the
 ballast holds. When it is needed it is removed, and the file grows no more than the disk has room for
 (`max_page_count`) until there is enough to make it again.
+
+Where a file system cannot reserve blocks, they are written, a piece at each rest. What is written is random:
+some file systems store what is not in less room, and behind SQLite's end of the log nothing is read of it.
 """
 
 import ctypes
@@ -33,6 +36,7 @@ _NO_END: Final = 2**32 - 2
 """SQLite's own limit of pages."""
 _KEEP_SIZE: Final = 1
 """FALLOC_FL_KEEP_SIZE."""
+_PIECE_BYTES: Final = 2**18
 _UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
@@ -60,11 +64,14 @@ class Space:
         """
         self.taken = Taken()
         self._path = path
+        self._log = path.with_name(path.name + "-wal")
         self._ballast = path.with_name(path.name + "-ballast")
         self._reserve = min(reserve, max_bytes)
         self._log_bytes = max(_LOG_LEAST, min(LOG_MOST, max_bytes // 16))
         self._short: set[str] = set()
         self._grown = 0
+        self._writes = False
+        """Whether room has to be taken by writing."""
         self._capped = _NO_END
         self.growth = Growth(self._reserve)
         """Of the file."""
@@ -90,7 +97,7 @@ class Space:
     def take_log(self, connection: sqlite3.Connection) -> None:
         """After the file was opened: take the log's room; then the ballast's, if enough is left."""
         if self._reserve:
-            self._take("log", self._path.with_name(self._path.name + "-wal"), self._log_bytes)
+            self._take("log", self._log, self._log_bytes)
             self._capped = _NO_END
             if not self._ballast.exists():
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -100,8 +107,11 @@ class Space:
         """Make the ballast, or make it again, if that leaves some room to others."""
         if not self._reserve:
             return
-        if self._blocks(self._ballast) < self.ballast_bytes:
-            if self._free() >= self.ballast_bytes + self._log_bytes + _MARGIN:
+        if self._writes:
+            self._take("log", self._log, self._log_bytes)
+        missing = self.ballast_bytes - self._blocks(self._ballast)
+        if missing > 0:
+            if self._free() >= missing + self._log_bytes + _MARGIN:
                 self._take("ballast", self._ballast, self.ballast_bytes)
             else:
                 self._short.add("ballast")
@@ -155,11 +165,8 @@ class Space:
         """Take hold of the blocks of a file's first `size` bytes."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            _fallocate(descriptor, size)
+            self._reserve_blocks(descriptor, size)
         except OSError as error:
-            if error.errno in _UNSUPPORTED:
-                log.info("%s: this file system cannot reserve room", path)
-                return
             if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
                 raise
             self._short.add(what)
@@ -167,6 +174,22 @@ class Space:
             self._short.discard(what)
         finally:
             os.close(descriptor)
+
+    def _reserve_blocks(self, descriptor: int, size: int) -> None:
+        if not self._writes:
+            try:
+                _fallocate(descriptor, size)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                log.info("%s: room is written, this file system cannot reserve it", self._path.parent)
+                self._writes = True
+            else:
+                return
+        at = os.fstat(descriptor).st_size
+        if at < size:
+            os.pwrite(descriptor, os.urandom(min(_PIECE_BYTES, size - at)), at)
+            os.fdatasync(descriptor)
 
     def _free(self) -> int:
         """Bytes that are free to us on the disk."""

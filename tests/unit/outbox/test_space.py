@@ -1,5 +1,6 @@
 """A disk that others fill stops nothing; what is written to it is known."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -57,6 +58,28 @@ class TestSpace:
             for _ in range(36):
                 await box._tidy()
         assert path.stat().st_size < 1.3 * MIB
+
+    async def test_is_written_where_it_cannot_be_reserved(self, make, path, monkeypatch):
+        def unsupported(*_: object) -> None:
+            raise OSError(errno.EOPNOTSUPP, "no such thing here")
+
+        monkeypatch.setattr("dxad.outbox.space._fallocate", unsupported)
+        monkeypatch.setattr("dxad.outbox.space._PIECE_BYTES", MIB)
+        limits, kept = Limits(reserve_bytes=MIB), path.with_name("kept.db")
+        async with make(limits=limits) as box:
+            assert box.snapshot()["ballast"] == MIB
+            for n in range(8):
+                await box._tidy()
+                await box.append(record(f"a{n}"))
+            assert box.snapshot()["ballast"] == 8 * MIB
+            assert path.with_name("outbox.db-wal").stat().st_size == 4 * MIB
+            for end in ("", "-wal"):  # as a power cut would leave them
+                kept.with_name(kept.name + end).write_bytes(path.with_name(path.name + end).read_bytes())
+        async with make(kept, limits=limits) as box:
+            await box.subscribe("s", ALL)
+            assert len(await box.fetch("s", 99)) == 8
+            assert await box.append(record("b")) == 9
+            assert not box.snapshot()["set_aside"]
 
     async def test_is_not_taken_unless_asked_for(self, make, path):
         async with make() as box:
