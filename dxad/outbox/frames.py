@@ -7,8 +7,9 @@ Each frame's checksum goes on from the one of the frame before, as that has it: 
 can be told without those before it. One that is damaged spoils itself and, at most, the next.
 
 A power cut leaves bad frames as well, but in the last transaction only: a log is synced before anything is
-written behind it. So it is damaged if, from its first bad frame on, a transaction ends and another begins.
-What an earlier generation of the log has left behind its end has other salts. A header is synced before the
+written behind it. So it is damaged if, from its first bad frame on, a transaction ends and another begins
+there. What an earlier generation of the log has left behind its end has other salts; what an earlier cut has
+left does not go on from the frame before it. A header is synced before the
 first frame is written; one that a power cut has torn stands before frames of the generation before it.
 
 Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log. The checksum of n words w is, of each of
@@ -49,6 +50,7 @@ class Log:
         self.page_size = 0
         self._heads: Words = np.zeros((0, 6), np.uint32)
         self._sound: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        self._salts: Words = np.zeros(2, np.uint32)
         self._has_header = False
         self._begun = False
         if path.exists():
@@ -70,8 +72,11 @@ class Log:
             return ""
         if not self._has_header:
             return "" if self._begun else f"the header of its log is damaged, before {self._end} frames"
-        commits = np.flatnonzero(self._heads[self._taken : self._end - 1, 1])
-        if not len(commits) or not self._sound[self._taken + commits[0] + 1 : self._end].any():
+        behind = slice(self._taken, self._end - 1), slice(self._taken + 1, self._end)
+        commits = (self._heads[behind[0], 1] > 0) & (self._heads[behind[0], _SALTS] == self._salts).all(
+            axis=1
+        )
+        if not (commits & self._sound[behind[1]]).any():
             return ""
         return f"{self.damaged} of {self._end} frames of its log are damaged"
 
@@ -119,9 +124,9 @@ class Log:
         before = np.concatenate((header[None, 6:8], self._heads[:-1, _SUMS]))
         carried = before @ _carried(2 + self.page_size // 4)
         fits = (np.concatenate(sums) + carried == self._heads[:, _SUMS]).all(axis=1)
-        salts = header[4:6] if self._has_header else self._likely_salts()
-        self._sound = fits & (self._heads[:, _SALTS] == salts).all(axis=1) & (self._heads[:, 0] > 0)
-        self._begun = _is_begun(header, salts, raw, order)
+        self._salts = header[4:6] if self._has_header else self._likely_salts()
+        self._sound = fits & (self._heads[:, _SALTS] == self._salts).all(axis=1) & (self._heads[:, 0] > 0)
+        self._begun = _is_begun(header, self._salts, raw, order)
 
     def _some(self, file: BinaryIO) -> Iterator[NDArray[np.uint8]]:
         length = _HEAD + self.page_size

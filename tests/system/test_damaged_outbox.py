@@ -23,7 +23,7 @@ from tests.durability.load import FILE, MARKS, name_of
 from tests.patience import PATIENCE_S
 
 FILES = int(os.environ.get("DXAD_DAMAGED", "8"))
-LAST = 256
+LAST = 100
 """So many records one commit may bring: the end of a log that is damaged looks like the end of one."""
 
 

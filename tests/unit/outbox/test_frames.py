@@ -97,6 +97,31 @@ def test_what_a_power_cut_leaves_of_the_last_transaction_is_none(made, look):
         assert not look(data[:cut]).damage
 
 
+def test_what_two_power_cuts_leave_is_none(tmp_path, look):
+    """The second one in a log that goes on where the first one has cut it off, over what that has left."""
+    path = tmp_path / "f.db"
+    torn = (30, 60)
+    for cut, rows in enumerate((60, 3)):
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            for each in ("journal_mode=WAL", "wal_autocheckpoint=0"):
+                connection.execute(f"PRAGMA {each}")
+            connection.execute("CREATE TABLE IF NOT EXISTS t (body BLOB)")
+            connection.execute("INSERT INTO t VALUES (x'00')")
+            before = (Log(tmp_path / "f.db-wal")._taken) * FRAME + 32
+            connection.execute("BEGIN")
+            connection.executemany("INSERT INTO t VALUES (?)", [(bytes(PAGE * (2 - cut)),)] * rows)
+            connection.execute("COMMIT")
+            data = bytearray((tmp_path / "f.db-wal").read_bytes())
+            file = path.read_bytes()
+        data[before + 5 : before + 500] = bytes(495)
+        path.write_bytes(file)
+        (tmp_path / "f.db-wal").write_bytes(data)
+        (tmp_path / "f.db-shm").unlink(missing_ok=True)
+        log = look(bytes(data))
+        assert not log.damage
+        assert log._end - log._taken > torn[cut]  # what the first has left is behind the second
+
+
 def test_a_damaged_header_is_damage(made, look):
     data, _ = made
     whole = look(data).pages()
