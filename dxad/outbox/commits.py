@@ -358,8 +358,10 @@ class Commits:
         try:
             answer, status = await self.in_thread(ask)
         except NotConnected as error:
-            self.degrade(str(error))
-            raise
+            if self.degraded is None:
+                self.degrade(str(error))
+                raise
+            raise NotConnected(self.degraded) from error  # why, and not that its file is closed therefore
         self._report.adopt(status)
         return answer
 
