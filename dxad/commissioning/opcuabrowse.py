@@ -74,6 +74,8 @@ class Variable:
     value: Any = None
     """A number, bool or text; None where there is none."""
     array: bool = False
+    flat: bool = False
+    """It is an array of one dimension."""
     sizes: tuple[int, ...] = ()
     """Of an array that was read: how many elements in each dimension, 16 at most."""
     readable: bool = True
@@ -226,7 +228,7 @@ class Browser:
                 _show(variable, value)
             arrays = [each for each in part if each[1].array and each[1].readable and not each[1].sizes]
             for node, variable in arrays[:_ARRAYS_MOST]:
-                _show(variable, await _beginning_of(self._client, node))
+                _show(variable, await _array_of(self._client, node, flat=variable.flat))
 
     async def _measure_all(self) -> None:
         wanted = {id(variable) for _, variable in self._found}
@@ -374,13 +376,14 @@ async def _read_at_once(
     return list(await client.uaclient.read(parameters))
 
 
-async def _beginning_of(client: Client, node: ua.NodeId) -> ua.DataValue:
-    """The first elements of an array, which may be large; all, where the server knows of no ranges."""
-    some = ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(AttributeIds.Value), IndexRange=_BEGINNING)
-    parameters = ua.ReadParameters(NodesToRead=[some])
-    (answer,) = await client.uaclient.read(parameters)
-    if answer.Value is None or answer.Value.Value is None:  # one of several dimensions, or without ranges
-        (answer,) = await _read(client, [(node, AttributeIds.Value)])
+async def _array_of(client: Client, node: ua.NodeId, *, flat: bool) -> ua.DataValue:
+    """An array; of one that is `flat`, which may be large, the first elements, where the server can."""
+    if flat:
+        some = ua.ReadValueId(NodeId=node, AttributeId=ua.UInt32(AttributeIds.Value), IndexRange=_BEGINNING)
+        (answer,) = await client.uaclient.read(ua.ReadParameters(NodesToRead=[some]))
+        if answer.Value is not None and answer.Value.Value is not None:
+            return answer
+    (answer,) = await _read(client, [(node, AttributeIds.Value)])
     return answer
 
 
@@ -396,6 +399,7 @@ def _sizes(value: Any) -> tuple[int, ...]:
 def _describe(variable: Variable, answers: Sequence[ua.DataValue]) -> None:
     kind, rank, access, sampling = map(_plain, answers)
     variable.array = isinstance(rank, int) and rank >= 0
+    variable.flat = rank == 1
     if isinstance(kind, ua.NodeId):
         own = not kind.NamespaceIndex and kind.Identifier in _TYPES
         variable.type = _TYPES[kind.Identifier] if own else str(kind.to_string())
