@@ -61,6 +61,7 @@ class Inbox:
         self._lost: str | None = "not connected"
         self._rejected = 0
         self._first_rejected = ""
+        self._remark = ""
         self.gathered = Gathered()
         self.patience_s = 0.0
         """How long a first sample waits for others, so that all are read at once, while there is room."""
@@ -84,7 +85,8 @@ class Inbox:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to read."""
-        return not len(self._stage) and not self._rejected and not self.gathered.messages
+        nothing_wrong = not self._rejected and not self._remark
+        return not len(self._stage) and nothing_wrong and not self.gathered.messages
 
     @property
     def blocks(self) -> bool:
@@ -205,6 +207,11 @@ class Inbox:
         self._first_rejected = self._first_rejected or str(error)[:_TOLD_MOST]
         self._tell()
 
+    def remark(self, what: str) -> None:
+        """Tell, at the next read, what is wrong with no message that came."""
+        self._remark = what
+        self._tell()
+
     def lose(self, reason: str) -> None:
         """The link is gone; the first reason stands until the next `open`."""
         self._lost = self._lost or reason
@@ -214,11 +221,15 @@ class Inbox:
         """All samples that came since the last call, at least one.
 
         Raises:
-            DecodeError: messages were malformed; the good ones among them have been read.
+            DecodeError: messages were malformed; the good ones among them have been read. Or something was
+                remarked, and none was.
             NotConnected: the link is gone, and all that came before has been read.
         """
         while self._due is not None or not self._waiting():
             if self._due is None:
+                if self._remark:
+                    remark, self._remark = self._remark, ""
+                    raise DecodeError(remark, rejected=0)
                 if self._rejected:
                     count, first = self._rejected, self._first_rejected
                     self._rejected, self._first_rejected = 0, ""

@@ -117,6 +117,8 @@ class TestNetwork:
                     assert "source.down" not in told(health)
                 await until(lambda: not ingest.connected)
             assert "the broker has forgotten the session" in told(health)["source.rejecting"]
+            shown = ingest.snapshot()
+            assert (shown["wire"]["messages"], shown["messages_rejected"]) == (2, 0), "that is no message"
 
     async def test_a_name_that_fails_and_then_means_another_machine_is_followed(self, monkeypatch):
         fake, port = FakeBroker(), free_port()

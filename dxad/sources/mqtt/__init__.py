@@ -212,7 +212,7 @@ class Mqtt:
         if not self._link.session_present:
             self._receipts.end(keep=lambda _: False)
         if self._config.session is not None and self._known and not self._link.session_present:
-            self._reject("the broker has forgotten the session, and what it had kept")
+            self._inbox.remark("the broker has forgotten the session, and what it had kept")
         await self._link.subscribe(self._config.filters(), self._config.qos)
         self._subscribed_at, self._came_before = self._clock.now(), self._inbox.came
         self._known = True
