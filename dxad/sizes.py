@@ -28,7 +28,7 @@ from dxad.ring.journal import Journal
 from dxad.ring.newest import Newest
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.shape import FeatureShape, Shape
-from dxad.telemetry import WAITING_MOST, rows_at_once
+from dxad.telemetry import FILLED_BYTES, WAITING_MOST, rows_at_once
 from dxad.telemetrysection import TelemetrySection
 from dxad.types import SAMPLE, Schema
 from dxad.window import WindowBuffer
@@ -128,7 +128,8 @@ def _telemetry(section: TelemetrySection, config: Config, shapes: Mapping[str, S
     ]
     cell = _TOLD_CELL if section.mode in ("all", "deadband") else _SUMMED_CELL
     cells = [columns * min(slots, rows_at_once(section, columns, period)) for columns, period, slots in read]
-    return WAITING_MOST + cell * max(cells, default=0)  # one after the other
+    filled = FILLED_BYTES * len(config.sources) if section.mode == "all" else 0
+    return WAITING_MOST + filled + cell * max(cells, default=0)  # one after the other
 
 
 def _remembered(section: TransformSection, inputs: Schema) -> int:

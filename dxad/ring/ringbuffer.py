@@ -5,7 +5,7 @@ Slot `k` lives at place `k % slots`. `sealed` is the first slot that is not read
 cursor of its own, copy out and learn how many slots they lost to the writer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ class RingBuffer:
         """By column, how long a sample stays valid; set by whoever seals samples into this ring."""
         self.newest: Newest | None = None
         """The newest samples of each channel, also of slots that are not sealed; only if somebody asked."""
+        self.on_filled: list[Callable[[I8, I8, F8, U1], None]] = []
+        """Called by the writer for each filling, with slots, columns, values and states of its cells."""
         self._claimed = (
             start  # what the writer has begun to overwrite: readers judge by this, never by `sealed`
         )
@@ -178,6 +180,8 @@ class RingBuffer:
             self._states[places, columns] = states[free]
             self._reasons[places, columns] = Reason.BACKFILLED
             self.revision = self._revising
+            for tell in self.on_filled:
+                tell(slots[free], columns, values[free], states[free])
         return free
 
     def reasons_at(self, slot: int) -> U1:

@@ -9,7 +9,7 @@ Each record is about the rows of one source or pipeline within a stretch of time
     time            of row 0; it, `bootid`, `boottime` and `clockok` are as of every event
     data.mode       all, deadband, last, mean or minmax
     data.first      the number of row 0 on the source's grid in this boot: bootid, source, first and the
-                    channels tell a record from all others
+                    channels tell a record from all others, but for those that tell samples which came late
     data.rows       how many rows it is about; row k is of the moment time + k * period_ns
     data.period_ns  nanoseconds from one row to the next
     data.lost       rows before this record that were overwritten before they could be read
@@ -41,8 +41,11 @@ that share a row, or that came after theirs was sealed. Each has its row in `at`
 Two of its records may be about the same rows; what comes again after a crash is told again.
 
 A channel without such a sample is left out, and so is a record without any channel. A stretch whose record
-would be larger than 64 KiB comes in several, each with other channels or other rows. Rows that a source
-fills after they were sealed are not sent again.
+would be larger than 64 KiB comes in several, each with other channels or other rows.
+
+In mode all, cells that a source fills after their rows were told, by history or by samples that came late,
+are told in further records, as those above with `at` for each, and `data.backfilled` true. In other modes
+they are not told again.
 
 Of the gateway itself (`health = true`): `time` is when it was so, `subject` the gateway, and
 
@@ -52,7 +55,8 @@ Of the gateway itself (`health = true`): `time` is when it was so, `subject` the
                     if they are many
 """
 
+from dxad.telemetry.filled import FILLED_BYTES
 from dxad.telemetry.readings import split
 from dxad.telemetry.service import WAITING_MOST, Telemetry, rows_at_once
 
-__all__ = ["WAITING_MOST", "Telemetry", "rows_at_once", "split"]
+__all__ = ["FILLED_BYTES", "WAITING_MOST", "Telemetry", "rows_at_once", "split"]

@@ -5,10 +5,13 @@ source cannot wait.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
 
 from dxad.join import Feed
 from dxad.outbox import Outbox
@@ -18,12 +21,13 @@ from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.telemetry.deadband import Deadband, with_gaps
+from dxad.telemetry.filled import Filled
 from dxad.telemetry.readings import ROWS_MOST, split
 from dxad.telemetry.records import About, Records
 from dxad.telemetry.samples import split_samples
 from dxad.telemetry.vitals import vitals
 from dxad.telemetrysection import TelemetrySection
-from dxad.types import NS_PER_S, Document
+from dxad.types import I8, NS_PER_S, Document
 
 __all__ = ["WAITING_MOST", "Reader", "Telemetry", "rows_at_once"]
 
@@ -63,6 +67,8 @@ class Reader:
     """Rows that were overwritten and that no record has told of."""
     deadband: Deadband | None = None
     """Says what is told, if not all is."""
+    filled: Filled | None = None
+    """Knows what was filled later, if that is told."""
 
 
 class Telemetry:
@@ -114,7 +120,12 @@ class Telemetry:
                 kind=section.band_kind,
                 most_rows=max(1, section.max_interval // feed.ring.period),
             )
-        return Reader(kind, name, feed, deadband=deadband)
+        reader = Reader(kind, name, feed, deadband=deadband)
+        if section.mode == "all" and kind == "readings":
+            reader.filled = Filled(
+                feed, passed=lambda: reader.cursor or 0, on_many=lambda: self._tell_filled(reader)
+            )
+        return reader
 
     async def run(self) -> None:
         """Make the records that are due, until cancelled; then one of the rest."""
@@ -132,6 +143,9 @@ class Telemetry:
         for reader in self.readers:
             while reader.cursor is not None and self._read(reader, reader.feed.ring.sealed):
                 pass
+            if reader.filled is not None:
+                reader.filled.leave()
+                self._tell_filled(reader)
         for source, journal in self.journals.items():
             while self._take(source, journal):
                 pass
@@ -163,6 +177,7 @@ class Telemetry:
                 stop = ring.sealed  # it holds no whole stretch, or this comes late
             while self._records.waiting <= WAITING_MOST and self._read(reader, stop):  # noqa: ASYNC110
                 await asyncio.sleep(0)  # nothing is waited for: others have their turn between two records
+            self._tell_filled(reader)
         if self._clock.now() >= self._journals_due:
             for source, journal in self.journals.items():
                 await self._empty(source, journal)
@@ -201,6 +216,8 @@ class Telemetry:
         known = [] if self._before is None else self._before.readers
         self._before = None
         for reader in self.readers:
+            if reader.filled is not None:
+                reader.filled.listen()
             if reader.cursor is not None:
                 continue
             ring = reader.feed.ring
@@ -254,20 +271,42 @@ class Telemetry:
         stretch = journal.take(_SAMPLES_MOST)
         if stretch is None:
             return False
-        slots = stretch.times // journal.period
-        first = int(slots.min())
+        feed, slots = self.feeds[source], stretch.times // journal.period
+        self._tell(feed, source, stretch.samples, slots, partial(journal.settle, stretch))
+        return True
+
+    def _tell_filled(self, reader: Reader) -> None:
+        """Make records of what was filled in rows that were told before."""
+        filled = reader.filled
+        while filled is not None and self._records.waiting <= WAITING_MOST:
+            found = filled.take()
+            if found is None:
+                return
+            self._lost.add(filled.lost)
+            lost, filled.lost = filled.lost, 0
+            self._tell(reader.feed, reader.name, found.samples, found.slots, lost=lost, backfilled=True)
+
+    def _tell(
+        self,
+        feed: Feed,
+        source: str,
+        samples: npt.NDArray[np.void],
+        slots: I8,
+        on_settled: Callable[[], None] | None = None,
+        **more: object,
+    ) -> None:
+        """Make records of samples, whose columns are places in the feed, with `more` in their data."""
+        first, period = int(slots.min()), feed.ring.period
         contents: list[Document] = [
             {
                 "mode": "all",
                 "first": first,
                 "rows": int(slots.max()) + 1 - first,
-                "period_ns": journal.period,
+                "period_ns": period,
                 "lost": 0,
+                **more,
                 "channels": channels,
             }
-            for channels in split_samples(journal.channels, stretch.samples, slots - first)
+            for channels in split_samples(feed.channels, samples, slots - first)
         ]
-        self._records.write(
-            About("readings", source, first * journal.period), contents, partial(journal.settle, stretch)
-        )
-        return True
+        self._records.write(About("readings", source, first * period), contents, on_settled)

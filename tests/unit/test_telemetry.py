@@ -87,12 +87,12 @@ class Rig:
         self.stored: list[int] = []
         """The tickets of blocks that were told to be stored."""
 
-    def telemetry(self, before: Telemetry | None = None, **keys: object) -> Telemetry:
+    def telemetry(self, before: Telemetry | None = None, *, columns=(0, 1), **keys: object) -> Telemetry:
         section = TelemetrySection.model_validate(
             {"channels": ["plc.*"], "every": "1s", "mode": "all", **keys}
         )
         return Telemetry(
-            "plant", section, {"plc": Feed(self.ring, (0, 1))}, {}, gateway="gw", outbox=self.box,
+            "plant", section, {"plc": Feed(self.ring, columns)}, {}, gateway="gw", outbox=self.box,
             clock=self.clock, health=self.health, metrics=self.metrics, before=before,
         )  # fmt: skip
 
@@ -184,6 +184,60 @@ class TestOfTheRows:
         await second.look()
         await stopped(run, second)
         assert sent(await rig.records()) == [float(n) for n in range(40)]
+
+
+class TestOfWhatWasFilledLater:
+    def fill(self, rig, *cells: tuple[int, int, float, State]) -> None:
+        slots, columns, values, states = zip(*cells, strict=True)
+        rig.ring.fill(np.array(slots), np.array(columns), np.array(values), np.array(states, dtype=np.uint8))
+
+    def gap(self, rig, rows: int) -> None:
+        """Rows without any sample."""
+        rig.ring.append(rig.ring.sealed, np.full((rows, 2), np.nan), np.full((rows, 2), E, np.uint8))
+
+    async def test_in_rows_that_were_told_it_is_told_once_and_in_others_with_them(self, rig):
+        telemetry = rig.telemetry(columns=(0,))
+        run = await begun(telemetry)
+        self.gap(rig, 15)
+        await telemetry.look()
+        self.fill(rig, (1002, 0, 5.0, G), (1004, 0, 6.0, U), (1003, 1, 9.0, G), (1012, 0, 7.0, G))
+        await stopped(run, telemetry)
+        rest, late = (each["data"] for each in await rig.records())
+        assert (rest["first"], rest["rows"]) == (1010, 5)
+        assert rest["channels"]["plc.a"]["values"] == [7.0]
+        assert "backfilled" not in rest
+        assert (late["first"], late["rows"], late["backfilled"], late["lost"]) == (1002, 3, True, 0)
+        assert late["channels"] == {
+            "plc.a": {"unit": "bar", "values": [5.0, 6.0], "at": [0, 2], "uncertain": [1]}
+        }
+        assert rig.ring.on_filled == []
+
+    async def test_means_are_not_told_again(self, rig):
+        telemetry = rig.telemetry(mode="mean")
+        run = await begun(telemetry)
+        self.gap(rig, 10)
+        await telemetry.look()
+        self.fill(rig, (1002, 0, 5.0, G))
+        await stopped(run, telemetry)
+        assert await rig.records() == []
+
+    async def test_much_does_not_wait_and_what_finds_no_room_is_counted(self, rig, monkeypatch):
+        monkeypatch.setattr("dxad.telemetry.filled._MANY", 4)
+        monkeypatch.setattr("dxad.telemetry.filled._CELLS_MOST", 6)
+        telemetry = rig.telemetry()
+        run = await begun(telemetry)
+        self.gap(rig, 20)
+        await telemetry.look()
+        self.fill(rig, *((1000 + n, 0, n, G) for n in range(5)))
+        assert telemetry.snapshot()["waiting_bytes"], "it was written at once"
+        monkeypatch.setattr("dxad.telemetry.service.WAITING_MOST", -1)
+        self.fill(rig, *((1005 + n, 0, n, G) for n in range(3)))
+        self.fill(rig, *((1008 + n // 2, n % 2, n, G) for n in range(4)))
+        monkeypatch.undo()
+        await stopped(run, telemetry)
+        first, second = (each["data"] for each in await rig.records())
+        assert (first["lost"], second["lost"]) == (0, 2)
+        assert telemetry.snapshot()["rows_lost"] == 2
 
 
 def block(*samples: tuple[int, float, float], stamp_us: int = 0, quality: Quality = Quality.GOOD):
