@@ -1,9 +1,8 @@
 """Telemetry of rows that are as many as their slot's number, into an outbox, until somebody kills it.
 
-python -m tests.durability.rows FOLDER ROUND
+python -m tests.durability.rows FOLDER
 
-The slots of each round follow each other from ROUND million on. Now and then more come at once than the ring
-holds. It says `stored` once `STORED` records are, and goes on.
+Now and then more come at once than the ring holds. It says `stored` once `STORED` records are, and goes on.
 """
 
 import asyncio
@@ -39,8 +38,8 @@ def opened(folder: Path) -> Outbox:
     )  # fmt: skip
 
 
-async def _go_on(folder: Path, number: int) -> None:
-    ring = RingBuffer([Channel("s.n")], period=NS_PER_S // 1000, slots=_SLOTS, start=number * FIRST)
+async def _go_on(folder: Path) -> None:
+    ring = RingBuffer([Channel("s.n")], period=NS_PER_S // 1000, slots=_SLOTS, start=FIRST)
     clock = SystemClock()
     section = TelemetrySection.model_validate({"channels": ["s.*"], "every": "100ms", "mode": "all"})
     async with opened(folder) as box:
@@ -65,4 +64,4 @@ async def _go_on(folder: Path, number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_go_on(Path(sys.argv[1]), int(sys.argv[2])))
+    asyncio.run(_go_on(Path(sys.argv[1])))
