@@ -192,7 +192,8 @@ class Telemetry:
     def _tell_health(self) -> None:
         now, every = self._clock.now(), self._section.every
         self._health_due = (now // every + 1) * every
-        self._records.write(About("health", self._gateway, now), [*vitals(self._health, self._metrics)])
+        if self._records.waiting <= WAITING_MOST:
+            self._records.write(About("health", self._gateway, now), [*vitals(self._health, self._metrics)])
 
     def snapshot(self) -> Document:
         """The state as a JSON object."""
