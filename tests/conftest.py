@@ -20,6 +20,8 @@ from tests.patience import PATIENCE_S
 
 
 def pytest_asyncio_loop_factories(config, item):
+    if item.get_closest_marker("one_loop") is not None:
+        return {"one": pace.one_loop}
     return {"patient": pace.new_event_loop}
 
 

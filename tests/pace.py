@@ -3,13 +3,20 @@
 A machine may stop for seconds, or give a process little of itself. Whoever waits in an event loop then sees
 all its limits pass at once, though nobody was slow: those it waits for had no time either. So the event loops
 of the tests, and the daemon's clock in them, count no more than some milliseconds between two looks at the
-time, and they look often. Between processes nothing is gained by it.
+time, and they look often. Where everybody who takes part is in the test's own event loop (`one_loop`), time
+goes on only when nobody has anything to do, and then to whatever is due next. Clocks that are stepped wait
+for threads that were asked something.
+
+Between processes nothing is gained by it: there a test waits for what is to come (`tests.patience`), or has
+the machine watched.
 """
 
 import asyncio
+import os
 import selectors
 import threading
 import time
+import tty
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -26,15 +33,25 @@ __all__ = [
     "Watch",
     "new_event_loop",
     "note_worker",
+    "one_loop",
     "settle",
 ]
 
 T = TypeVar("T")
 
 _MOST_NS: Final = 2_000_000
-"""What is counted at most between two looks, while an event loop runs."""
-_LOOK_S: Final = 0.0015
+"""What is counted at most between two looks, while somebody in an event loop has something to do."""
+_IDLE_NS: Final = 6_000_000
+"""The same while nobody has."""
+_TURN_NS: Final = 10_000
+"""The same where time only goes on when nobody has: so that whoever looks at it until it has come ends."""
+_LOOK_S: Final = 0.004
 """How long a loop waits without a look."""
+
+
+_workers: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
+_REST_S: Final = 0.5
+"""How long a step waits for a thread: one that hangs may be what is tested."""
 
 
 class _Time:
@@ -43,18 +60,25 @@ class _Time:
     def __init__(self) -> None:
         self.loops = 0
         """How many event loops run."""
+        self.most = _MOST_NS
+        """What is counted at most between two looks, while one does."""
         self._lock = threading.Lock()
         self._stood_ns = 0
         self._looked = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
-    def look(self) -> int:
-        """The time, in nanoseconds; it never goes back."""
+    def look(self, most: int | None = None) -> int:
+        """The time, in nanoseconds; it never goes back, nor on by more than `most`."""
         with self._lock:
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             if self.loops:
-                self._stood_ns += max(0, now - self._looked - _MOST_NS)
+                self._stood_ns += max(0, now - self._looked - (self.most if most is None else most))
             self._looked = now
             return now - self._stood_ns
+
+    def jump(self, ns: int) -> None:
+        """Go on by so much at once."""
+        with self._lock:
+            self._stood_ns -= ns
 
     def begin(self) -> None:
         """A loop runs from now on."""
@@ -78,8 +102,29 @@ class Selector(selectors.DefaultSelector):
         while True:
             left = _LOOK_S if end is None else min(_LOOK_S, max(0.0, end - _time.look() / 1e9))
             found = super().select(left)
-            if found or (end is not None and _time.look() / 1e9 >= end):
+            now = _time.look(_MOST_NS + int(left * 1e9) if found else _IDLE_NS)
+            if found or (end is not None and now / 1e9 >= end):
                 return found
+
+
+class _OneLoopSelector(selectors.DefaultSelector):
+    """Goes on to what is due next as soon as there is nothing to be read or written."""
+
+    loop: "_OneLoop"
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(0)
+        if found or (timeout is not None and timeout <= 0):
+            return found
+        end = time.monotonic() + _REST_S
+        while self.loop.waits_for_threads and time.monotonic() < end:
+            if found := super().select(_LOOK_S):
+                return found
+        _flush_terminals()
+        if timeout is None or (found := super().select(0)):
+            return found or super().select(None)
+        _time.jump(int(timeout * 1e9) + 1000)
+        return []
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -100,12 +145,48 @@ class Loop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return _time.look() / 1e9
 
+    @property
+    def waits_for_threads(self) -> bool:
+        """Whether a thread has been asked something that it has not answered."""
+        return bool(self.in_threads) or any(each._waiting for each in _workers)
+
     def run_forever(self) -> None:
         _time.begin()
         try:
             super().run_forever()
         finally:
             _time.end()
+
+
+class _OneLoop(Loop):
+    """Its time stands still while anybody in it has something to do."""
+
+    def __init__(self, selector: _OneLoopSelector) -> None:
+        super().__init__(selector)
+        selector.loop = self
+
+    def run_forever(self) -> None:
+        before, _time.most = _time.most, _TURN_NS
+        try:
+            super().run_forever()
+        finally:
+            _time.most = before
+
+
+_near, _far = os.openpty()
+tty.setraw(_far)
+
+
+def _flush_terminals() -> None:
+    """Wait until what was written to terminals can be read: the kernel takes it there later, and in turn."""
+    for _ in range(2):
+        os.write(_near, b".")
+        os.read(_far, 1)
+
+
+def one_loop() -> asyncio.AbstractEventLoop:
+    """A loop for tests in which everybody is in that loop, and threads that answer at once."""
+    return _OneLoop(_OneLoopSelector())
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -124,9 +205,6 @@ class PatientClock(SystemClock):
         return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + at
 
 
-_workers: Final[weakref.WeakSet[Worker]] = weakref.WeakSet()
-_REST_S: Final = 0.5
-"""How long a step waits for a thread: one that hangs may be what is tested."""
 _init: Final = Worker.__init__
 REAL_TIME: Final = {"now": SystemClock.now, "utc": SystemClock.utc}
 """What the daemon's clock does elsewhere."""
@@ -143,8 +221,7 @@ async def settle(_clock: SteppedClock, turns: int) -> None:
     loop, quiet = asyncio.get_running_loop(), 0
     end = loop.time() + _REST_S
     while quiet < turns:
-        busy = getattr(loop, "in_threads", ()) or any(each._waiting for each in _workers)
-        if busy and loop.time() < end:
+        if isinstance(loop, Loop) and loop.waits_for_threads and loop.time() < end:
             quiet = 0
             await asyncio.sleep(0.0005)
         else:

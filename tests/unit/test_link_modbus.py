@@ -16,6 +16,8 @@ from dxad.types import Reason
 from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.modbus_rig import framed
 
+pytestmark = pytest.mark.one_loop
+
 
 class Slave:
     """Register n holds n; it answers late, or twice, as it is told."""

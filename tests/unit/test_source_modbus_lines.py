@@ -12,6 +12,8 @@ from dxad.types import Quality, Reason
 from hw_sim.scenario import Origin, of
 from hw_sim.station import station
 
+pytestmark = pytest.mark.one_loop
+
 KINDS = ("tcp", "rtu", "rtu+tcp", "ascii")
 FLOW = {"register": "input:30", "encoding": "float32", "channel": "plc.flow"}
 SLAVES = {

@@ -17,6 +17,8 @@ from tests.patience import PATIENCE_S
 from tests.peers import Pty
 from tests.unit.hw_sim.seriallink import FIELDS, fault, plugged, steps
 
+pytestmark = pytest.mark.one_loop
+
 CSV = {"kind": "csv", "columns": ["n", "p"]}
 NUMBER = {"kind": "number"}
 GOOD, TIMEOUT, WRONG = "good", "timeout", "type"
