@@ -10,6 +10,7 @@ single append, syncs …   the first on a disk that is made slower, see `outbox_
 bulk in                  200 B bulk records per second, 256 to a commit; reference: the same in a raw log
 bulk in and out          the same, while a sink takes as many out, 10,000 behind
 rows in and out          the same as single events, 256 to a commit
+written alone            bytes that the store had written to the disk for each of the first
 written …                bytes that the store had written to the disk for each byte of records, meanwhile
 """
 
@@ -53,7 +54,8 @@ def rates(folder: Path, for_s: float) -> dict[str, Metric]:
 
 
 async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
-    found = {"single append": await single(folder / "single.db", folder / "log", for_s)}
+    found: dict[str, Metric] = {}
+    found["single append"], found["written alone"] = await single(folder / "single.db", folder / "log", for_s)
     found["log through the loop"] = await _log_through_the_loop(folder / "log", for_s)
     found["single append, store"] = await _in_store(folder / "store.db", folder / "log", for_s)
     numbers = iter(range(2**31))
@@ -87,8 +89,8 @@ async def _rates(folder: Path, for_s: float) -> dict[str, Metric]:
     return found
 
 
-async def single(path: Path, log_path: Path, for_s: float) -> Metric:
-    """One record after the other, each when the one before is durable."""
+async def single(path: Path, log_path: Path, for_s: float) -> tuple[Metric, Metric]:
+    """One record after the other, each when the one before is durable; and what was written for each."""
     numbers = iter(range(2**31))
     async with make(path) as box:
 
@@ -97,8 +99,12 @@ async def single(path: Path, log_path: Path, for_s: float) -> Metric:
             return 1
 
         await box.subscribe("s", frozenset({Lane.BULK}))
+        before, _ = await box._in_thread(written_bytes)
         with Log.at(log_path) as log:
-            return await _against(append, lambda: log.append(BODIES[:1]), for_s, 0.9, 1)
+            found = await _against(append, lambda: log.append(BODIES[:1]), for_s, 0.9, 1)
+        after, _ = await box._in_thread(written_bytes)
+    each = None if before is None or after is None else (after - before) / next(numbers)
+    return found, Metric(value=each, unit="bytes")
 
 
 async def _log_through_the_loop(path: Path, for_s: float) -> Metric:
