@@ -214,6 +214,26 @@ class TestSinks:
             told = box.snapshot()["sinks"]["s"]
             assert (told["pending"], told["oldest_s"]) == (1, 0.0)
 
+    async def test_backlog_is_as_old_as_the_clock_says_now(self, make):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            await box.append(record("a"))
+            before = box.backlog("s").oldest_utc
+            await box.note_clock(offset_ns=box.boot.offset_ns + 10**10, clock_ok=True)
+            await box.append(record("b"))
+            assert box.backlog("s").oldest_utc == before + 10**10
+
+    async def test_how_far_a_sink_is_is_known_after_a_restart_in_each_lane_it_has_moved_in(self, make):
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            for lane in Lane:
+                await box.append(record(lane.name, lane))
+                await box.ack("s", await box.fetch("s", 10))
+                await box.append(record(f"{lane.name} 2", lane))
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert ids(await box.fetch("s", 10)) == ["BULK 2"]
+
     @pytest.mark.parametrize("ack_first", [True, False])
     async def test_backlog_is_the_newest_that_the_store_has_told(self, make, ack_first):
         async with make(commit_window_s=60) as box:

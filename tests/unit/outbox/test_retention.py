@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -72,6 +73,21 @@ class TestKept:
                 await take_all(box)
             assert await box.refused("s", 9) == poison
             assert box.snapshot()["dropped"] == {}
+
+
+class TestFull:
+    async def test_of_bulk_a_little_more_goes_than_has_to_so_that_not_each_commit_is_late(self, make):
+        async with make(max_bytes=2 * MIB) as box:
+            await box.subscribe("s", ALL)
+            sizes, losses = [3_000] * 90 + [100_000] * 16 + [3_000] * 60, []
+            for size in sizes:
+                await box.append_bulk([bytes(size)])
+                losses.append(box.snapshot()["dropped"].get("bulk", 0))
+            full = [after > before for before, after in pairwise(losses[-20:])]
+            assert 0 < 2 * sum(full) <= len(full)
+            told = box.snapshot()
+            assert told["bytes"] > 0.98 * 2 * MIB
+            assert told["stored"]["bulk"] + told["dropped"]["bulk"] == len(sizes)
 
 
 class TestLaneLimits:
