@@ -29,7 +29,7 @@ from dxad.types import Record
 
 __all__ = ["PLUGIN", "Config", "Http"]
 
-_CONTENT_TYPE_ONE: Final = "application/cloudevents+json"
+_STRUCTURED: Final = {"Content-Type": "application/cloudevents+json"}
 _BODY_MAX: Final = 2**20
 """Bytes of one request, unless a single event has more; many proxies take no more."""
 _WORTH_ZIPPING: Final = 512
@@ -51,7 +51,7 @@ class Config(SinkSection, PeerSection):
     compress: Literal["none", "gzip"] = Field("none", description="of what is sent; the peer must know it")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # one for each record
 class _Item:
     """A record, ready to be sent."""
 
@@ -123,7 +123,7 @@ class Http:
             return _Item(
                 place, record.id, body, {"Content-Type": content_type, **binarymode.headers(document)}
             )
-        return _Item(place, record.id, orjson.dumps(document), {"Content-Type": _CONTENT_TYPE_ONE})
+        return _Item(place, record.id, orjson.dumps(document), _STRUCTURED)
 
     def _portion(self, items: Sequence[_Item]) -> Sequence[_Item]:
         """As many of the first as fit into one request, one at least."""
