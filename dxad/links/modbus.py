@@ -12,6 +12,7 @@ after that: two answers to one question mean that the line is out of step.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
@@ -21,6 +22,7 @@ from dxad.links.modbusframe import Line, Question, Space, carried_s, question, t
 from dxad.links.modbusjob import EXCEPTION, NOT_THERE, Answer, Job, meaning
 from dxad.links.modbusport import Port, open_port
 from dxad.links.modbusslave import Slave
+from dxad.links.modbustwins import Twins
 from dxad.links.modbusurl import Address
 from dxad.types import Reason
 
@@ -130,17 +132,9 @@ class ModbusLink:
         """What was asked of a slave and what became of it, see `Slave.traffic`."""
         return self._slaves.setdefault(device_id, Slave()).traffic
 
-    def mixed(self, device_id: int) -> int:
-        """Answers of a slave that may have been taken for another question's.
-
-        When there are more after a poll that has ended with a `last` question, none of it is to be believed.
-        """
-        return self._slaves.setdefault(device_id, Slave()).twins.mixed
-
-    def misanswers(self, device_id: int) -> str:
-        """What is wrong with how a slave answers; or nothing."""
-        told = self._slaves.setdefault(device_id, Slave()).twins.told(self._loop.time())
-        return f"device {device_id} {told}" if told else ""
+    def twins(self, device_id: int) -> Twins:
+        """What is known of a slave's answers that came more than once."""
+        return self._slaves.setdefault(device_id, Slave()).twins
 
     def resting_s(self, device_id: int) -> float:
         """Seconds for which a slave that was silent too often is not asked; 0 where it is."""
@@ -149,7 +143,7 @@ class ModbusLink:
 
     async def ask(
         self, space: Space, first: int, count: int, *, device_id: int, timeout_s: float, more: int = 0,
-        last: bool = True,
+        idle_s: float = math.inf,
     ) -> Answer:  # fmt: skip
         """Wait for the slave's turn, then ask once. Whoever is cancelled leaves the request on its way.
 
@@ -160,7 +154,8 @@ class ModbusLink:
             device_id: the slave.
             timeout_s: for its answer, once it was asked.
             more: so many addresses behind may be read along, so that answers can be told by their lengths.
-            last: nothing more is asked for a while: see `mixed`.
+            idle_s: so long the slave is asked nothing more, which may prove all answers so far: when `mixed`
+                of its `twins` has risen then, none of them is to be believed.
 
         Raises:
             NotConnected: the connection is gone.
@@ -171,12 +166,16 @@ class ModbusLink:
         if slave is None:
             slave = self._slaves[device_id] = Slave()
         done: asyncio.Future[Answer] = self._loop.create_future()
+        idle_until = self._loop.time() + idle_s
         if not slave.jobs:
             self._turns.append(device_id)
         slave.jobs.append(
-            Job(question(space, first, count, unit=device_id), timeout_s, more, done, last=last)
+            Job(question(space, first, count, unit=device_id), timeout_s, more, done, idle_until=idle_until)
         )
         self._next()
+        if self._job is not None and self._job.proof_until:
+            self._job.proof_until = 0.0  # the bus has something to do
+            self._keep(self._job, 0.0)
         if self._impatient:
             self._park()
         return await done
@@ -352,19 +351,22 @@ class ModbusLink:
         job.pdu, job.garbled = pdu, False
         slave.twins.answered(job.sent, pdu, now)
         self._strays_since = self._strayed_at = now
+        if not self._turns and (proof_s := slave.proof_s(job, self._gap_s, now)):
+            job.proof_until = now + proof_s
         self._keep(job, now + slave.hold_s(job, self._gap_s, now))
 
     def _keep(self, job: Job, until: float) -> None:
         """Believe its answer only then."""
         job.kept_until = max(job.kept_until, until)
         self._cancel_timer()
-        self._timer = self._loop.call_at(job.kept_until, self._believed, job)
+        self._timer = self._loop.call_at(max(job.kept_until, job.proof_until), self._believed, job)
 
     def _believed(self, job: Job) -> None:
         """It is silent since the answer."""
         self._timer = self._job = None
         now = self._loop.time()
         slave = self._slaves[job.asked.unit]
+        slave.twins.unproved &= not job.proof_until
         if job.doubled or job.garbled:
             if job.garbled:  # noise, perhaps, and the answer is yet to come
                 slave.doubt(job, now, 0.0, for_s=job.timeout_s + self._quiet_s)

@@ -65,8 +65,12 @@ class Job:
     kept_until: float = 0.0
     doubled: bool = False
     """Something else came to it, too."""
-    last: bool = False
-    """The last one of a poll: with it, all of the poll is proved."""
+    idle_until: float = 0.0
+    """So long its slave is asked nothing more: with its answer, all before may be proved."""
+    proof_until: float = 0.0
+    """That takes so long; 0 where nothing is to be proved, or others want the bus."""
+    alone: bool = True
+    """Its answer is told by its shape from those of late."""
     garbled: bool = False
     """It came, and its checksum is wrong."""
 
@@ -75,7 +79,7 @@ class Job:
 
     def afresh(self) -> "Job":
         """The same, before it was sent."""
-        return Job(self.asked, self.timeout_s, self.more, self.done, self.before, last=self.last)
+        return Job(self.asked, self.timeout_s, self.more, self.done, self.before, self.idle_until)
 
     @property
     def took_s(self) -> float:

@@ -42,8 +42,8 @@ _DOUBT_S: Final = 20.0
 """So long after its question an answer may still come."""
 _REMEMBERED_S: Final = 600.0
 """How long it counts against a slave that its answers came in another order."""
-_JITTER: Final = 1.5
-"""An answer takes so many times longer than the longest of late, at most."""
+_EARLY: Final = 0.6
+"""What comes in so much less than the shortest time of late may be the answer to an earlier question."""
 _EXACT_S: Final = 3600.0
 """So long it is remembered that nothing more may be read along."""
 _SUSPECTS: Final = 2
@@ -86,6 +86,8 @@ class Slave:
         """Before this, it is left alone: an answer may be on its way."""
         self._longest_s = 0.0
         """Of its answers of late; 0 before the first."""
+        self._shortest_s = 0.0
+        """The same."""
         self._patience_least_s = _PATIENCE_LEAST_S
         self._doubts: dict[Shape, _Doubt] = {}
         self._wary: dict[Shape, float] = {}
@@ -149,16 +151,29 @@ class Slave:
         if job is not None:
             self._answered_to = max(self._answered_to, job.sent_at)
             self._longest_s = max(job.took_s, _FORGETS * self._longest_s)
+            self._shortest_s = min(job.took_s, (self._shortest_s or job.took_s) / _FORGETS)
 
     def hold_s(self, job: Job, gap_s: float, now: float) -> float:
         """How long an answer is kept to see whether another one comes to the same question."""
-        takes_s = gap_s + _JITTER * self._longest_s
-        wary_s = (
-            min(job.timeout_s, 2 * self._longest_s) if now < self._wary.get(shape_of(job.sent), 0.0) else 0.0
-        )
-        refused = bool(job.pdu[0] & EXCEPTION)
-        twin_s = self.twins.hold_s(now, takes_s, last=job.last, refused=refused)
-        return max(gap_s, wary_s, twin_s)
+        takes_s = self._rest_s(job, gap_s, now)
+        hold_s = gap_s
+        if now < self._wary.get(shape_of(job.sent), 0.0):
+            hold_s = max(hold_s, min(job.timeout_s, 2 * self._longest_s))
+        if job.pdu[0] & EXCEPTION:
+            if self.twins.refused(now):
+                hold_s = max(hold_s, takes_s, self.twins.within_s)
+        elif not job.alone and job.took_s < _EARLY * self._shortest_s:
+            hold_s = max(hold_s, takes_s)
+        return hold_s
+
+    def proof_s(self, job: Job, gap_s: float, now: float) -> float:
+        """How long to wait behind an answer for one too many, where there is time; 0 for no proof."""
+        takes_s = self._rest_s(job, gap_s, now)
+        return takes_s if self.twins.unproved and now + takes_s <= job.idle_until else 0.0
+
+    def _rest_s(self, job: Job, gap_s: float, now: float) -> float:
+        """How long its answer may yet take, if what came was none: it may have been busy with another's."""
+        return gap_s + max(0.0, job.sent_at + 2 * self._longest_s - now)
 
     def twin(self, job: Job, pdu: bytes, now: float) -> None:
         """One more answer has come to the question."""
@@ -224,8 +239,8 @@ class Slave:
             if proof is None:
                 self.ask_at = max(self.ask_at, min(each.until for each in self._doubts.values()))
             return proof
-        job.sent, alone = self.twins.pick(fits, now)
-        if not alone and (ready_at := self.twins.ready_at(job.sent, now)) > now:
+        job.sent, job.alone = self.twins.pick(fits, now)
+        if not job.alone and (ready_at := self.twins.ready_at(job.sent, now)) > now:
             self.quiet_until = max(self.quiet_until, ready_at)
             return None
         return job

@@ -4,9 +4,10 @@ A twin that comes while its question is the only one of its shape (function and 
 that. So questions are sent in another shape than those of late, where registers may be read along; where none
 is left, they are not told apart, and time must do:
 
-    proof       the last answer of a poll is waited behind for as long as the slave takes for one. Had a twin
-                been taken for an answer, every answer after it would have been taken for the next one's, and
-                the last one would come now: the poll has one too many, and is void
+    proof       the last answer of a poll is waited behind for as long as the slave takes for one, where the
+                line has nothing else to do; and so is any that came far too soon. Had a twin been taken for
+                an answer, all after it would have been taken for the next question's, and the last would
+                come now: the poll has one too many, and is void
     wait        where twins have come, a question waits until those of the answers that look like its own have
                 come, or had time to
 """
@@ -52,7 +53,7 @@ class Twins:
         """How long after an answer its twin may come; 0 while there are none."""
         self._until = 0.0
         self._sent: deque[tuple[Question, float]] = deque(maxlen=_SENT_MOST)
-        self._unproved = False
+        self.unproved = False
         """Questions were not told apart since the last one that was waited behind."""
         self._refused_at = -_REMEMBERED_S
         self._answers: dict[Shape, tuple[bytes, float]] = {}
@@ -81,7 +82,7 @@ class Twins:
         for each in fits:
             if shape_of(each) not in recent:
                 return each, True
-        self._unproved = True
+        self.unproved = True
         return min(fits, key=lambda each: recent[shape_of(each)]), False
 
     def sent(self, asked: Question, now: float) -> None:
@@ -105,23 +106,11 @@ class Twins:
         if pdu[0] == asked.function:
             self._answers[shape_of(asked)] = pdu, now
 
-    def hold_s(self, now: float, takes_s: float, *, last: bool, refused: bool) -> float:
-        """How long to wait behind an answer for another one.
-
-        Args:
-            now: when it came.
-            takes_s: how long the slave takes for one, at most.
-            last: whether it is a poll's last.
-            refused: whether it refuses. A refusal has no shape: soon after another it may be that one's twin.
-        """
-        if refused:
-            soon = now - self._refused_at < self._apart_s
-            self._refused_at = now
-            return max(takes_s, self.within_s) if soon or self.known(now) else 0.0
-        if last and self._unproved:
-            self._unproved = False
-            return takes_s
-        return 0.0
+    def refused(self, now: float) -> bool:
+        """It was refused, which has no shape; whether it may have been so with another one's twin."""
+        soon = now - self._refused_at < self._apart_s
+        self._refused_at = now
+        return soon or self.known(now)
 
     def again(self, asked: Question, pdu: bytes, now: float) -> None:
         """An answer has come that looks like one to this, which was answered or given up."""

@@ -97,12 +97,13 @@ async def test_an_answer_that_comes_twice_is_not_the_next_ones(slave, again_s):
 
 
 async def test_a_slave_that_answers_twice_is_told(slave):
+    loop = asyncio.get_running_loop()
     async with link_to(slave) as link:
         assert await register(link, 100) == 100
-        assert link.misanswers(1) == ""
+        assert link.twins(1).told(loop.time()) == ""
         slave.again_s = 0.0
         await register(link, 101)
-        assert link.misanswers(1).startswith("device 1 answers twice, or unasked (1 times)")
+        assert link.twins(1).told(loop.time()).startswith("answers twice, or unasked (1 times)")
         assert link.traffic(1)["again"] == 1
 
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from dxad.errors import NotConnected
 from dxad.links.modbus import Answer
+from dxad.links.modbustwins import Twins
 from dxad.runtime.clock import SteppedClock, SystemClock
 from dxad.sources.modbus import Config, Modbus, ModbusChannel
 from dxad.types import Block, Quality, Reason
@@ -342,8 +343,8 @@ class TestGrid:
             await self.clock.sleep_until(self.clock.now() + self.takes)
             return Answer(b"\0\x01")
 
-        def mixed(self, _: int) -> int:
-            return 0
+        def twins(self, _: int) -> Twins:
+            return Twins()
 
         def close(self) -> None:
             pass

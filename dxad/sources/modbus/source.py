@@ -1,5 +1,6 @@
 """Polls one Modbus device."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -84,7 +85,10 @@ class Modbus:
     @property
     def misanswers(self) -> str:
         """How the device answers out of step, if it does."""
-        return "" if self._link is None else self._link.misanswers(self._config.device_id)
+        if self._link is None:
+            return ""
+        told = self._link.twins(self._config.device_id).told(asyncio.get_running_loop().time())
+        return f"device {self._config.device_id} {told}" if told else ""
 
     def _shorter(self, block: int) -> int:
         most = max((each.count for each in self._sections), default=1)
@@ -147,11 +151,12 @@ class Modbus:
         self._reasons[:] = self._known
         self._cells["arrival"] = self._schedule.arrival(self._slot)
         link, device_id = self._link, self._config.device_id
-        mixed, last = link.mixed(device_id), self._requests[-1] if self._requests else None
+        twins, last = link.twins(device_id), self._requests[-1] if self._requests else None
+        mixed = twins.mixed
         answers = [await self._poll(link, each, last=each is last) for each in self._requests]
         if answers and all(answer.silent for answer in answers):
             raise NotConnected(f"{self._config.url} device {self._config.device_id}: {answers[0].detail}")
-        if link.mixed(device_id) > mixed:
+        if twins.mixed > mixed:  # one of the answers may have been another question's
             self._reasons[self._reasons == Reason.NONE] = Reason.OUT_OF_STEP
         return Block(self._samples(), through=self._schedule.end(self._slot))
 
@@ -194,7 +199,7 @@ class Modbus:
             device_id=config.device_id,
             timeout_s=config.timeout / NS_PER_S,
             more=config.hole,
-            last=last,
+            idle_s=(self._schedule.end(self._slot) - self._clock.now()) / NS_PER_S if last else 0.0,
         )
         if answer.reason is Reason.UNFITTING or not (answer.silent or answer.reason is Reason.NONE):
             fault = f"{request}: {answer.detail}"
