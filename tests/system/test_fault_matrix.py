@@ -34,7 +34,7 @@ MATRIX: Final = {
         "contract/test_sources.py::test_a_device_that_is_not_there_is_not_connected_and_the_reason_says_where",
         "contract/test_sources.py::test_notices_that_the_device_has_gone_and_delivers_again_when_it_is_back",
         "unit/ingest/test_link.py::test_an_hour_without_the_broker_is_two_lines_and_costs_next_to_nothing",
-        "unit/test_source_mqtt.py::test_a_killed_broker_is_noticed_at_once",
+        "unit/test_source_mqtt_mosquitto.py::test_a_killed_broker_is_noticed_at_once",
         "unit/test_source_mqtt_faults.py::test_a_broker_that_is_not_there_at_the_start_is_found_when_it_comes",
     ),
     "N2": (

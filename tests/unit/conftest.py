@@ -12,12 +12,14 @@ from dxad.event import Event
 from dxad.frame import Feed, Frame
 from dxad.incident import Identity
 from dxad.incident.docket import Docket
+from dxad.models.tflite import TFLite
 from dxad.pipeline import Pipeline, Stages
 from dxad.ring.ringbuffer import RingBuffer
 from dxad.runtime.clock import SteppedClock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Metrics
 from dxad.shape import chain
+from dxad.training import Recording, learn
 from dxad.types import NS_PER_S, Channel, State
 
 settings.register_profile("dxad", deadline=None)  # a shared machine may pause in the middle of an example
@@ -114,3 +116,31 @@ def normal_rows() -> Callable[..., np.ndarray]:
         return 10.0 + motion + 0.2 * rng.normal(size=(n, channels))
 
     return rows
+
+
+@pytest.fixture
+def learned(tmp_path, normal_rows):
+    """Makes the model that a plant's recorder has led to."""
+
+    def model(plant, rows: int = 600, name: str = "bundle") -> TFLite:
+        recorder = plant.pipeline.record(rows)
+        told = plant.feed(normal_rows(rows))
+        assert told == []
+        assert recorder.full
+        recording = Recording(
+            plant.pipeline.stages.schema.channels,
+            plant.pipeline.stages.schema.period,
+            recorder.take(),
+            plant.pipeline.check.learned(),
+        )
+        plant.pipeline.recorder = None
+        return TFLite(learn(recording, tmp_path / name, rows_most=5))
+
+    return model
+
+
+@pytest.fixture
+def watching(plant, learned):
+    """A plant whose pipeline has learned what is normal."""
+    plant.pipeline.offer(learned(plant))
+    return plant

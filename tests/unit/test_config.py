@@ -2,7 +2,6 @@
 
 import json
 import os
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,43 +11,9 @@ from dxad.config import Config, load, parse, schema, shape, where
 from dxad.errors import ConfigError, Problem
 from dxad.fields import Secret
 from dxad.types import NS_PER_S, Channel
+from tests.unit.configfiles import SOUND, problems_of, without, write
 
 MS = 1_000_000
-
-SOUND = """\
-[gateway]
-id = "plant7-gw3"
-
-[sources.plc]
-type = "modbus"
-url = "tcp://127.0.0.1:5020"
-period = "100ms"
-[sources.plc.channels]
-flow     = { register = "input:30", encoding = "float32", unit = "l/min", range = [0, 400] }
-pressure = { register = "holding:12", scale = 0.01, unit = "bar" }
-
-[sources.vib]
-type = "serial"
-port = "/dev/ttyUSB0"
-period = "10ms"
-decode = { kind = "csv", columns = ["x", "y", "z"] }
-
-[pipelines.pump]
-channels = ["plc.flow", "plc.pressure", "vib.*"]
-period = "100ms"
-window = "5s"
-features = [ { type = "summarize", channels = ["vib.*"], stat = "rms", every = "100ms" } ]
-transforms = [ { type = "smooth", channels = ["vib.*"], span = "1s" } ]
-model = { type = "tflite", path = "models/pump" }
-alarm = { limit = "auto", on_delay = "1s", off_delay = "30s", severity = "high" }
-
-[outbox]
-max_size = "256MiB"
-
-[sinks.reasoning]
-type = "http"
-url = "http://127.0.0.1:8900/events"
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -60,30 +25,6 @@ def _no_systemd(monkeypatch):
 def file(tmp_path) -> Path:
     path = tmp_path / "dxad.toml"
     path.write_text(SOUND)
-    return path
-
-
-def write(folder: Path, text: str, name: str = "dxad.toml") -> Path:
-    path = folder / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(textwrap.dedent(text))
-    return path
-
-
-def problems_of(path: Path) -> list[tuple[str, str, str]]:
-    """What is wrong, with the place relative to the file's folder."""
-    with pytest.raises(ConfigError) as refused:
-        load(path)
-    return [
-        (str(Path(each.where).relative_to(path.parent)), each.key, each.message)
-        for each in refused.value.problems
-    ]
-
-
-def without(path: Path, *lines: str) -> Path:
-    """The file without the lines that begin so."""
-    kept = [line for line in path.read_text().splitlines() if not line.startswith(lines)]
-    path.write_text("\n".join(kept))
     return path
 
 
@@ -469,126 +410,3 @@ def test_the_place_of_a_key_can_be_asked_for_also_that_of_a_template(tmp_path, k
     )
     assert load(path)
     assert where(path, key) == (str(path) if line is None else f"{path}:{line}")
-
-
-@pytest.mark.parametrize(
-    ("keys", "where", "message"),
-    [
-        (
-            (
-                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
-                'model = { type = "tflite", path = "models/x/../pump" }\n'
-            ),
-            "pipelines.other.model.path",
-            "models/x/../pump is that of pipeline 'pump' too; one would replace the other's model",
-        ),
-        (
-            (
-                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\nlearn = {}\n'
-                'model = { type = "tflite", path = "o", require_signature = true, public_key = "k.pub" }\n'
-            ),
-            "pipelines.other.model.require_signature",
-            "nobody signs what is learned here; leave out this, or learn",
-        ),
-        (
-            (
-                '[pipelines.other]\nchannels = ["plc.flow"]\nperiod = "100ms"\n'
-                'model = { type = "tflite", path = "o", require_signature = true }\n'
-            ),
-            "pipelines.other.model",
-            "require_signature wants the public_key that bundles are signed by",
-        ),
-    ],
-)
-def test_models_that_cannot_be_as_they_are_asked_for(keys, where, message, file):
-    file.write_text(SOUND + keys)
-    (found,) = problems_of(file)
-    assert found[1:] == (where, message)
-
-
-ALARMED = """\
-[sources.plc]
-type = "modbus"
-url = "tcp://127.0.0.1:5020"
-period = "100ms"
-[sources.plc.channels]
-flow = { register = "input:30", encoding = "float32" }
-running = { register = "coil:0", encoding = "bool" }
-
-[pipelines.pump]
-channels = ["plc.*"]
-"""
-
-
-class TestAlarms:
-    def test_a_pipeline_with_limits_needs_no_model(self, tmp_path):
-        alarms = '[[pipelines.pump.alarms]]\nchannel = "plc.flow"\nhigh = 8\ninhibit = "plc.running == 0"\n'
-        found = load(write(tmp_path, ALARMED + alarms)).pipelines["pump"]
-        assert found.model is None
-        assert [(each.title, each.kinds) for each in found.alarms] == [("plc.flow", ("high",))]
-
-    @pytest.mark.parametrize(
-        ("alarms", "key", "text"),
-        [
-            ("", "model", "is missing"),
-            ("alarms = []", "model", "is missing"),
-            ('alarms = [{ channel = "plc.flaw", high = 8 }]', "alarms.0.channel", "did you mean 'plc.flow'?"),
-            ('alarms = [{ channel = "plc.flow" }]', "alarms.0", "give at least one of low_low, low, high"),
-            (
-                'alarms = [{ channel = "plc.flow", low = 8, high = 8 }]',
-                "alarms.0",
-                "each above the one before",
-            ),
-            ('alarms = [{ channel = "plc.flow", high = nan }]', "alarms.0.high", "finite number"),
-            (
-                'alarms = [{ channel = "plc.flow", low = 7, high = 8, hysteresis = 0.5 }]',
-                "alarms.0",
-                "hysteresis leaves no room",
-            ),
-            ('alarms = [{ channel = "plc.flow", rate = 0 }]', "alarms.0.rate", "greater than 0"),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8, on = "6 of 5" }]',
-                "alarms.0.on",
-                "at most the second",
-            ),
-            ('alarms = [{ channel = "plc.flow", high = 8, on = "often" }]', "alarms.0.on", '"3 of 5"'),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8, on = "2 of 5", on_delay = "1s" }]',
-                "alarms.0",
-                "not both",
-            ),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8 }, { channel = "plc.flow", low = 1 }]',
-                "alarms.1",
-                "there is an alarm 'plc.flow' already",
-            ),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8, inhibit = "plc.runs == 0" }]',
-                "alarms.0.inhibit",
-                "no channel 'plc.runs'",
-            ),
-            ('alarms = [{ channel = "plc.flow", high = 8, inhibit = "1 +" }]', "alarms.0.inhibit", "column"),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8 }]\nalarm = { inhibit = "plc.x > 1" }',
-                "alarm.inhibit",
-                "no channel 'plc.x'",
-            ),
-            (
-                'alarms = [{ channel = "plc.flow", high = 8 }]\nlearn = {}',
-                "learn",
-                "no model that could learn",
-            ),
-        ],
-    )
-    def test_each_mistake_is_told_at_its_key(self, tmp_path, alarms, key, text):
-        ((_, at, message),) = problems_of(write(tmp_path, f"{ALARMED}{alarms}\n"))
-        assert at == f"pipelines.pump.{key}"
-        assert text in message
-
-
-@pytest.mark.parametrize("limit", ["0", "-3", "nan", "true", '"atuo"'])
-def test_a_wrong_limit_is_one_mistake_at_its_key(limit, file):
-    file.write_text(SOUND.replace('limit = "auto"', f"limit = {limit}"))
-    (found,) = problems_of(file)
-    assert found[1] == "pipelines.pump.alarm.limit"
-    assert 'neither "auto" nor a number above 0' in found[2]

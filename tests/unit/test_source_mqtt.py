@@ -1,13 +1,8 @@
-"""The MQTT source against brokers that behave (rumqttd, mosquitto) and one that does not."""
+"""The MQTT source against a broker that behaves (rumqttd) and one that does not."""
 
 import asyncio
 import contextlib
 import json
-import signal
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import mqtt5
 import numpy as np
@@ -17,56 +12,14 @@ from pydantic import ValidationError
 from dxad.errors import ConfigError, DecodeError, NotConnected
 from dxad.links import mqtt as link
 from dxad.runtime.clock import SystemClock
-from dxad.sources.mqtt import Config, Mqtt
+from dxad.sources.mqtt import Mqtt
 from dxad.types import NS_PER_S, Quality, Reason
 from hw_sim.mqtt.broker import Broker
 from hw_sim.ports import free_port
-from tests.mqttbrokers import PASSWORD, FakeBroker, running_mosquitto
+from tests.mqttbrokers import FakeBroker
 from tests.patience import PATIENCE_S
 from tests.peers import listening, publish, silence
-
-
-def config(port: int, **settings: Any) -> Config:
-    channels = {"type": "mqtt", "topic": "t", "channels": {"a": {}, "b": {}}}
-    return Config.model_validate({**channels, "url": f"mqtt://127.0.0.1:{port}", **settings})
-
-
-@asynccontextmanager
-async def connected(port: int, **settings: Any) -> AsyncIterator[Mqtt]:
-    source = Mqtt("motor", config(port, **settings), clock=SystemClock())
-    try:
-        await source.connect()
-        yield source
-    finally:
-        await source.close()
-
-
-async def arriving(source: Mqtt, count: int) -> list[tuple[int, float]]:
-    """The columns and values of the next samples."""
-    found: list[tuple[int, float]] = []
-    async with asyncio.timeout(PATIENCE_S):
-        while len(found) < count:
-            samples = (await source.read()).samples
-            found += zip(samples["column"].tolist(), samples["value"].tolist(), strict=True)
-    return found
-
-
-async def lost(source: Mqtt, bound_s: float = PATIENCE_S) -> str:
-    """Wait for the link's loss; returns the reason."""
-    async with asyncio.timeout(bound_s):
-        while True:
-            try:
-                await source.read()
-            except NotConnected as error:
-                return str(error)
-
-
-async def refused(port: int, **settings: Any) -> str:
-    """Connect in vain; returns the reason."""
-    with pytest.raises(NotConnected) as told:
-        async with connected(port, **settings):
-            pass
-    return str(told.value)
+from tests.unit.mqtt_source_rig import arriving, config, connected, lost, refused
 
 
 @pytest.fixture
@@ -469,45 +422,3 @@ class TestSession:
                 await asks_for_more(source)
             await asyncio.sleep(0.05)
             assert set(fake.kinds()) == {"Connect", "Subscribe", "PubAck", "Disconnect"}
-
-
-@pytest.fixture
-def mosquitto(tmp_path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """A mosquitto that knows the user `gw`; its port and process."""
-    users = tmp_path / "users"
-    with running_mosquitto(tmp_path, "allow_anonymous false", f"password_file {users}") as found:
-        yield found
-
-
-@pytest.fixture
-def login(monkeypatch) -> dict[str, Any]:
-    monkeypatch.setenv("MQTT_PASSWORD", PASSWORD)
-    return {"username": "gw", "password": {"env": "MQTT_PASSWORD"}}
-
-
-class TestMosquitto:
-    @pytest.mark.parametrize("qos", [0, 1])
-    async def test_messages_arrive(self, mosquitto, login, qos):
-        port, _ = mosquitto
-        async with connected(port, qos=qos, **login) as source:
-            messages = [json.dumps({"a": number, "b": -number}).encode() for number in range(100)]
-            await publish(port, "t", *messages, qos=qos, username="gw", password=PASSWORD.encode())
-            values = await arriving(source, 200)
-            assert [value for column, value in values if column == 0] == list(range(100))
-
-    async def test_a_wrong_password_is_told(self, mosquitto, login, monkeypatch):
-        monkeypatch.setenv("MQTT_PASSWORD", "wrong")
-        assert "the broker refuses us: NOT_AUTHORIZED" in await refused(mosquitto[0], **login)
-
-    async def test_packets_over_the_bound_are_kept_away_and_the_others_come(self, mosquitto, login):
-        port, _ = mosquitto
-        async with connected(port, **login) as source:
-            messages = [b'{"a": 1, "b": "%s"}' % (b"x" * 400_000), b'{"a": 2, "b": 2}']
-            await publish(port, "t", *messages, username="gw", password=PASSWORD.encode())
-            assert await arriving(source, 2) == [(0, 2.0), (1, 2.0)]
-
-    async def test_a_killed_broker_is_noticed_at_once(self, mosquitto, login):
-        port, process = mosquitto
-        async with connected(port, **login) as source:
-            process.send_signal(signal.SIGKILL)
-            assert f"127.0.0.1:{port}" in await lost(source)
