@@ -6,6 +6,8 @@ import pytest
 
 from dxad.runtime.deadline import Patience
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 async def patience():

@@ -10,6 +10,8 @@ from dxad.errors import Backoff, ConfigError, NotConnected
 from dxad.types import NS_PER_S, Lane, Record
 from tests.deliveries import World
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 def world() -> World:

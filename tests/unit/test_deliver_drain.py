@@ -11,6 +11,8 @@ from dxad.sinksection import SinkSection
 from dxad.types import NS_PER_S, Lane, Record
 from tests.deliveries import Peer, World
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 def world() -> World:

@@ -9,6 +9,8 @@ from dxad.client.consumers import ConsumersClient
 from dxad.client.delivery import Delivery
 from dxad.errors import LeaseLostError, RequestRefusedError, ResourceUnavailableError
 
+pytestmark = pytest.mark.one_loop
+
 TOLD = {"event": {"id": "e"}, "lease": "token", "attempts": 1}
 LEASE_S = 0.02
 FINE = {"stale": []}

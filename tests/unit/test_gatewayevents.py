@@ -24,6 +24,8 @@ from dxad.runtime.metrics import Metrics
 from dxad.types import NS_PER_S, Document, Lane
 from tests.patience import PATIENCE_S
 
+pytestmark = pytest.mark.one_loop
+
 S = NS_PER_S
 MINUTE = 60 * S
 YEARS = 10 * 365 * 24 * 3600 * S

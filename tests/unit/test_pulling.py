@@ -18,6 +18,8 @@ from dxad.types import NS_PER_S, Lane, Record
 from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import file_size_limit, sql, until
 
+pytestmark = pytest.mark.one_loop
+
 S = NS_PER_S
 DAY = 86_400 * S
 

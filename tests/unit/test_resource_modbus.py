@@ -7,6 +7,8 @@ from dxad.resource.pipeline import _SourceNode
 from dxad.runtime.clock import SystemClock
 from dxad.sources.modbus import Config, Modbus
 
+pytestmark = pytest.mark.one_loop
+
 KINDS = ["tcp://h:502", "rtu+tcp://h:4001", "rtu:///dev/ttyUSB0?baudrate=9600", "ascii:///dev/ttyUSB0"]
 
 

@@ -14,6 +14,8 @@ from dxad.sinks.http import Config, Http
 from dxad.types import Record
 from tests.httppeers import always, answering, record, saying
 
+pytestmark = pytest.mark.one_loop
+
 
 @asynccontextmanager
 async def connected(url: str, **config: object) -> AsyncIterator[Http]:

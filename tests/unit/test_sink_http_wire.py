@@ -17,6 +17,8 @@ from tests.certificates import expired
 from tests.httppeers import Receiver, always, answering, record, saying
 from tests.peers import listening
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):

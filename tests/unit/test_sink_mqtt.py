@@ -19,6 +19,8 @@ from tests.httppeers import record
 from tests.mqttbrokers import TakingBroker
 from tests.peers import listening
 
+pytestmark = pytest.mark.one_loop
+
 Code = mqtt5.PubAckReasonCode
 
 

@@ -24,6 +24,8 @@ from dxad.telemetrysection import TelemetrySection
 from dxad.types import NS_PER_S, SAMPLE, Channel, Lane, Quality, State
 from tests.patience import PATIENCE_S
 
+pytestmark = pytest.mark.one_loop
+
 CHANNELS = (Channel("plc.a", "bar"), Channel("plc.b"))
 G, H, U, B, E = State.GOOD, State.HELD, State.UNCERTAIN, State.BAD, State.EMPTY
 VALUES = np.array([[1.0, 5.0], [2.0, np.nan], [3.0, 7.0]])

@@ -17,6 +17,8 @@ from asyncua.ua.uaerrors import (
 from hw_sim.opcua.faults import FAULTS
 from tests.unit.hw_sim.opcua_bed import COUNT, FAN, FANNED, NOW, PAIN, PUMP, bed, until
 
+pytestmark = pytest.mark.one_loop
+
 LOST = (ConnectionError, TimeoutError, asyncio.TimeoutError)
 CODES = ua.StatusCodes
 CASES = {}

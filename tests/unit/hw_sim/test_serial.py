@@ -22,6 +22,8 @@ from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.rig import counting
 from tests.unit.hw_sim.seriallink import FIELDS, answer, opened, plugged, read, settings, steps
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 def link(tmp_path):

@@ -7,6 +7,8 @@ from hw_sim.fault import FaultError
 from hw_sim.station import Station
 from tests.unit.hw_sim.rig import Recorder, counting, known
 
+pytestmark = pytest.mark.one_loop
+
 
 class Writer:
     """Notes the plant's time at each step."""

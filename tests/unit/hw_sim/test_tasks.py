@@ -6,6 +6,8 @@ import pytest
 from hw_sim.tasks import background, end, race
 from tests.patience import PATIENCE_S
 
+pytestmark = pytest.mark.one_loop
+
 
 async def forever():
     await asyncio.Event().wait()
