@@ -17,7 +17,7 @@ from dxad.types import NS_PER_S, Quality, Reason
 from tests.unit.hw_sim.opcua_bed import DEVICES, FAN, PUMP, bed
 from tests.unit.opcua_rig import COUNT, PAIN, connected, newest, source, until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_loop]
 POLL = {"mode": "poll", "period": "20ms"}
 
 

@@ -14,6 +14,8 @@ from dxad.sources.sql.overlap import Overlap
 from dxad.types import NS_PER_S, Quality, Reason
 from tests.patience import PATIENCE_S
 
+pytestmark = pytest.mark.one_loop
+
 QUERY = "SELECT id, at, ph, salt FROM samples"
 
 

@@ -13,6 +13,8 @@ from dxad.types import Lane
 from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import codes, fill, ids, record, sql, until
 
+pytestmark = pytest.mark.one_loop
+
 ALL = frozenset(Lane)
 MIB = 2**20
 

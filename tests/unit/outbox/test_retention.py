@@ -12,6 +12,8 @@ from dxad.outbox import LaneLimits, Limits, Outbox
 from dxad.types import Lane
 from tests.unit.outbox.records import codes, fill, ids, record, sql
 
+pytestmark = pytest.mark.one_loop
+
 ALL = frozenset(Lane)
 MIB = 2**20
 HOUR_NS = 3600 * 10**9
