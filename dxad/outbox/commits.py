@@ -202,6 +202,8 @@ class Commits:
 
     def _next(self) -> tuple[Sequence[Held], Sequence[Batch]]:
         """What the next commit takes."""
+        if not self.unsaved.batches and self.unsaved.body_bytes <= _COMMIT_BYTES:
+            return list(self.unsaved), ()  # an event alone: all that is done here delays it
         singles, batches = self.unsaved.in_order(self._next_singles())
         batches = self._first(batches)
         self._again |= len(singles) + sum(len(each.bodies) for each in batches) < len(self.unsaved)
