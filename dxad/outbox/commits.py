@@ -158,8 +158,10 @@ class Commits:
             await asyncio.wait([self._under_way])
 
     async def close(self) -> None:
-        """Commit what is waiting; what the disk does not take is lost."""
+        """Commit what is waiting, trying twice; what the disk does not take is lost."""
         await self.commit()
+        if self.degraded is not None:
+            await self.commit()
         if self._healing is not None:
             self._healing.cancel()
             await asyncio.wait([self._healing])

@@ -328,6 +328,21 @@ class TestBrokenDisk:
             await box.fetch("s", 1)  # behind whatever the store's thread was given
             assert len(asked) == 1
 
+    async def test_closing_tries_once_more_what_the_last_commit_did_not_store(self, make, monkeypatch):
+        box = make(commit_window_s=60.0)
+        await box.open()
+        commit, fails = box._store.commit, [NotConnected("for a moment")]
+
+        def commit_later(*records, **more):
+            if fails:
+                raise fails.pop()
+            return commit(*records, **more)
+
+        monkeypatch.setattr(box._store, "commit", commit_later)
+        stored = box.append(record("a", Lane.NORMAL))
+        await box.close()
+        assert stored.result() == 1
+
     async def test_closing_says_what_is_lost(self, make, tmp_path, metrics):
         async with self.without_disk(make, tmp_path) as box:
             waiting = box.append(record("a"))
