@@ -12,7 +12,11 @@ there. What an earlier generation of the log has left behind its end has other s
 left does not go on from the frame before it. A header is synced before the
 first frame is written; one that a power cut has torn stands before frames of the generation before it.
 
-Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log. The checksum of n words w is, of each of
+How many frames were synced stands in the index beside the log as well, which SQLite writes after each sync:
+if it is there, it tells of a log that ends too soon, wherever that is. After a power cut it is an older one.
+
+Source: https://www.sqlite.org/fileformat2.html#the_write_ahead_log, and https://www.sqlite.org/walformat.html
+for the index. The checksum of n words w is, of each of
 its halves, a sum of w[i] times a Fibonacci number, modulo 2^32: so all frames are looked at together.
 """
 
@@ -36,6 +40,7 @@ _MAGIC: Final = 0x377F0682
 _SIZES: Final = frozenset({512 << n for n in range(8)})
 _OURS: Final = 4096
 """How large pages are, if the header does not say."""
+_INDEX: Final = 48
 _AT_ONCE: Final = 256
 _SALTS: Final = slice(2, 4)
 _SUMS: Final = slice(4, 6)
@@ -51,6 +56,7 @@ class Log:
         self._heads: Words = np.zeros((0, 6), np.uint32)
         self._sound: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._salts: Words = np.zeros(2, np.uint32)
+        self._header = b""
         self._has_header = False
         self._begun = False
         if path.exists():
@@ -64,10 +70,15 @@ class Log:
         behind = np.flatnonzero(self._sound[self._taken :]) + self._taken
         self._end = int(behind[-1]) + 1 if len(behind) else self._taken
         """Frames up to the last one that is sound."""
+        self._written = 0
+        if self._has_header and path.name.endswith("-wal"):
+            self._written = _indexed(path.with_name(path.name[: -len("-wal")] + "-shm"), self._header[16:24])
 
     @property
     def damage(self) -> str:
         """What is damaged, in words; empty where it is sound, or a power cut has left it so."""
+        if self._taken < self._written:
+            return f"its log ends after frame {self._taken}, {self._written} were written"
         if self._end == self._taken:
             return ""
         if not self._has_header:
@@ -103,6 +114,7 @@ class Log:
         raw = file.read(_HEADER)
         if len(raw) < _HEADER:
             return
+        self._header = raw
         header = np.frombuffer(raw, ">u4").astype(np.uint32)
         order = "><"[raw[3] & 1 == 0]
         self.page_size = int(header[2])
@@ -151,6 +163,22 @@ def _is_begun(header: Words, salts: Words, raw: bytes, order: str) -> bool:
     before[1, 3:4] -= np.uint32(1)
     own, older = ((_sum(each.astype(">u4").tobytes(), order) == header[6:8]).all() for each in before)
     return not any(raw) or bool(older) or (not own and int(header[4]) == (int(salts[0]) + 1) % 2**32)
+
+
+def _indexed(index: Path, salts: bytes) -> int:
+    """How many frames of the generation with these salts an index knows of; 0 if it is another's, or none.
+
+    Its header stands there twice, in the machine's own byte order; the salts are as in the log.
+    """
+    if not index.exists():
+        return 0
+    with index.open("rb") as file:
+        first, second = file.read(_INDEX), file.read(_INDEX)
+    order = "><"[sys.byteorder == "little"]
+    if len(second) < _INDEX or first != second or first[32:40] != salts:
+        return 0
+    known = np.frombuffer(first, f"{order}u4").astype(np.uint32)
+    return int(known[4]) if (_sum(first[:40], order) == known[10:12]).all() else 0
 
 
 def _sum(data: bytes, order: str) -> Words:

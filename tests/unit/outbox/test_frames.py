@@ -126,6 +126,32 @@ def test_what_two_power_cuts_leave_is_none(tmp_path, look):
         assert log._end - log._taken > torn[cut]  # what the first has left is behind the second
 
 
+def test_a_log_that_ends_before_what_its_index_knows_is_damaged(tmp_path):
+    path, log = tmp_path / "f.db", tmp_path / "copy-wal"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE t (body BLOB)")
+        older = (tmp_path / "f.db-shm").read_bytes()
+        for _ in range(5):
+            connection.execute("INSERT INTO t VALUES (x'00')")
+        data, index = (tmp_path / "f.db-wal").read_bytes(), (tmp_path / "f.db-shm").read_bytes()
+        connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        connection.execute("INSERT INTO t VALUES (x'00')")
+        restarted = (tmp_path / "f.db-shm").read_bytes()
+    for frame in range(1, len(data) // FRAME):
+        log.write_bytes(data[: 32 + frame * FRAME])
+        for known, expected in ((older, frame < 2), (index, True), (restarted, False), (bytes(96), False)):
+            (tmp_path / "copy-shm").write_bytes(known)
+            assert bool(Log(log).damage) == expected, frame
+    log.write_bytes(data)
+    (tmp_path / "copy-shm").write_bytes(index)
+    assert not Log(log).damage
+    log.write_bytes(flipped(data, len(data) - 5))
+    assert "7 were written" in Log(log).damage
+    (tmp_path / "copy-shm").write_bytes(flipped(index, 17))
+    assert not Log(log).damage
+
+
 def test_a_damaged_header_is_damage(made, look):
     data, _ = made
     whole = look(data).pages()
