@@ -42,7 +42,7 @@ _DOUBT_S: Final = 20.0
 """So long after its question an answer may still come."""
 _REMEMBERED_S: Final = 600.0
 """How long it counts against a slave that its answers came in another order."""
-_EARLY: Final = 0.6
+_EARLY: Final = 0.8
 """What comes in so much less than the shortest time of late may be the answer to an earlier question."""
 _EXACT_S: Final = 3600.0
 """So long it is remembered that nothing more may be read along."""

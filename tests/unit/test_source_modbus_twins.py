@@ -158,3 +158,11 @@ def test_it_is_the_same_for_every_framing_without_transactions(url):
     found = in_virtual_time(polled(Habits(), "abcd", url=url))
     assert found["wrong"] + found["old"] == 0
     assert found["right"] > 50
+
+
+@pytest.mark.parametrize("exact", [True, False], ids=["exact", "generous"])
+@pytest.mark.parametrize(("channels", "period"), [("a", 0.05), ("abcd", 0.25)])
+def test_a_device_that_answers_once_is_polled_as_often_as_the_line_allows(channels, period, exact):
+    habits = Habits(takes=0.03, jitter=0.015, twice=0.0, exact=exact)
+    found = in_virtual_time(polled(habits, channels, period=period))
+    assert found["right"] >= 0.95 * len(channels) * POLLED_S / period
