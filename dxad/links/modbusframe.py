@@ -166,6 +166,8 @@ class Line:
         data, found, begun, ended = self._held, None, len(self._held), 0
         echoes = [each.pdu for each in asked]
         for each in asked:
+            if each.unit not in data:
+                continue
             for begin, end in _places(data, each):
                 if begin >= begun:
                     continue

@@ -12,7 +12,6 @@ is left, they are not told apart, and time must do:
                 come, or had time to
 """
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -32,8 +31,8 @@ _MARGIN: Final = 1.25
 _WITHIN_MOST_S: Final = 3.2
 _REMEMBERED_S: Final = 600.0
 """So long it counts against a slave."""
-_SENT_MOST: Final = 64
-"""Questions that are remembered."""
+_SHAPES_MOST: Final = 32
+"""Shapes that are remembered."""
 
 
 def shape_of(asked: Question) -> Shape:
@@ -52,7 +51,8 @@ class Twins:
         self.within_s = 0.0
         """How long after an answer its twin may come; 0 while there are none."""
         self._until = 0.0
-        self._sent: deque[tuple[Question, float]] = deque(maxlen=_SENT_MOST)
+        self._sent: dict[Shape, tuple[Question, float]] = {}
+        """The newest question of each shape, and when it was sent; the newest of all is the last."""
         self.unproved = False
         """Questions were not told apart since the last one that was waited behind."""
         self._refused_at = -_REMEMBERED_S
@@ -78,7 +78,7 @@ class Twins:
         """The first that its shape tells from those of late, or the one longest ago; and whether it does."""
         since = now - self._apart_s
         recent = {shape: at for shape, (_, at) in self._answers.items() if at > since}
-        recent |= {shape_of(each): at for each, at in self._sent if at > since}
+        recent |= {shape: at for shape, (_, at) in self._sent.items() if at > since}
         for each in fits:
             if shape_of(each) not in recent:
                 return each, True
@@ -87,12 +87,16 @@ class Twins:
 
     def sent(self, asked: Question, now: float) -> None:
         """It was asked."""
-        self._sent.append((asked, now))
+        shape = shape_of(asked)
+        self._sent.pop(shape, None)
+        self._sent[shape] = asked, now
+        if len(self._sent) > _SHAPES_MOST:
+            del self._sent[next(iter(self._sent))]
 
     @property
     def asked(self) -> list[Question]:
         """The questions whose answers may come again, the newest of each shape."""
-        return list({shape_of(each): each for each, _ in self._sent}.values())
+        return [each for each, _ in self._sent.values()]
 
     def ready_at(self, asked: Question, now: float) -> float:
         """When to ask what is not told apart: all twins that look like its answer have come."""
