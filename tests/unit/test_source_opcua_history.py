@@ -128,8 +128,11 @@ async def test_a_gap_is_filled_with_what_the_server_remembers(served, monkeypatc
         assert np.nanmax(np.abs(values - expected)) <= 3 * RATE * PERIOD / NS_PER_S
 
 
-@pytest.mark.parametrize("bounds", [True, False], ids=["bounds", "no bounds"])
-@pytest.mark.parametrize("settings", [{"hold": "session"}, {"mode": "poll"}], ids=str)
+@pytest.mark.parametrize(
+    ("settings", "bounds"),
+    [({"hold": "session"}, True), ({"mode": "poll"}, False)],
+    ids=["told, by a server that tells bounds", "polled, from one that does not"],
+)
 async def test_what_did_not_change_is_held_through_the_gap(served, settings, bounds, monkeypatch):
     if bounds:
         bounding(monkeypatch)
