@@ -46,6 +46,8 @@ class Disk:
         self.connection: sqlite3.Connection | None = None
         self.set_aside: Path | None = None
         """Where this run put a damaged file."""
+        self.verdicts: dict[Path, str] = {}
+        """What was wrong with each file that this run has set aside."""
         self._path = path
         self._clock = clock
         self._on_open = on_open
@@ -162,6 +164,7 @@ class Disk:
                 self._broken = str(error)
         small = salvage.small(self._path)
         self.set_aside = remains.set_aside(self._path, self._clock.utc(self._clock.now()))
+        self.verdicts[self.set_aside] = self._broken
         log.error("%s is damaged (%s); it was set aside as %s", self._path, self._broken, self.set_aside)
         self._broken = ""
         self._on_fresh()

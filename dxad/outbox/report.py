@@ -169,8 +169,8 @@ class Report:
         """A damaged file was set aside, and is being taken over from."""
         self._health.raise_condition("outbox.damaged", _SUBJECT, f"it was set aside as {aside}")
 
-    def taken_over(self, aside: Path, counts: Mapping[str, int]) -> Record | None:
-        """The event about what was taken over from a damaged file."""
+    def taken_over(self, aside: Path, counts: Mapping[str, int], verdict: str) -> Record | None:
+        """The event about what was taken over from a damaged file; its verdict may be unknown."""
         self._health.clear("outbox.damaged", _SUBJECT, f"{counts['taken_over']} records were taken over")
         self._metrics.counter("dxad_records_salvaged_total").add(counts["taken_over"])
         self._salvaged = counts["taken_over"]
@@ -187,6 +187,7 @@ class Report:
             lane=Lane.CRITICAL,
             data={
                 "set_aside": aside.name,
+                "reason": verdict or "what was wrong was seen by an earlier run",
                 "taken_over": counts["taken_over"],
                 "delivered_before": counts["delivered"],
                 "damaged": counts["damaged"],

@@ -132,7 +132,7 @@ class Rescue:
             aside, counts["taken_over"], took_s, counts["delivered"], counts["damaged"], counts["frames"],
             "" if counts["complete"] else ", and reading ended early",
         )  # fmt: skip
-        event = self._report.taken_over(aside, counts)
+        event = self._report.taken_over(aside, counts, self._store.verdict(aside))
         if event is not None:
             self._tell(event)
 

@@ -233,6 +233,10 @@ class Store:
         with self._disk.use() as connection:
             self._adopting = Adopting(connection, aside, self._boots)
 
+    def verdict(self, aside: Path) -> str:
+        """What is wrong with a file, if this run has set it aside."""
+        return self._disk.verdicts.get(aside, "")
+
     def clear_remains(self) -> Sequence[tuple[Path, str]]:
         """Delete damaged files that were taken over long ago; returns which, and why."""
         if self._path is None:

@@ -125,6 +125,7 @@ async def test_a_damaged_log_is_read_behind_the_damage(make, path, health):
         told = [decode(each)["data"] for each in found if each.id not in left]
         assert ids(found)[1:] == left  # in order, behind the event
         assert [each["damaged_log_frames"] for each in told] == [1]
+        assert "frames of its log are damaged" in told[0]["reason"]
 
 
 async def test_a_restart_goes_on_with_what_is_not_taken_over(make, path):
