@@ -8,6 +8,7 @@ from dxad.client import asking
 from dxad.client.consumers import ConsumersClient
 from dxad.client.delivery import Delivery
 from dxad.errors import LeaseLostError, RequestRefusedError, ResourceUnavailableError
+from tests.patience import PATIENCE_S
 
 pytestmark = pytest.mark.one_loop
 
@@ -58,7 +59,7 @@ def _impatient(monkeypatch):
 
 async def test_a_lease_is_extended_until_the_work_is_done_and_then_acknowledged():
     daemon = Daemon()
-    async with asyncio.timeout(10), daemon.delivery():
+    async with asyncio.timeout(PATIENCE_S), daemon.delivery():
         await daemon.until("extend", 3)
     assert (daemon.asked[-1], daemon.asked.count("ack")) == ("ack", 1)
     assert len(asyncio.all_tasks()) == 1
@@ -68,7 +69,7 @@ async def test_an_extension_that_fails_is_tried_again_while_the_lease_lasts():
     daemon = Daemon(extend=[AWAY, DISK, AWAY, FINE])
     delivery = daemon.delivery()
     delivery._until += 60  # however slow this machine is
-    async with asyncio.timeout(10), delivery:
+    async with asyncio.timeout(PATIENCE_S), delivery:
         await daemon.until("extend", 5)
     assert delivery.lost is None
 

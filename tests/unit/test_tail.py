@@ -334,13 +334,13 @@ async def test_while_the_disk_fails_events_are_seen_from_memory_and_only_once(ri
         assert await take(pages, 1) == ["a"]
         with file_size_limit(4096):
             stored = asyncio.ensure_future(box.append(event("b", pad="y" * 10_000)))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 page = await anext(pages)
                 while not page["records"]:
                     page = await anext(pages)
             assert [(each["seq"], each["event"]["id"]) for each in page["records"]] == [(None, "b")]
             assert "in memory alone" in (await anext(pages))["remark"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not stored.done():
                 await rig.clock.step(NS_PER_S)
                 await asyncio.sleep(0.005)
