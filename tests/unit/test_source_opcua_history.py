@@ -23,7 +23,7 @@ from tests.patience import PATIENCE_S
 from tests.unit.hw_sim.opcua_bed import DEVICES, FAN, bed
 from tests.unit.opcua_rig import COUNT, source
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.one_loop]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 PERIOD = NS_PER_S // 50
 STILL = "urn:hw-sim:tests:still"
 RATE = 100

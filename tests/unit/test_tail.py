@@ -300,9 +300,9 @@ class TestTheClient:
                 await append(box, "a", "b", severity="high")
                 words = ["--socket", str(rig.path), "--json", "-n", "1"]
                 asking = asyncio.create_task(asyncio.to_thread(CliRunner().invoke, tail_command, words))
-                await soon(lambda: box._watching)
+                await soon(lambda: shown == ["b"])
                 await append(box, "c")
-                await soon(lambda: shown[-1:] == ["c"])
+                await soon(lambda: shown == ["b", "c"])
                 await box.close()
                 return (await asking).output
 

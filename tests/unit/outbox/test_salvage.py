@@ -17,8 +17,6 @@ from dxad.types import Lane, Record
 from tests.patience import PATIENCE_S
 from tests.unit.outbox.records import codes, ids, overwrite, record, sql
 
-pytestmark = pytest.mark.one_loop
-
 ALL = frozenset(Lane)
 PAGE = 4096
 

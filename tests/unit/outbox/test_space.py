@@ -15,8 +15,6 @@ from dxad.outbox.wear import Wear, written_bytes
 from dxad.types import Lane
 from tests.unit.outbox.records import codes, record, sql
 
-pytestmark = pytest.mark.one_loop
-
 MIB = 2**20
 ALL = frozenset(Lane)
 HOUR_NS = 3600 * 10**9
