@@ -115,8 +115,10 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
 
     Raises:
         sqlite3.Error: it cannot be used now, or ever (`is_damage`).
+        OSError: what stands in its place cannot be used at all.
         ConfigError: a newer dxad has written it.
     """
+    _look_at(path)
     if verdict := _log_damage(path):  # before SQLite takes what it holds for the whole, and drops the rest
         raise _damage(verdict)
     with ExitStack() as undo:
@@ -125,6 +127,7 @@ def open_file(path: Path, *, log_bytes: int = 16 * 2**20) -> sqlite3.Connection:
         connection.text_factory = _TEXT
         if not is_large(path) and (verdict := check(connection)) != "ok":
             raise _damage(verdict)
+        _refuse_others(connection, path)
         _write_log_anew(connection, path)
         if schema_version(connection, path) != SCHEMA_VERSION:
             _migrate(path)
@@ -206,11 +209,39 @@ def _damage(verdict: str) -> sqlite3.DatabaseError:
     return error
 
 
+def _look_at(path: Path) -> None:
+    """See whether the file may be opened: SQLite says of all that can be wrong there that it is unable to.
+
+    Raises:
+        OSError: it may not.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror}") from error
+
+
+def _refuse_others(connection: sqlite3.Connection, path: Path) -> None:
+    """Leave a database alone that has tables, and none of an outbox: it is another program's.
+
+    Raises:
+        OSError: it is.
+    """
+    names = {
+        str(name) for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+    }
+    if names and names.isdisjoint({*_COLUMNS, _MIGRATIONS}):
+        told = f"{path} is no outbox, but another program's database ({', '.join(sorted(names))})"
+        raise OSError(errno.EEXIST, f"{told}: move it away, or set another path in [outbox]")
+
+
 def _log_damage(path: Path) -> str:
     """What is damaged of the log that was left beside the file; empty if nothing is."""
     log = path.with_name(path.name + "-wal")
     if not log.exists() or not log.stat().st_size:
         return ""
+    if not path.stat().st_size:  # SQLite would take the file for a new one, and the log for nothing
+        return "the file is empty, its log is not"
     from dxad.outbox import frames  # noqa: PLC0415 - numpy, which whoever only looks does not need
 
     return frames.Log(log).damage

@@ -71,7 +71,8 @@ class Disk:
                 self._broken = self._broken or str(error)
             if not database.is_passing(error):
                 self._drop_connection()
-            raise NotConnected(str(error)) from error
+            told = getattr(error, "strerror", None) or str(error)  # without its number, [Errno 21]
+            raise NotConnected(told) from error
         finally:
             if self.connection is not None and self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
@@ -90,7 +91,7 @@ class Disk:
             return
         with self.use() as connection:
             if self._unfolded > _FOLDED_AT:
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._space.fold(connection)
                 self._unfolded = 0
             self._space.look_after_ballast(connection)
             if self._unfolded - self._at_rest < _BUSY_BYTES:
@@ -107,6 +108,11 @@ class Disk:
             return False
         with self.use() as connection:
             return growth.yield_all(connection) or self._space.throw_out_ballast(connection)
+
+    @property
+    def room_bytes(self) -> int:
+        """What was written to take room, once, and says nothing of a day."""
+        return 0 if self._space is None else self._space.room.bytes
 
     @property
     def taken(self) -> Taken:

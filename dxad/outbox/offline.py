@@ -38,8 +38,10 @@ def looking(path: Path) -> Iterator[Inspection]:
 def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file")
+    # Whether we may, before SQLite says that it is "unable to open database file".
     with path.open("rb") as file:
-        file.read(1)  # whether we may, before SQLite says that it is "unable to open database file"
+        if not file.read(1):  # SQLite, even one that may only read, would delete the log beside it
+            raise ConfigError(f"{path}: this is no outbox, the file is empty")
     log, index = (path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))
     connection: sqlite3.Connection | None = None
     if index.exists():

@@ -147,6 +147,8 @@ def _as_said(segment: segments.Segment) -> Sequence[Any]:
 def _read(path: Path, statement: str) -> tuple[list[Sequence[Any]], bool]:
     """The rows of a table, up to the first that cannot be read; and whether there was none."""
     rows: list[Sequence[Any]] = []
+    if not path.stat().st_size:
+        return rows, False  # SQLite, even one that may only read, would delete the log beside it
     try:
         # Who could write would fold in what it takes for the log, and delete the rest.
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:

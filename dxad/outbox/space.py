@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from dxad.outbox.growth import ENOUGH, Growth
+from dxad.outbox.wear import Room
 
 __all__ = ["LOG_MOST", "Space", "Taken"]
 
@@ -75,6 +76,8 @@ class Space:
         self._capped = _NO_END
         self.growth = Growth(self._reserve)
         """Of the file."""
+        self.room = Room()
+        """What taking it has written."""
 
     @property
     def log_bytes(self) -> int:
@@ -100,7 +103,7 @@ class Space:
             self._take("log", self._log, self._log_bytes)
             self._capped = _NO_END
             if not self._ballast.exists():
-                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self.fold(connection)
             self.look_after_ballast(connection)
 
     def look_after_ballast(self, connection: sqlite3.Connection) -> None:
@@ -117,6 +120,16 @@ class Space:
                 self._short.add("ballast")
         self._cap(connection)
         self._sum_up()
+
+    def fold(self, connection: sqlite3.Connection) -> None:
+        """Fold the log in; on a full disk it stays, and takes what comes while it has room."""
+        with self.room.folded():
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                    raise
+                self._short.add("file")
 
     def throw_out_ballast(self, connection: sqlite3.Connection) -> bool:
         """The disk is full: fold the log in with the ballast's room; returns whether there was any."""
@@ -148,7 +161,8 @@ class Space:
             self.growth.give_up()
         elif "file" in self._short:
             self.growth.look_again()
-        more = self.growth.step(connection)
+        with self.room.taken(by_log=True):
+            more = self.growth.step(connection)
         self._grown = self.growth.reached(connection)
         if more or self._grown >= self._reserve * ENOUGH:
             self._short.discard("file")
@@ -188,7 +202,8 @@ class Space:
                 return
         at = os.fstat(descriptor).st_size
         if at < size:
-            os.pwrite(descriptor, os.urandom(min(_PIECE_BYTES, size - at)), at)
+            with self.room.taken(by_log=False):
+                os.pwrite(descriptor, os.urandom(min(_PIECE_BYTES, size - at)), at)
             os.fdatasync(descriptor)
 
     def _free(self) -> int:

@@ -214,7 +214,7 @@ class Store:
         written = written_bytes()
         if written is not None and self._path is not None:
             now = self._clock.now()
-            self._wear.note(written, now)
+            self._wear.note(written - self._disk.room_bytes, now)
             self._written_per_day = self._wear.per_day(now)
         return done
 

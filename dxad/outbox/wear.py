@@ -2,14 +2,16 @@
 
 What counts is what the store thread itself had written: pages that it made dirty in the kernel's page cache.
 Source: Documentation/filesystems/proc.rst, /proc/<pid>/io, `write_bytes` less `cancelled_write_bytes`. What
-the file system and the flash's own controller add comes on top.
+the file system and the flash's own controller add comes on top. Taking room is left out: it is written once.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Wear", "written_bytes"]
+__all__ = ["Room", "Wear", "written_bytes"]
 
 _HOUR_NS: Final = 3600 * 10**9
 _DAY_NS: Final = 24 * _HOUR_NS
@@ -45,6 +47,32 @@ class Wear:
         """Bytes a day, at the pace of the last day or of what there was of it; None if that is too short."""
         span = self.span_ns(now_ns)
         return None if span < _LEAST_NS else self.written * _DAY_NS // span
+
+
+class Room:
+    """What the calling thread has written to take room, on the way into the log and out of it."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._in_log = 0
+
+    @contextmanager
+    def taken(self, *, by_log: bool) -> Iterator[None]:
+        """All that is written in the block takes room, `by_log` if a checkpoint is to write it once more."""
+        before = written_bytes() or 0
+        yield
+        size = max(0, (written_bytes() or 0) - before)
+        self.bytes += size
+        self._in_log += size if by_log else 0
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """The block is a checkpoint: some of what it writes is room that stands in the log."""
+        before = written_bytes() or 0
+        yield
+        size = min(self._in_log, max(0, (written_bytes() or 0) - before))
+        self.bytes += size
+        self._in_log -= size
 
 
 def written_bytes() -> int | None:

@@ -413,6 +413,33 @@ class TestSchema:
             assert await pragma(box, "journal_mode") == [("wal",)]
             assert await pragma(box, "mmap_size") == [(0,)]
 
+    async def test_another_programs_database_is_left_alone(self, make, tmp_path, health):
+        path = tmp_path / "theirs.db"
+        sql(path, "CREATE TABLE orders (number)")
+        before = path.read_bytes()
+        async with make(path) as box:
+            told = box.snapshot()["degraded"]
+            assert "is no outbox, but another program's database (orders)" in told
+            assert "outbox.degraded" in codes(health)
+        assert path.read_bytes() == before
+
+    async def test_what_cannot_be_a_file_is_named(self, make, tmp_path):
+        (tmp_path / "folder").mkdir()
+        async with make(tmp_path / "folder") as box:
+            assert box.snapshot()["degraded"] == f"{tmp_path / 'folder'}: Is a directory"
+
+    async def test_an_emptied_file_with_a_log_is_damage_and_what_the_log_has_is_kept(self, make, path):
+        async with make() as box:
+            await box.append(record("a"))
+            log = path.with_name(path.name + "-wal").read_bytes()
+        path.write_bytes(b"")
+        path.with_name(path.name + "-wal").write_bytes(log)
+        async with make() as box:
+            await box.subscribe("s", ALL)
+            assert box.snapshot()["set_aside"] is not None
+            await until(lambda: box.backlog("s").pending)
+            assert ids(await box.fetch("s", 2)) == ["a"]
+
     def test_the_daemons_process_never_loads_sqlite_utils(self, tmp_path):
         script = (
             "import sys; from pathlib import Path; from dxad.outbox import Outbox, database\n"

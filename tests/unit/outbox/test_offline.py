@@ -29,6 +29,15 @@ async def test_a_file_that_was_closed_is_read_and_nothing_is_made_beside_it(make
     assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
 
 
+def test_the_log_beside_a_file_that_was_emptied_stays(tmp_path):
+    path, log = tmp_path / "outbox.db", tmp_path / "outbox.db-wal"
+    path.touch()
+    log.write_bytes(bytes(100))
+    with pytest.raises(ConfigError, match="is empty"):
+        seen(path)
+    assert log.read_bytes() == bytes(100)
+
+
 @pytest.mark.parametrize("left", [("-wal",), ("-wal", "-shm")])
 async def test_what_stands_in_the_log_of_a_daemon_that_was_killed_is_read_too(make, path, tmp_path, left):
     killed = tmp_path / "killed" / path.name

@@ -197,6 +197,17 @@ class TestWear:
         after = written_bytes()
         assert before is None or after is None or after == before or after - before >= 100_000
 
+    async def test_room_that_is_taken_once_is_not_what_a_day_writes(self, make, tmp_path, clock):
+        async with make(tmp_path / "new.db", limits=Limits(reserve_bytes=8 * MIB)) as box:
+            await box._tidy()
+            for _ in range(140):
+                await box._tidy()
+            assert box.snapshot()["reserved"] >= 7 * MIB
+            await clock.step(61 * 10**9)
+            await box._tidy()
+            told = box.snapshot()["written_per_day"]
+            assert told is None or told < 24 * 60 * MIB
+
     async def test_beyond_the_budget_is_a_condition(self, make, health, clock):
         async with make(limits=Limits(wear_budget_bytes=1000)) as box:
             await box._tidy()
