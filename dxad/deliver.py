@@ -83,6 +83,8 @@ class Deliver:
         self._refused_waits = Backoff(first_s=1.0, most_s=60.0)
         self._refused_at = 0
         """When those that were refused are offered again."""
+        self._refusal = ""
+        """Why, the last time; a restart forgets it."""
 
     async def run(self) -> None:
         """Deliver until cancelled."""
@@ -149,7 +151,8 @@ class Deliver:
         if refused and (refused >= _REFUSED_MOST or refused == pending):
             most = ", before which nothing new is" if refused >= _REFUSED_MOST else ""
             in_s = _seconds(self._refused_at - now)
-            return f"the peer to take {_records(refused)} that it refused: offered again in {in_s}{most}"
+            why = f" ({self._refusal})" if self._refusal else ""
+            return f"the peer to take {_records(refused)} that it refused{why}: offered again in {in_s}{most}"
         return "the store, to be read"
 
     # -- the peer -----------------------------------------------------------------------------------------
@@ -293,11 +296,12 @@ class Deliver:
         indices = frozenset(error.indices)
         rejected = [each for place, each in enumerate(records) if place in indices]
         self._refusals.add(len(rejected))
+        self._refusal = error.reason
         buried = await self._outbox.refuse(
             self._name, rejected, error.reason, most=self._section.max_attempts
         )
         if buried:
-            log.warning("%s: %d records went to the dead letters: %s", self._name, buried, error.reason)
+            log.warning("%s: to the dead letters: %s: %s", self._name, _records(buried), error.reason)
         if self._refused_at <= self._clock.now():
             self._schedule_refused()
         if self._outbox.backlog(self._name).refused >= _REFUSED_MOST:

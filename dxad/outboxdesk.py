@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from dxad.errors import ConfigError
 from dxad.outbox import Outbox
-from dxad.outbox.inspection import LetterWanted, Wanted
+from dxad.outbox.inspection import LetterWanted, Wanted, there_are
 from dxad.runtime.clock import Clock
 from dxad.selection import EVERYTHING, Selection
 from dxad.tailing import Tailing
@@ -82,7 +82,7 @@ class OutboxDesk:
             ConfigError: there is no such sink, or it has had nothing of them.
         """
         if sink not in self._outbox.sinks:
-            raise ConfigError(f"no sink {sink!r}; {_there_are(self._outbox.sinks)}")
+            raise ConfigError(f"no sink {sink!r}; {there_are(self._outbox.sinks)}")
         offered = await self._outbox.replay(sink, wanted, dry_run=dry_run)
         return {"sink": sink, "records": offered, "dry_run": dry_run}
 
@@ -97,7 +97,3 @@ class OutboxDesk:
     async def drop(self, wanted: LetterWanted) -> Document:
         """Delete dead letters for good."""
         return {"dropped": await self._outbox.drop_letters(wanted)}
-
-
-def _there_are(names: frozenset[str]) -> str:
-    return f"there are {', '.join(sorted(names))}" if names else "there are none"

@@ -63,8 +63,8 @@ def loss(n: int) -> Text:
 
 
 def count(n: int, noun: str) -> str:
-    """`1 error`, `2 errors`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    """`1 error`, `2,000 errors`."""
+    return f"{n} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def number(value: float | None) -> str:

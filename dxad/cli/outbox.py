@@ -198,7 +198,9 @@ def replay(
         _echo_json(found)
     else:
         verb = "would be offered" if dry_run else "will be offered"
-        click.echo(f"{found['records']:,} events {verb} to {sink} again")
+        from dxad.cli.cells import count
+
+        click.echo(f"{count(found['records'], 'event')} {verb} to {sink} again")
 
 
 @outbox.group("dead-letter", epilog="Example: dxad outbox dead-letter retry --sink reasoning")
@@ -288,15 +290,23 @@ def _does(name: str, text: str, told: Callable[["Document"], str]) -> click.Comm
 
 def _retried(found: "Document") -> str:
     stay = [f"{each['number']} stays: {each['reason']}" for each in found["stay"]]
-    return "\n".join([f"{found['retried']} dead letters will be offered again", *stay])
+    return "\n".join([f"{_letters(found['retried'])} will be offered again", *stay])
+
+
+def _dropped(found: "Document") -> str:
+    return f"{_letters(found['dropped'])} {'is' if found['dropped'] == 1 else 'are'} gone"
+
+
+def _letters(n: int) -> str:
+    from dxad.cli.cells import count
+
+    return count(n, "dead letter")
 
 
 dead_letter.add_command(
     _does("retry", "Offer dead letters to their sinks again, as if never refused.", _retried)
 )
-dead_letter.add_command(
-    _does("drop", "Delete dead letters for good.", lambda found: f"{found['dropped']} dead letters are gone")
-)
+dead_letter.add_command(_does("drop", "Delete dead letters for good.", _dropped))
 
 
 @outbox.command(epilog="Example: dxad outbox export -o events.jsonl --since 7d")
@@ -332,7 +342,10 @@ def export(
         asked = Asked(lane=lane, type=type_, since=since, until=until, sink=sink)
         pages = _letter_pages(found, sink) if dead_letters else _pages(found, asked)
         made = Export(output, format_, dead_letters=dead_letters)
-        made.write(pages)
+        try:
+            made.write(pages)
+        except OSError as error:
+            raise click.FileError(str(output), error.strerror) from error
     click.echo(made.told, err=True)
 
 

@@ -14,6 +14,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from dxad.cli.cells import count
 from dxad.types import Document
 
 __all__ = ["Export"]
@@ -35,9 +36,9 @@ class Export:
     @property
     def told(self) -> str:
         """What was done, in words."""
-        noun = "dead letters" if self._dead_letters else "events"
-        damaged = f"; {self._damaged:,} damaged records were passed over" if self._damaged else ""
-        return f"{self._written:,} {noun} written to {self._output}{damaged}"
+        noun = "dead letter" if self._dead_letters else "event"
+        damaged = f"; damaged and passed over: {self._damaged:,}" if self._damaged else ""
+        return f"{count(self._written, noun)} written to {self._output}{damaged}"
 
     def write(self, pages: Iterable[tuple[list[Document], int]]) -> None:
         """Write them all, and say on the way how many there are, if somebody looks on.

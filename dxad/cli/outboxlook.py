@@ -74,9 +74,10 @@ class _Daemon:
 
 
 class _File:
-    def __init__(self, path: Path, inspection: Inspection) -> None:
+    def __init__(self, path: Path, inspection: Inspection, *, instead: bool) -> None:
+        """Look at the file at `path`, perhaps `instead` of a daemon that does not answer."""
         self._inspection = inspection
-        self.where = f"the file {path}; no daemon answers"
+        self.where = f"the file {path}" + ("; no daemon answers" if instead else "")
 
     def overview(self) -> Document:
         return {"overview": self._inspection.overview()}
@@ -121,7 +122,7 @@ def look(socket: Path, *, file: Path | None, of_config: Path | None) -> Iterator
     path = file or of_config
     assert path is not None
     with looking(path) as inspection:
-        yield _File(path, inspection)
+        yield _File(path, inspection, instead=file is None)
 
 
 def _answering(socket: Path, *, or_else: bool) -> SyncClient | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -77,7 +78,8 @@ def _sinks(
         )
     yield made
     for name, each in found["sinks"].items():
-        yield text(f"  {sentence(name, each, live.get(name), now_utc=now_utc)}", DIM)
+        line = sentence(name, each, live.get(name), now_utc=now_utc)
+        yield Padding(Text(plain(line), DIM), (0, 0, 0, 2))  # a reason is of use as a whole alone
 
 
 def sentence(name: str, waiting: Document, deliver: Document | None, *, now_utc: int) -> str:
@@ -93,7 +95,7 @@ def sentence(name: str, waiting: Document, deliver: Document | None, *, now_utc:
     if waiting["oldest_utc_ns"] is not None:
         told += f", the oldest since {_age(waiting['oldest_utc_ns'], now_utc)}"
     if waiting.get("leased"):
-        told += f"; {waiting['leased']:,} are out on lease or were given back"
+        told += f"; {waiting['leased']:,} are out on lease or came back"
     if deliver is None:
         return told
     why = deliver.get("waits_for") or deliver.get("reason")
@@ -120,9 +122,13 @@ def _file(box: Document) -> RenderableType:
     parts = [
         f"{box.get('bytes', 0) / _MIB:.1f} of {box.get('max_bytes', 0) / _MIB:.0f} MiB",
     ]
+    if box.get("written_per_day"):
+        parts.append(f"{box['written_per_day'] / _MIB:,.0f} MiB written in a day")
     told = Text("  " + ", ".join(parts), style=DIM)
-    if box.get("in_memory"):
+    if box.get("in_memory") and box.get("degraded"):
         told.append(f"\n  {count(box['in_memory'], 'record')} in memory only", style=WARNING)
+    elif box.get("in_memory"):
+        told.append(f"\n  {count(box['in_memory'], 'record')} on the way to the disk", style=DIM)
     if box.get("degraded"):
         told.append(f"\n  the disk does not take anything: {plain(box['degraded'])}", style=ERROR)
     if box.get("set_aside"):

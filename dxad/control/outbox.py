@@ -98,7 +98,10 @@ async def _records(call: Call) -> Answer:
     wanted = desk.wanted(
         lanes=lanes, selection=selection, since=asked.since, until=asked.until, sink=asked.sink
     )
-    return Answer(await desk.page(wanted, after=asked.after, limit=asked.limit, whole=asked.whole))
+    try:
+        return Answer(await desk.page(wanted, after=asked.after, limit=asked.limit, whole=asked.whole))
+    except ConfigError as error:
+        raise Refusal(404, str(error)) from error
 
 
 async def _record(call: Call) -> Answer:

@@ -265,7 +265,7 @@ class GatewayEvents:
             log.warning("the next start will not know how this run ended: %s", error.strerror or error)
 
     def _log(self, previous: Previous) -> None:
-        off = "" if previous.off_s is None else f", off for {previous.off_s:.0f} s"
+        off = "" if previous.off_s is None else f", its last sign of life {previous.off_s:.0f} s ago"
         match previous.ended:
             case "killed" | "power_cut":
                 how = "was killed" if previous.ended == "killed" else "ended with the machine's power"

@@ -236,6 +236,8 @@ class HttpLink:
                 alert = error.__cause__
                 told = said(alert, secured=True) if isinstance(alert, ssl.SSLError) else words(error)
                 return f"connection lost: {told}{self._perhaps}"
+        if isinstance(error, aiohttp.ClientResponseError):  # its text has a status of its own making, 400
+            error = ValueError(f"the answer is no HTTP: {error.message}")
         return _one_line(str(error)) or type(error).__name__
 
     @property

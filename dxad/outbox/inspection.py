@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import msgpack
 
 from dxad import event
+from dxad.errors import ConfigError
 from dxad.outbox import segments, tables
 from dxad.outbox.boots import Boots
 from dxad.outbox.leasing import PREFIX
@@ -20,7 +21,7 @@ from dxad.outbox.segments import Segment
 from dxad.selection import EVERYTHING, Selection
 from dxad.types import UNKNOWN_BOOT, Document, Lane, Record
 
-__all__ = ["Inspection", "LetterWanted", "Page", "Wanted", "event_of"]
+__all__ = ["Inspection", "LetterWanted", "Page", "Wanted", "event_of", "there_are"]
 
 _AT_ONCE: Final = 256
 _SCANNED_MOST: Final = 2048
@@ -121,10 +122,15 @@ class Inspection:
             after: the seq to begin behind; below 0, so many from the end.
             limit: how many at most.
             whole: with the event itself.
+
+        Raises:
+            ConfigError: there is no such sink.
         """
         if after < 0:
             after = max(0, tables.newest(self._connection) + after)
         standing = _Standing(self._connection)
+        if wanted.sink and wanted.sink not in standing.passed:
+            raise ConfigError(f"no sink {wanted.sink!r}; {there_are(standing.passed)}")
 
         def tell(record: Record, found: Document) -> Document:
             return _told(record, found, standing, whole=whole)
@@ -318,6 +324,11 @@ class Inspection:
             "time": event.rfc3339(record.utc_ns),
             **({"event": told} if whole else {}),
         }
+
+
+def there_are(names: Collection[str]) -> str:
+    """What there is instead, in words; a pull consumer's name has its prefix."""
+    return f"there are {', '.join(sorted(names))}" if names else "there are none"
 
 
 class _Standing:

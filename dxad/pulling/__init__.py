@@ -242,7 +242,7 @@ class Consumers:
         until = self._clock.now() + lease_ns
         told: list[Document] = []
         for each in given:
-            token = secrets.token_urlsafe(12)
+            token = secrets.token_hex(12)  # never begins with -, which a command line takes for an option
             consumer.unheard.discard(each.record.seq)
             consumer.leases[token] = Lease(each.record.seq, each.record.id, until, each.attempts)
             told.append(
@@ -295,7 +295,7 @@ class Consumers:
                 del self._all[name]
                 await self._outbox.unsubscribe(PREFIX + name)
                 raise
-        log.info("consumer %s is new: it is given %s", name, wants)
+        log.info("consumer %s is new: it is given %s", name, wants.words())
         return consumer
 
     async def _want(self, name: str, consumer: Consumer | None, wants: Wants) -> None:

@@ -34,6 +34,10 @@ class Wants:
         """Which events of these lanes."""
         return Selection(self.types, self.severities, self.subjects, self.sources, self.pipelines)
 
+    def words(self) -> str:
+        """For people: what is said of each."""
+        return ", ".join(f"{key} {' '.join(value)}" for key, value in self.document().items() if value)
+
     def document(self) -> Document:
         """As a JSON object."""
         return {key: list(value) for key, value in asdict(self).items()}

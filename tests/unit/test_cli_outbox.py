@@ -87,6 +87,8 @@ async def test_events_are_peeked_at(dxad):
     assert "e3" not in done.output
     page = json.loads((await dxad("peek", "--sink", "sink", "--json")).output)
     assert [each["id"] for each in page["records"]] == ["e4", "e5"]
+    other = await dxad("peek", "--sink", "other")
+    assert (other.exit_code, "no sink 'other'; there are sink" in other.output) == (1, True)
     whole = json.loads((await dxad("peek", "--id", "e1")).output)
     assert whole["event"]["data"] == {"n": 1}
     missing = await dxad("peek", "--id", "e9")
@@ -111,7 +113,7 @@ async def test_dead_letters_are_listed_shown_retried_and_dropped(dxad, box):
     assert json.loads((await dxad("dead-letter", "show", "1")).output)["event"]["data"] == {"n": 3}
     assert (await dxad("dead-letter", "show", "2")).exit_code == 1
     assert (await dxad("dead-letter", "drop")).exit_code == 2
-    assert (await dxad("dead-letter", "retry", "1")).output == "1 dead letters will be offered again\n"
+    assert (await dxad("dead-letter", "retry", "1")).output == "1 dead letter will be offered again\n"
     assert [each.id for each in await box.refused("sink", 9)] == ["e2", "e3"]
     assert json.loads((await dxad("dead-letter", "drop", "--all", "--json")).output) == {"dropped": 0}
 
@@ -129,6 +131,8 @@ async def test_events_are_exported_as_lines_and_as_a_table(dxad, tmp_path):
     assert [(each["id"], each["subject"], json.loads(each["data"])) for each in rows[:1]] == [
         ("e0", "pump", {"n": 0})
     ]
+    nowhere = await dxad("export", "-o", str(tmp_path / "none" / "events.jsonl"))
+    assert (nowhere.exit_code, "No such file or directory" in nowhere.output) == (1, True)
     letters = await dxad("export", "-o", "-", "--dead-letters")
     assert json.loads(letters.stdout)["reason"] == "400 Bad Request"
     assert {each.name for each in tmp_path.iterdir()} <= {

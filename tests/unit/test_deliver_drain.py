@@ -251,6 +251,7 @@ class TestWords:
             await world.until(lambda: world.box.backlog("s").refused == 1)
             await world.until(lambda: "refused" in (deliver.snapshot()["waits_for"] or ""))
             assert deliver.snapshot()["refusals"] == 1
+            assert "1 record that it refused (" in deliver.snapshot()["waits_for"]
 
     async def test_it_says_how_long_a_drain_will_take(self, world):
         world.peer.connect_errors = [NotConnected("away")]

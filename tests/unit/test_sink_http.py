@@ -197,8 +197,8 @@ class TestTrouble:
     @pytest.mark.parametrize(
         ("reply", "message"),
         [
-            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "POST http"),
-            (b"\x00\xff" * 100, "POST http"),
+            (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "the answer is no HTTP: Bad status line"),
+            (b"\x00\xff" * 100, "the answer is no HTTP"),
             (b"", "hung up without an answer"),
             (b"HTTP/1.1 200 OK\r\nContent-Le", "hung up without an answer"),
             (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly so far", "POST http"),
