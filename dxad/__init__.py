@@ -39,6 +39,7 @@ Where things live, in the order of the data:
     timekeeping.py                 a wall clock that somebody sets, and the events that it dated wrongly
     resource/                      the DXA API: the same nodes in process
     config.py fields.py octets.py  TOML -> one valid Config; field types
+    quantity.py mistakes.py        durations and sizes; what is wrong with a value, in words
     plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
     sinksection.py topics.py       … of every sink; and that none publishes what a source reads

@@ -1,11 +1,9 @@
 """What configurations are made of: the base class of every section, and the types of its fields."""
 
-import difflib
 import fnmatch
 import os
-import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -22,10 +20,11 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from dxad.errors import ConfigError
 from dxad.expression import compile_expression
+from dxad.mistakes import CHANNEL, CHANNELS, IDENTIFIER, explained
+from dxad.quantity import UNITS_BYTES, UNITS_NS, quantity, written_in
 from dxad.types import NS_PER_S, Channel, Columns, Fold, Overflow, Schema
 
 __all__ = [
@@ -53,17 +52,6 @@ __all__ = [
 NOISE_SAMPLES: Final = 8
 """How few values tell a scatter."""
 
-_UNITS_NS = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": NS_PER_S,
-    "min": 60 * NS_PER_S,
-    "h": 3600 * NS_PER_S,
-    "d": 86_400 * NS_PER_S,
-}
-_UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-
 
 class Section(BaseModel):
     """A table of the configuration: frozen, strict, and an unknown key is an error with a suggestion."""
@@ -76,67 +64,23 @@ class Section(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
-            known = [info.alias or name for name, info in cls.model_fields.items()]
-            found = [_explained(each, known) for each in error.errors(include_url=False)]
+            fields = {info.alias or name: info for name, info in cls.model_fields.items()}
+            found = list(explained(error, fields, value))
         raise ValidationError.from_exception_data(cls.__name__, found)
 
 
-def _explained(error: ErrorDetails, known: list[str]) -> InitErrorDetails:
-    text = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
-        close = difflib.get_close_matches(str(error["loc"][0]), known, 1)
-        text = "unknown key" + (
-            f", did you mean {close[0]!r}?" if close else f"; known here: {', '.join(known)}"
-        )
-    elif error["type"] == "missing":
-        text = "is missing"
-    return {
-        "type": PydanticCustomError("config", "{text}", {"text": text}),
-        "loc": error["loc"],
-        "input": error["input"],
-    }
-
-
-_LARGEST: Final = 2.0**61
-"""Nanoseconds or bytes: sums of a few of these still fit into 64 bits."""
-
-
-def _quantity(value: Any, units: dict[str, int], examples: tuple[str, str]) -> int:
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", value)
-        if found and found[2] in units:
-            amount = float(found[1]) * units[found[2]]
-            if amount > _LARGEST:
-                raise ValueError(f"{value!r} is too large")
-            return round(amount)
-        raise ValueError(f"{value!r} is not a number and one of the units {', '.join(units)}")
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f'{value} has no unit; write "{value}{examples[0]}" or "{value}{examples[1]}"')  # noqa: TRY004 - pydantic collects ValueErrors
-    raise ValueError(f'expected a string with a unit, such as "100{examples[0]}"')
-
-
 def _duration_ns(value: Any) -> int:
-    return _quantity(value, _UNITS_NS, ("ms", "s"))
+    return quantity(value, UNITS_NS, ("ms", "s"))
 
 
 def _size_bytes(value: Any) -> int:
-    return _quantity(value, _UNITS_BYTES, ("MiB", "GiB"))
-
-
-def _written(units: dict[str, int]) -> Callable[[int], str]:
-    """Back to the string: in the largest unit that leaves no fraction."""
-
-    def written(value: int) -> str:
-        name, size = max((each for each in units.items() if value % each[1] == 0), key=lambda each: each[1])
-        return f"{value // size}{name}"
-
-    return written
+    return quantity(value, UNITS_BYTES, ("MiB", "GiB"))
 
 
 Duration = Annotated[
     int,
     BeforeValidator(_duration_ns),
-    PlainSerializer(_written(_UNITS_NS), when_used="json"),
+    PlainSerializer(written_in(UNITS_NS), when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["250ms", "24h"]}),
 ]
 """Nanoseconds, written as a string with a unit: ns, us, ms, s, min, h or d."""
@@ -144,25 +88,23 @@ Duration = Annotated[
 Size = Annotated[
     int,
     BeforeValidator(_size_bytes),
-    PlainSerializer(_written(_UNITS_BYTES), when_used="json"),
+    PlainSerializer(written_in(UNITS_BYTES), when_used="json"),
     WithJsonSchema({"type": "string", "examples": ["64MiB"]}),
 ]
 """Bytes, written as a string with a unit: B, KiB, MiB or GiB."""
 
 
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Identifier = Annotated[str, Field(pattern=IDENTIFIER)]
 """A name that goes into ids, paths and metrics: letters, digits, `_` and `-`."""
 
 _POLL_LATENESS_MOST_NS: Final = NS_PER_S
 _BUFFERED_NS: Final = 50_000_000
 """So long a USB adapter's timer, and the ones behind it, may keep what a device sends."""
 
-_NAME_PATTERN: Final = r"(?:[A-Za-z0-9_*?\[\]!-]|\{each\})+"
-
-ChannelId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9][A-Za-z0-9_-]*)+$")]
+ChannelId = Annotated[str, Field(pattern=CHANNEL)]
 """`source.name`, as a channel that is made anew is called."""
 
-ChannelPattern = Annotated[str, Field(pattern=rf"^{_NAME_PATTERN}(\.{_NAME_PATTERN})+$")]
+ChannelPattern = Annotated[str, Field(pattern=CHANNELS)]
 """`source.name`, where `*` and `?` match within the names: `vib.*`; `{each}` is a template's place."""
 
 
@@ -186,6 +128,16 @@ class Secret(Section):
     credential: str | None = Field(None, description="a file of systemd's $CREDENTIALS_DIRECTORY")
     file: Path | None = Field(None, strict=False, description="a file that holds the secret, and a line end")
     env: str | None = Field(None, description="an environment variable")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(  # noqa: TRY004 - pydantic collects ValueErrors
+                'a secret is not written here but named: { credential = "name" }, { file = "/path" } or '
+                '{ env = "VARIABLE" }'
+            )
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> Self:

@@ -66,7 +66,7 @@ class PeerSection(Section):
 
     url: str = Field(
         pattern=r"^https?://[^\s/@?#]+([/?][^\s]*)?$",
-        description="where events are sent; no password in it",
+        description="where events are sent, such as https://host:8900/events; no password in it",
     )
     timeout: Duration = Field(10 * NS_PER_S, gt=0, description="how long one request may take as a whole")
     headers: dict[

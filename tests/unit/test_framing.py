@@ -302,7 +302,7 @@ class TestChecksum:
         ({"kind": "delimiter", "delimiter": "0x0"}, "'0x0' is no even number of hexadecimal digits"),
         ({"kind": "delimiter", "delimiter": 3}, 'expected a text, or "0x" and hexadecimal digits'),
         ({"kind": "length", "size": 3}, "1, 2 or 4"),
-        ({"kind": "slip", "max_length": "1B"}, "greater than or equal to 8"),
+        ({"kind": "slip", "max_length": "1B"}, "is not at least 8B"),
         ({"kind": "slip", "end": "x"}, "unknown key"),
     ],
 )

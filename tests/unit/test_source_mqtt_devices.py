@@ -82,7 +82,7 @@ class TestConfig:
             ({"devices": ["x", "x"]}, "devices: 'x' stands there twice"),
             ({"devices": {"x": "s", "y": "s"}}, "devices: 's' stands there twice"),
             ({"devices": {"x": "s/1"}}, "'s/1' is no level of a topic"),
-            ({"devices": ["SN:1"]}, "should match pattern"),
+            ({"devices": ["SN:1"]}, "a name has letters, digits"),
             (
                 {"devices": ["device3"], "max_devices": 4},
                 "'device3' is what a device is called that has no name",

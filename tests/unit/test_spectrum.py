@@ -314,7 +314,7 @@ def test_what_the_rows_cannot_show_is_refused_with_the_numbers(keys, message):
         ({"bearing": BEARING}, "bearing needs envelope"),
         ({"stat": []}, "give at least one of stat, bands, harmonics and bearing"),
         ({"bands": {"a": [20, 10]}}, "bands.a: 20 to 10 Hz is no band"),
-        ({"bands": {"a b": [10, 20]}}, "should match pattern"),
+        ({"bands": {"a b": [10, 20]}}, "a name has letters, digits"),
         ({"envelope": {"low": 20, "high": 10}}, "low 20 is not below high 10"),
         (
             {"envelope": {"low": 1, "high": 9}, "bearing": BEARING | {"ball_mm": 50}},

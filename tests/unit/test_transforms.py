@@ -466,7 +466,7 @@ def test_expression_is_refused_before_any_data(keys, message):
     ("keys", "message"),
     [
         ({"type": "expression", "name": "plc.new", "formula": "plc.a.b()"}, "column 1 of 'plc.a.b"),
-        ({"type": "expression", "name": "new", "formula": "plc.a"}, "should match pattern"),
+        ({"type": "expression", "name": "new", "formula": "plc.a"}, "a channel is source.name"),
         ({"type": "integrate", "reset": "1 +"}, "invalid syntax"),
         ({"type": "clip"}, "give low, high or both"),
         ({"type": "clip", "low": 2, "high": 1}, "low 2 is not below high 1"),

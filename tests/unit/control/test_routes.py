@@ -327,7 +327,7 @@ class TestChanges:
         ("body", "told"),
         [
             ({"span": 20}, 'write "20ms" or "20s"'),
-            ({"span": "0s"}, "greater than 0"),
+            ({"span": "0s"}, "'0s' is not more than 0s"),
             ({"spam": "20s"}, "did you mean 'span'?"),
         ],
     )
