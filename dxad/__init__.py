@@ -43,6 +43,7 @@ Where things live, in the order of the data:
     plugin.py                      type = "mqtt" -> sources/mqtt/
     alarmsection.py sharing.py     what a configuration says of alarms; what pipelines must not share
     sinksection.py topics.py       … of every sink; and that none publishes what a source reads
+    writing.py                     … or writes into the outbox's file, or another's
     telemetrysection.py            what it says of telemetry
     gatewaysection.py              what it says of the gateway itself
     tomlfiles.py tomlines.py       files that go over each other; the line of every key

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import SchemaSerializer, core_schema
 
-from dxad import plugin, telemetrysection, template, tomlfiles, topics
+from dxad import plugin, telemetrysection, template, tomlfiles, topics, writing
 from dxad.alarmsection import AlarmSection, ChannelAlarmSection, IncidentsSection, check_alarms
 from dxad.consumersection import ConsumerSection
 from dxad.errors import ConfigError, Problem
@@ -340,7 +340,9 @@ def _cross_check(document: Mapping[str, Any]) -> Iterator[tuple[Key, str]]:
             yield ("sources", name, "channels"), "is missing; a source needs at least one channel"
     yield from _alone(sources)
     gateway = str(_tables(document, "gateway").get("id", GatewaySection().id))
-    yield from topics.mistaken(sources, _sound_sinks(document), gateway)
+    sinks, state_dir = _sound_sinks(document), Path(str(document.get("state_dir", "")))
+    yield from topics.mistaken(sources, sinks, gateway)
+    yield from writing.mistaken(sinks, state_dir=state_dir, outbox=_tables(document, "outbox").get("path"))
     yield from _check_telemetry(document, channels, sources, open_sources)
     pipelines = _tables(document, "pipelines").items()
     for name, raw in pipelines:

@@ -1,11 +1,12 @@
 """`dxad events`: an agent with a shell leases events, and says when it is done with each."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dxad.cli.options import as_json, hand_down, to_daemon
+from dxad.cli.options import REFUSED, as_json, hand_down, to_daemon
 
 if TYPE_CHECKING:
     from dxad.types import Document
@@ -81,8 +82,11 @@ def lease(socket: Path, consumer: str, lease_: str, **asked: Any) -> None:
 @click.argument("tokens", nargs=-1, required=True)
 @to_daemon
 def ack(socket: Path, consumer: str, tokens: tuple[str, ...]) -> None:
-    """Say that events are done: they are not given out again, whatever happens."""
-    _echo_json(_run(socket, "ack", consumer, tokens))
+    """Say that events are done: they are not given out again, whatever happens.
+
+    Ends with 1 if a lease had ended before: its event is given out again.
+    """
+    _tell(_run(socket, "ack", consumer, tokens))
 
 
 @events.command(epilog="Example: dxad events nack agent TOKEN --reason 'the historian is down' --delay 5min")
@@ -96,7 +100,7 @@ def nack(socket: Path, consumer: str, tokens: tuple[str, ...], reason: str, dela
 
     Or the `max_attempts`-th, where [consumers.CONSUMER] says so.
     """
-    _echo_json(_run(socket, "nack", consumer, tokens, reason, delay=delay))
+    _tell(_run(socket, "nack", consumer, tokens, reason, delay=delay))
 
 
 @events.command(epilog="Example: dxad events extend agent TOKEN --for 5min")
@@ -106,7 +110,7 @@ def nack(socket: Path, consumer: str, tokens: tuple[str, ...], reason: str, dela
 @to_daemon
 def extend(socket: Path, consumer: str, tokens: tuple[str, ...], lease_: str) -> None:
     """Say that events need longer."""
-    _echo_json(_run(socket, "extend", consumer, tokens, lease=lease_))
+    _tell(_run(socket, "extend", consumer, tokens, lease=lease_))
 
 
 @events.command(epilog="Example: dxad events drop agent")
@@ -121,6 +125,18 @@ def _run(socket: Path, verb: str, *words: Any, **more: Any) -> Any:
     from dxad.client import SyncClient
 
     return SyncClient(socket).run(lambda client: getattr(client.consumers, verb)(*words, **more))
+
+
+def _tell(done: "Document") -> None:
+    """Print what was done; a lease that had ended is a failure: its event is, or was, with another agent."""
+    _echo_json(done)
+    if done["stale"]:
+        from dxad.cli.cells import count
+
+        click.echo(
+            f"dxad: {count(len(done['stale']), 'lease')} had ended, and nothing was done for it", err=True
+        )
+        sys.exit(REFUSED)
 
 
 def _echo_json(document: "Document") -> None:

@@ -83,5 +83,7 @@ def _compete(config, client, lease, seen) -> None:
         (told,) = json.loads(dxad(config, "--json"))["consumers"]
         assert told["name"] == "agents"
         again = lease(limit=10, lease="1h")
+        late = [sys.executable, "-m", "dxad", "events", "ack", "agents", mine["lease"], "-c", str(config)]
+        assert subprocess.run(late, capture_output=True, check=False, timeout=PATIENCE_S).returncode == 1
         assert mine["event"]["id"] not in {each["event"]["id"] for each in again}, "it was done with for good"
         until(lambda: [each["type"] for each in seen()].count("dxad.gateway.started") == 3, "seen", daemon)
