@@ -338,7 +338,7 @@ def export(
 
     if str(output) != "-" and output.exists() and not force:
         raise click.UsageError(f"{output} is there; --force replaces it")
-    with look(**where) as found:
+    with look(**where, save=True) as found:
         asked = Asked(lane=lane, type=type_, since=since, until=until, sink=sink)
         pages = _letter_pages(found, sink) if dead_letters else _pages(found, asked)
         made = Export(output, format_, dead_letters=dead_letters)
@@ -351,6 +351,7 @@ def export(
 
 def _pages(found: "Look", asked: "Asked") -> "Iterator[tuple[list[Document], int]]":
     following: int | None = 0
+    yield [], found.damaged
     while following is not None:
         page = found.page(asked, after=following, limit=_PAGE, whole=True)
         yield page["records"], page["damaged"]

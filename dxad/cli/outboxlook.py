@@ -10,7 +10,7 @@ from dxad.client import SyncClient
 from dxad.errors import ConfigError, RequestRefusedError, ResourceUnavailableError
 from dxad.moment import moment
 from dxad.outbox.inspection import Inspection, LetterWanted, Wanted
-from dxad.outbox.offline import looking
+from dxad.outbox.offline import looking, saving
 from dxad.selection import Selection
 from dxad.types import Document
 
@@ -31,6 +31,8 @@ class Look(Protocol):
 
     where: str
     """What is looked at, in words."""
+    damaged: int
+    """How much of a damaged file could not be read, if that was looked for."""
 
     def overview(self) -> Document:
         """Everything in numbers; without a daemon, only `overview`."""
@@ -51,6 +53,7 @@ class _Daemon:
     def __init__(self, client: SyncClient) -> None:
         self._client = client
         self.where = f"the daemon at {client.path}"
+        self.damaged = 0
 
     def overview(self) -> Document:
         return self._client.run(lambda client: client.outbox.overview())
@@ -74,9 +77,10 @@ class _Daemon:
 
 
 class _File:
-    def __init__(self, path: Path, inspection: Inspection, *, instead: bool) -> None:
+    def __init__(self, path: Path, inspection: Inspection, *, instead: bool, damaged: int = 0) -> None:
         """Look at the file at `path`, perhaps `instead` of a daemon that does not answer."""
         self._inspection = inspection
+        self.damaged = damaged
         self.where = f"the file {path}" + ("; no daemon answers" if instead else "")
 
     def overview(self) -> Document:
@@ -109,8 +113,10 @@ class _File:
 
 
 @contextmanager
-def look(socket: Path, *, file: Path | None, of_config: Path | None) -> Iterator[Look]:
+def look(socket: Path, *, file: Path | None, of_config: Path | None, save: bool = False) -> Iterator[Look]:
     """Look at `file` if it is given; else ask the daemon, or read `of_config`, its file, if it does not run.
+
+    Of a damaged file, with `save`, what can be read of it.
 
     Raises:
         ResourceUnavailableError: there is no daemon, and no file was named.
@@ -121,6 +127,10 @@ def look(socket: Path, *, file: Path | None, of_config: Path | None) -> Iterator
         return
     path = file or of_config
     assert path is not None
+    if save:
+        with saving(path) as (inspection, damaged):
+            yield _File(path, inspection, instead=file is None, damaged=damaged)
+        return
     with looking(path) as inspection:
         yield _File(path, inspection, instead=file is None)
 

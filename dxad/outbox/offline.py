@@ -13,10 +13,10 @@ from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from dxad.errors import ConfigError
-from dxad.outbox.database import SCHEMA_VERSION, schema_version
+from dxad.outbox.database import SCHEMA_VERSION, check, schema_version
 from dxad.outbox.inspection import Inspection
 
-__all__ = ["looking"]
+__all__ = ["looking", "saving"]
 
 
 @contextmanager
@@ -24,15 +24,47 @@ def looking(path: Path) -> Iterator[Inspection]:
     """An inspection of the file at `path`, as it is now.
 
     Raises:
-        ConfigError: it is not there, is no outbox, is damaged beyond reading, or of a newer dxad.
+        ConfigError: it is not there, is no outbox, is damaged, or of a newer dxad.
     """
     with ExitStack() as stack:
         try:
             yield Inspection(_opened(path, stack))
         except (sqlite3.Error, UnicodeError) as error:
+            told = f"{path}: cannot be read: {error}; `dxad outbox export --file {path}` saves what can be"
+            raise ConfigError(told) from error
+        except OSError as error:
+            raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[tuple[Inspection, int]]:
+    """Likewise of a file that may be damaged: what can be read of it, and how much was passed over.
+
+    Raises:
+        ConfigError: it is not there, is no outbox, or of a newer dxad.
+    """
+    with ExitStack() as stack:
+        try:
+            connection, damaged = _sound(path, stack), 0
+            if connection is None:
+                from dxad.outbox.recovered import recovered  # noqa: PLC0415 - for damaged files alone
+
+                folder = Path(stack.enter_context(TemporaryDirectory(prefix="dxad-outbox-")))
+                connection, damaged = recovered(path, folder)
+                stack.callback(connection.close)
+            yield Inspection(connection), damaged
+        except (sqlite3.Error, UnicodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}") from error
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror or error}") from error
+
+
+def _sound(path: Path, stack: ExitStack) -> sqlite3.Connection | None:
+    try:
+        connection = _opened(path, stack)
+        return connection if check(connection) == "ok" else None
+    except (sqlite3.Error, UnicodeError):
+        return None
 
 
 def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:

@@ -11,7 +11,7 @@ from sqlite_utils import Database
 from dxad.errors import ConfigError
 from dxad.outbox import schema
 from dxad.outbox.inspection import Wanted
-from dxad.outbox.offline import looking
+from dxad.outbox.offline import looking, saving
 from dxad.types import Lane
 from tests.unit.outbox.records import record, sql
 
@@ -83,3 +83,27 @@ def test_a_file_of_a_newer_dxad_is_not_read(path):
     sql(path, "INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('outbox', 'm099')")
     with pytest.raises(ConfigError, match="update dxad"), looking(path):
         pass
+
+
+async def test_what_can_be_read_of_a_damaged_file_is_saved_and_the_file_left_as_it_is(make, path):
+    async with make() as box:
+        for each in "abcdef":
+            await box.append(record(each, Lane.NORMAL, size=3000))
+    data = bytearray(path.read_bytes())
+    for page in range(len(data) // 4096):
+        if data[page * 4096] == 5:  # the inner pages of all trees: without them SQL finds nothing
+            data[page * 4096 : page * 4096 + 100] = b"\xff" * 100
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=f"dxad outbox export --file {path}"):
+        seen(path)
+    with saving(path) as (inspection, _):
+        assert [each["id"] for each in inspection.page(Wanted()).found] == list("abcdef")
+    assert path.read_bytes() == bytes(data)
+    assert {each.name for each in path.parent.iterdir()} == {"outbox.db"}
+
+
+async def test_a_sound_file_is_saved_as_it_is(make, path):
+    async with make() as box:
+        await box.append(record("a", Lane.NORMAL))
+    with saving(path) as (inspection, damaged):
+        assert ([each["id"] for each in inspection.page(Wanted()).found], damaged) == (["a"], 0)
