@@ -275,7 +275,7 @@ class Client:
             await self.close()
             raise ResourceUnavailableError(_why(self.path, error.os_error)) from error
         except aiohttp.ClientError as error:
-            raise ResourceUnavailableError(f"{self.path}: hung up: {error}") from error
+            raise ResourceUnavailableError(f"{self.path}: the daemon hung up in the middle") from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:

@@ -238,6 +238,8 @@ class HttpLink:
                 return f"connection lost: {told}{self._perhaps}"
         if isinstance(error, aiohttp.ClientResponseError):  # its text has a status of its own making, 400
             error = ValueError(f"the answer is no HTTP: {error.message}")
+        elif isinstance(error, aiohttp.ClientPayloadError):  # its text is about encodings of transfers
+            error = ValueError("the answer breaks off")
         return _one_line(str(error)) or type(error).__name__
 
     @property

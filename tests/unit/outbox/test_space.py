@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dxad.outbox import Limits, Outbox
+from dxad.outbox.space import Space
 from dxad.outbox.wear import Wear, written_bytes
 from dxad.types import Lane
 from tests.unit.outbox.records import codes, record, sql
@@ -239,3 +241,14 @@ async def test_the_log_is_folded_in_between_commits(make, path):
 async def test_a_file_that_is_made_anew_is_used_at_once(make, tmp_path):
     async with make(tmp_path / "new.db", limits=Limits(reserve_bytes=2**20)) as box:
         assert box.snapshot()["degraded"] is None
+
+
+def test_a_log_that_a_full_disk_does_not_take_stays_and_nothing_else_fails(tmp_path):
+    class Full:
+        def execute(self, sql):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL if "checkpoint" in sql else sqlite3.SQLITE_IOERR
+            raise error
+
+    space = Space(tmp_path / "outbox.db", reserve=0, max_bytes=MIB)
+    space.fold(Full())
