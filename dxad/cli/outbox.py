@@ -53,7 +53,7 @@ def _file_of(config: Path | None) -> Path | None:
     epilog="Example: dxad outbox -c /etc/dxad/dxad.toml   (reads the file while the daemon is down)",
 )
 @as_json
-@click.option("--watch", is_flag=True, help="Look again each second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Look again each second, until Ctrl-C; with --json, a line each.")
 @_to_outbox
 @click.pass_context
 def outbox(context: click.Context, where: "dict[str, Any]", as_json: bool, watch: bool) -> None:
@@ -66,7 +66,7 @@ def outbox(context: click.Context, where: "dict[str, Any]", as_json: bool, watch
         return
     if watch:
         with suppress(KeyboardInterrupt):
-            _watch(where)
+            _watch(where, as_json=as_json)
         return
     from dxad.cli.outboxlook import look
 
@@ -78,11 +78,18 @@ def outbox(context: click.Context, where: "dict[str, Any]", as_json: bool, watch
         _print(_picture(told, {}), where=found.where if "outbox" not in told else "")
 
 
-def _watch(where: "dict[str, Any]") -> None:
+def _watch(where: "dict[str, Any]", *, as_json: bool) -> None:
+    import orjson
     from rich.console import Console
     from rich.live import Live
 
     from dxad.cli.outboxlook import look
+
+    if as_json:
+        with look(**where) as found:
+            while True:
+                click.echo(orjson.dumps(found.overview()))
+                time.sleep(1.0)
 
     most: dict[str, int] = {}
     with look(**where) as found, Live(console=Console(), auto_refresh=False) as live:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from dxad.client import Client
-from dxad.commissioning import checkends, checkfiles, checkmachine
+from dxad.commissioning import checkends, checkfiles, checkmachine, checkoutbox
 from dxad.commissioning.checkfiles import Whom
 from dxad.commissioning.checkup import Check, Finding, failed, fine, warned
 from dxad.config import Config
@@ -182,6 +182,7 @@ def _of_machine(config: Config, clock: Clock, status: Document | None) -> Iterat
     yield _blocking("disk", "room", lambda: checkmachine.disk(state_dir, config.outbox.max_size))
     yield _blocking("disk", "durability", lambda: checkmachine.sync_rate(state_dir, clock), 15.0)
     yield _blocking("disk", "flash", lambda: checkmachine.flash(state_dir, config.profile))
+    yield _blocking("outbox", "file", lambda: checkoutbox.outbox(state_dir / config.outbox.path), 15.0)
     yield _blocking("memory", "memory_max", lambda: checkmachine.memory_need(config))
     yield _blocking("runtime", "TensorFlow Lite", lambda: checkmachine.tflite(models))
     yield _blocking("daemon", str(state_dir), lambda: locked(state_dir, status))

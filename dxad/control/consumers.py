@@ -1,6 +1,6 @@
 """What agents ask of the control socket that lease events, and say when they are done with each."""
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -28,7 +28,7 @@ class _Lease(Section):
     limit: int = Field(10, ge=1, le=_LIMIT_MOST)
     lease: _LeaseTime = 30 * NS_PER_S
     wait: Annotated[Duration, Field(le=_WAIT_MOST)] = 0
-    start: Annotated[str, Field(pattern="^(oldest|now)$")] = "oldest"
+    start: Literal["oldest", "now"] = "oldest"
     lanes: Annotated[tuple[LaneName, ...], Field(strict=False, min_length=1)] | None = None
     types: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] | None = None
     severities: Annotated[tuple[Severity, ...], Field(strict=False)] | None = None

@@ -10,7 +10,6 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from dxad.alarmsection import Severity
 from dxad.control.eventstream import CONTENT_TYPE, RETRY, encode
 from dxad.control.problem import Refusal
 from dxad.control.route import Answer, Call, Route, asked_of
@@ -24,6 +23,7 @@ __all__ = ["EVENT_ROUTES"]
 
 _LINES_MOST: Final = 10_000
 
+_Severity = Literal["low", "medium", "high", "critical", "warning", "error"]
 _Patterns = Annotated[tuple[str, ...], Field(strict=False)]
 
 
@@ -34,7 +34,7 @@ class _Looking(Section, strict=False):
         ("critical", "normal"), description="of these lanes"
     )
     type: _Patterns = Field((), description="patterns of types, such as dxad.incident.*")
-    severity: Annotated[tuple[Severity | Literal["warning", "error"], ...], Field(strict=False)] = Field(
+    severity: Annotated[tuple[_Severity, ...], Field(strict=False)] = Field(
         (), description="of these severities; warning and error are those of conditions"
     )
     subject: _Patterns = Field((), description="patterns of subjects")

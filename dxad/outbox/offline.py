@@ -68,6 +68,8 @@ def _sound(path: Path, stack: ExitStack) -> sqlite3.Connection | None:
 
 
 def _opened(path: Path, stack: ExitStack) -> sqlite3.Connection:
+    if path.is_dir():
+        raise ConfigError(f"{path}: this is no outbox, but a directory")
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such file")
     # Whether we may, before SQLite says that it is "unable to open database file".

@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dxad import plugin
-from dxad.commissioning import checkends, checkmachine
+from dxad.commissioning import checkends, checkmachine, checkoutbox
 from dxad.commissioning.checkfiles import Whom
 from dxad.commissioning.checkup import Check, examine, fine
+from dxad.outbox import database
 from dxad.runtime.clock import SystemClock
 from dxad.types import NS_PER_S
 from tests.peers import listening, silence
@@ -329,6 +330,21 @@ def test_the_unit_must_start_this_configuration(tmp_path):
     assert told() == ("warn", "is not enabled")
     (wants / "dxad.service").symlink_to(unit)
     assert told()[0] == "ok"
+
+
+def test_the_outbox_is_looked_at_and_what_stands_in_its_place_is_told(tmp_path):
+    def told(path):
+        return [(each.state, each.found) for each in checkoutbox.outbox(path)]
+
+    path = tmp_path / "outbox.db"
+    assert told(path) == [("ok", "is not there yet: dxad makes it")]
+    database.open_file(path).close()
+    assert told(path) == [("ok", "0 events stored, 0 dead letters")]
+    assert told(tmp_path) == [("fail", "this is no outbox, but a directory")]
+    path.with_name("outbox.db.damaged-20260101T000000Z").touch()
+    assert told(path)[1] == ("warn", "was damaged")
+    path.write_bytes(b"")
+    assert told(path)[0] == ("fail", "this is no outbox, the file is empty")
 
 
 def test_a_full_or_worn_disk_is_a_failure(tmp_path, monkeypatch):
