@@ -11,9 +11,8 @@ from dxad.outbox.offline import looking
 
 __all__ = ["outbox"]
 
-_MEND: Final = (
-    "move it away, or set another path in [outbox]; what is damaged, dxad sets aside and saves itself"
-)
+_ELSEWHERE: Final = "move it away, or set another path in [outbox]"
+_DAMAGED: Final = "start dxad: it sets the file aside, and takes over what can be read"
 
 
 def outbox(path: Path) -> Iterable[Finding]:
@@ -23,7 +22,8 @@ def outbox(path: Path) -> Iterable[Finding]:
             with looking(path) as inspection:
                 told = inspection.overview()
         except ConfigError as error:
-            yield failed("outbox", str(path), str(error).removeprefix(f"{path}: "), _MEND)
+            mend = _ELSEWHERE if "no outbox" in str(error) else _DAMAGED
+            yield failed("outbox", str(path), str(error).removeprefix(f"{path}: "), mend)
         else:
             stored = sum(each["stored"] for each in told["lanes"].values())
             letters = sum(each["letters"] for each in told["dead_letters"])
