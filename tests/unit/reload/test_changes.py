@@ -73,6 +73,10 @@ def fates(**edits) -> dict[str, str]:
             ),
         ),
         (
+            {"outbox__keep": "1h", "outbox__lanes": {"bulk": {"max_size": "1MiB"}}},
+            "outbox.keep changed; outbox.lanes.bulk.max_size changed; 7 nodes untouched",
+        ),
+        (
             {"outbox__consumers": "declared", "consumers": {"agent": {"max_attempts": 3}}},
             "outbox.consumers changed; consumers.agent changed; 7 nodes untouched",
         ),
