@@ -25,7 +25,8 @@ _LIVE: Final = frozenset({
     "outbox.max_size", "outbox.consumer_ttl", "outbox.consumers", "outbox.keep", "outbox.keep_damaged",
     "outbox.wear_budget", "outbox.lanes.critical", "outbox.lanes.normal", "outbox.lanes.bulk",
     "incidents.budget_per_hour", "incidents.critical_per_hour", "incidents.reopen_within",
-    "incidents.evidence.before", "incidents.evidence.after", "incidents.evidence_files", "incidents.evidence_size",
+    "incidents.evidence.before", "incidents.evidence.after", "incidents.evidence_files",
+    "incidents.evidence_size",
 })  # fmt: skip
 """Settings that can change while the daemon runs; all others want a restart."""
 _JUDGING: Final = frozenset({"alarm", "alarms", "learn", "deadline", "promotion"})

@@ -301,7 +301,7 @@ class Deliver:
             self._name, rejected, error.reason, most=self._section.max_attempts
         )
         if buried:
-            log.warning("%s: to the dead letters: %s: %s", self._name, _records(buried), error.reason)
+            log.warning("%s: %s went to the dead letters: %s", self._name, _records(buried), error.reason)
         if self._refused_at <= self._clock.now():
             self._schedule_refused()
         if self._outbox.backlog(self._name).refused >= _REFUSED_MOST:
