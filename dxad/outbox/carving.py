@@ -37,13 +37,22 @@ class Pages:
         self._newer = log.pages() if log.page_size == self.size else {}
         self.damaged = log.damaged if log.damage else 0
         """How many frames of the log are damaged."""
-        self.count = max([len(self._data) // self.size, *self._newer])
+        there = len(self._data) // self.size
+        self.count = max([there, *self._newer])
+        self.missing = max(0, self._said() - there - sum(each > there for each in self._newer))
+        """How many pages are gone, as far as the file says how many it had; some may have held nothing."""
 
     def __getitem__(self, number: int) -> bytes:
         """The page of a number, from 1 on; empty if there is none."""
         if number in self._newer:
             return self._newer[number]
         return self._data[(number - 1) * self.size : number * self.size] if number > 0 else b""
+
+    def _said(self) -> int:
+        """How many pages the file had, as it says (§1.3.7 there); 0 where it does not."""
+        head = self[1]
+        known = len(head) >= _HEADER and head[24:28] == head[92:96]
+        return int.from_bytes(head[28:32], "big") if known else 0
 
     def free(self) -> set[int]:
         """The pages that hold nothing, as far as the list of them can be followed."""

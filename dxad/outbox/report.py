@@ -192,6 +192,7 @@ class Report:
                 "delivered_before": counts["delivered"],
                 "damaged": counts["damaged"],
                 "damaged_log_frames": counts["frames"],
+                "missing_bytes": counts["missing_bytes"],
                 "complete": bool(counts["complete"]),
             },
         )

@@ -118,7 +118,8 @@ class Rescue:
             unpacker.feed(chunk)
             for kind, rows in unpacker:
                 if kind == "done":
-                    counts.update({"damaged": rows["damaged"], "frames": rows["frames"], "complete": 1})
+                    counts.update({each: rows[each] for each in ("damaged", "frames", "missing_bytes")})
+                    counts["complete"] = 1
                     continue
                 stored, dropped = await self._ask(partial(self._store.adopt, kind, rows))
                 counts.update(stored)
@@ -128,8 +129,9 @@ class Rescue:
         took_s = asyncio.get_running_loop().time() - began
         log.warning(
             "%s: %d records taken over in %.1f s, %d had been delivered, %d and %d frames of its log were"
-            " damaged%s",
+            " damaged%s%s",
             aside, counts["taken_over"], took_s, counts["delivered"], counts["damaged"], counts["frames"],
+            f"; {counts['missing_bytes']} bytes of it are gone" if counts["missing_bytes"] else "",
             "" if counts["complete"] else ", and reading ended early",
         )  # fmt: skip
         event = self._report.taken_over(aside, counts, self._store.verdict(aside))

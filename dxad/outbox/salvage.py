@@ -2,8 +2,8 @@
 
 It works in a process of its own, which may take its time and memory, and may fail. It says msgpack pairs of a
 kind and rows: dead letters, by SQL as far as that goes; then records and segments whose checksum is right,
-page by page; at the end `done` with how many of each were found. What stands in small tables is read by
-`small`, at once.
+page by page; at the end `done` with how many of each were found, and how much of the file is gone.
+What stands in small tables is read by `small`, at once.
 """
 
 import os
@@ -97,6 +97,7 @@ def said(path: Path) -> Iterator[tuple[str, Any]]:
     for start in range(0, len(letters), 100):
         yield "letters", letters[start : start + 100]
     counts = {"records": 0, "segments": 0, "damaged": 0, "frames": pages.damaged}
+    counts["missing_bytes"] = pages.missing * pages.size
     batches: dict[str, list[Sequence[Any]]] = {"records": [], "segments": []}
     size = 0
     for rowid, values in carving.rows(pages):

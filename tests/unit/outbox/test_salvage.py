@@ -101,6 +101,19 @@ async def test_what_was_delivered_is_left_behind_and_the_report_says_so(make, pa
     await box.close()
 
 
+async def test_of_a_file_that_was_cut_off_is_told_how_much_is_gone(make, path):
+    await filled(make)
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(size // 2)
+    async with make(gateway="gw") as box:
+        await box.subscribe("s", ALL)
+        await until_taken_over(box)
+        (told,) = [decode(each)["data"] for each in await box.fetch("s", 1000) if b"salvaged" in each.body]
+        assert told["taken_over"] > 50
+        assert told["missing_bytes"] == size - size // 2 // PAGE * PAGE
+
+
 async def test_a_damaged_log_is_read_behind_the_damage(make, path, health):
     async with make() as box:
         await box.subscribe("s", ALL)
