@@ -12,7 +12,7 @@ from dxad.outbox.standing import Status
 from dxad.runtime.clock import Clock
 from dxad.runtime.health import Health
 from dxad.runtime.metrics import Counter, Metrics
-from dxad.types import Lane, Record
+from dxad.types import Document, Lane, Record
 
 __all__ = ["Report"]
 
@@ -147,23 +147,11 @@ class Report:
 
     def rewound(self, sinks: Sequence[str]) -> Record | None:
         """The event about sinks that are offered all that is kept once more: their place was damaged."""
-        if self._gateway is None:
-            return None
-        now = self._clock.now()
-        event = Event(
-            id=identity(self._gateway, "outbox.rewound", self.status.boot.id, now),
-            type="dxad.outbox.rewound",
-            source=f"/{self._gateway}/outbox",
-            time_utc=self.status.boot.offset_ns + now,
-            at=now,
-            subject=_SUBJECT,
-            lane=Lane.CRITICAL,
-            data={
-                "sinks": list(sinks),
-                "reason": "how far they were, or what they refused, was damaged on disk",
-            },
-        )
-        return to_record(event, Told(self.status.boot.id, self._clock.synchronised))
+        data = {
+            "sinks": list(sinks),
+            "reason": "how far they were, or what they refused, was damaged on disk",
+        }
+        return self._event("rewound", data, self.status.boot.id, self._clock.now())
 
     def damaged(self, aside: Path) -> None:
         """A damaged file was set aside, and is being taken over from."""
@@ -174,27 +162,32 @@ class Report:
         self._health.clear("outbox.damaged", _SUBJECT, f"{counts['taken_over']} records were taken over")
         self._metrics.counter("dxad_records_salvaged_total").add(counts["taken_over"])
         self._salvaged = counts["taken_over"]
+        data = {
+            "set_aside": aside.name,
+            "reason": verdict or "what was wrong was seen by an earlier run",
+            "taken_over": counts["taken_over"],
+            "delivered_before": counts["delivered"],
+            "damaged": counts["damaged"],
+            "damaged_log_frames": counts["frames"],
+            "missing_bytes": counts["missing_bytes"],
+            "complete": bool(counts["complete"]),
+        }
+        return self._event("salvaged", data, aside.name)
+
+    def _event(self, kind: str, data: Document, *told_apart_by: str | int) -> Record | None:
+        """What damage has led to, as an event; None where the gateway has no name."""
         if self._gateway is None:
             return None
         now = self._clock.now()
         event = Event(
-            id=identity(self._gateway, "outbox.salvaged", aside.name),
-            type="dxad.outbox.salvaged",
+            id=identity(self._gateway, f"outbox.{kind}", *told_apart_by),
+            type=f"dxad.outbox.{kind}",
             source=f"/{self._gateway}/outbox",
             time_utc=self.status.boot.offset_ns + now,
             at=now,
             subject=_SUBJECT,
             lane=Lane.CRITICAL,
-            data={
-                "set_aside": aside.name,
-                "reason": verdict or "what was wrong was seen by an earlier run",
-                "taken_over": counts["taken_over"],
-                "delivered_before": counts["delivered"],
-                "damaged": counts["damaged"],
-                "damaged_log_frames": counts["frames"],
-                "missing_bytes": counts["missing_bytes"],
-                "complete": bool(counts["complete"]),
-            },
+            data=data,
         )
         return to_record(event, Told(self.status.boot.id, self._clock.synchronised))
 
